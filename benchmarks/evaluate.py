@@ -1,0 +1,240 @@
+"""Evaluation of a trained model on a source's held-out test split, beside other codecs in the same run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.side_by_side import Ours, rate_distortion, record, side_by_side
+from vcinr import codec, report
+from vcinr.archive.read import info
+from vcinr.config import Evaluate
+from vcinr.inr.model import Model, load_model
+from vcinr.meta.extract import find_latents
+from vcinr.progress import Watch, silent
+from vcinr.signals import Signals, read_signals
+
+CHUNK = 48
+COLUMNS = ("variable", "codec", "bound_fraction", "bits_per_value", "bits_per_value_with_model", "psnr_db",
+           "max_abs_error", "bound_ratio", "encode_mbs", "decode_mbs")  # fmt: skip
+
+
+def evaluate(
+    signals: str | Path, model: str | Path, archive: str | Path, history: str | Path, options: Evaluate,
+    metrics: str | Path, plots: str | Path, out: str | Path, watch: Watch = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure, draw and write the report; returns the metrics.
+
+    For every variable of the test split: PSNR of the meta-learned INR before and after quantisation, bits per
+    value at each error bound beside the rival codecs, and rate-distortion without a bound. `metrics` is a JSON
+    file, `plots` a folder of CSV tables, `out` a folder with figures, ``side_by_side.json``, ``summary.txt``
+    and ``index.html``. Figures with a bound are of real bytes, decoded again.
+    """
+    data, artifact = read_signals(signals), load_model(model)
+    out, plots = Path(out), Path(plots)
+    for folder in (out, plots):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    bounded: list[dict[str, Any]] = []
+    free: list[dict[str, Any]] = []
+    test: dict[str, Any] = {}
+    sections: list[report.Section] = []
+    for variable in data.normalisation:
+        if variable not in data.splits["test"].variable:
+            continue
+        rows, points, facts, section = _variable(data, artifact, variable, options, out, watch)
+        bounded += [{"variable": variable, **row} for row in rows]
+        free += [{"variable": variable, **row} for row in points]
+        test[variable] = facts
+        sections.append(section)
+    result = {
+        "model": {"sha256": artifact.sha256, "bytes": len(artifact.data)},
+        "test": test,
+        "archives": [info(path) for path in _archives(Path(archive))],
+    }
+    Path(metrics).parent.mkdir(parents=True, exist_ok=True)
+    Path(metrics).write_text(json.dumps(result, indent=2) + "\n")
+    _csv(plots / "bounded.csv", bounded)
+    _csv(plots / "rate_distortion.csv", free)
+    tables = record(bounded=bounded, rate_distortion=free)
+    (out / "side_by_side.json").write_text(json.dumps(tables, indent=1) + "\n")
+    learning = report.learning_figure(_numbers(history), out / "learning.png")
+    summary = _summary(result, bounded, options)
+    (out / "summary.txt").write_text(summary)
+    overview = report.Section(
+        "Summary",
+        (
+            f"Measured {tables['date']} on {tables['machine']['cpu']}, {tables['machine']['cores']} cores. "
+            "Sizes are real bytes, decoded again; the model's bytes are counted where a column or a dashed line "
+            "says so. PSNR's peak and the bounds' unit is the range of the training data.",
+        ),
+        preformatted=summary,
+        figures=((learning, "Meta-training: PSNR after the inner loop."),),
+    )
+    report.html_report(out / "index.html", f"vcinr: {Path(model).stem}", [overview, *sections])
+    return result
+
+
+def _variable(
+    data: Signals, model: Model, variable: str, options: Evaluate, out: Path, watch: Watch
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any], report.Section]:
+    """Rows with and without bound, metrics and report section of one variable."""
+    offset, peak = data.normalisation[variable]
+    test, train = (_maps(data, names, variable, options.max_values) for names in (("test",), ("train", "valid")))
+    bounds = [b * peak for b in options.bounds]
+    ours: dict[str, Ours] = {
+        "vcinr": _ours(data, model, variable),
+        "vcinr, no model": _ours(data, None, variable),
+    }
+    rows = side_by_side(test, train, bounds, peak, ours, options.eof_components, watch)
+    rates = model.quantiser["offset"].shape[0]
+    free: dict[str, tuple[Ours, Sequence[float]]] = {
+        "VC-INR": (_latents_only(data, model, variable), list(range(rates)))
+    }
+    points = rate_distortion(test, train, peak, free, options.eof_components, watch=watch)
+    y = ((test.reshape(len(test), -1, 1) - offset) / peak).astype(np.float32)
+    phi = find_latents(model, data.inputs, y, None)
+    bare = model.reconstruct(phi, data.inputs)
+    unquantised = float(np.mean(-10 * np.log10(np.maximum(((bare - y) ** 2).mean((1, 2)), 1e-12))))
+    own = [p for p in points if p["ours"]]
+    facts = {
+        "signals": len(test),
+        "psnr_db_unquantised": unquantised,
+        "quantised": [
+            {k: p[k] for k in ("level", "bits_per_value", "bits_per_value_with_model", "psnr_mean_db")} for p in own
+        ],
+        "bits_per_value": {f"{b:g}": {r["codec"]: r["bits_per_value"] for r in _best(rows, b)} for b in options.bounds},
+    }
+    name = variable.replace("/", "_")
+    figures = [
+        (
+            report.bounded_figure(rows, out / f"bounded-{name}.png"),
+            "Bits per value at a promised maximum error.",
+        ),
+        (
+            report.rate_distortion_figure(points, out / f"rate-distortion-{name}.png"),
+            "Rate-distortion without a bound.",
+        ),
+    ]
+    if len(data.dims) in (2, 3):
+        _, decoded, _ = free["VC-INR"][0](test[:1], rates - 1)
+        figures.append(
+            (
+                report.maps_figure(
+                    test[0], decoded[0], data.axes, data.dims, f"{variable}, first test signal, VC-INR latents alone",
+                    str(dict(data.attrs.get("units", {})).get(variable, "")), out / f"maps-{name}.png",
+                ),
+                "Original, reconstruction from the coded latents alone at the finest rate, and error.",
+            )
+        )  # fmt: skip
+    return rows, points, facts, report.Section(variable, figures=figures)
+
+
+def _maps(data: Signals, splits: Sequence[str], variable: str, limit: int) -> np.ndarray:
+    """Signals of one variable ``[N, *grid]`` as floats, evenly thinned to about `limit` values, gaps filled."""
+    parts = []
+    for split in splits:
+        chosen = data.splits[split]
+        rows = np.flatnonzero(np.array(chosen.variable) == variable)
+        values = chosen.features[rows][..., 0]
+        values = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
+        if chosen.mask is not None:
+            valid = chosen.mask[rows]
+            axes = tuple(range(1, values.ndim))
+            mean = values.sum(axes, where=valid, keepdims=True) / np.maximum(valid.sum(axes, keepdims=True), 1)
+            values = np.where(valid, values, mean.astype(values.dtype))
+        parts.append(values)
+    whole = np.concatenate(parts)
+    keep = max(2, limit // max(1, whole[0].size))
+    return whole if len(whole) <= keep else whole[np.linspace(0, len(whole) - 1, keep).astype(int)]
+
+
+def _ours(data: Signals, model: Model | None, variable: str) -> Ours:
+    """The chunk codec over chunks of CHUNK signals, as an archive holds them."""
+
+    def run(values: np.ndarray, number: float, bounded: bool = True) -> tuple[int, np.ndarray, dict[str, Any]]:
+        axes = tuple(range(1, values.ndim))
+        field = codec.Field(variable, axes, data.axes, model, data.normalisation[variable])
+        began = time.perf_counter()
+        encoded = [
+            codec.encode(values[i : i + CHUNK], field, number) if bounded
+            else codec.encode(values[i : i + CHUNK], field, None, rate=int(number))
+            for i in range(0, len(values), CHUNK)
+        ]  # fmt: skip
+        coded = time.perf_counter()
+        decoded = np.concatenate(
+            [
+                codec.decode(e.data, values[i * CHUNK : (i + 1) * CHUNK].shape, values.dtype, field)
+                for i, e in enumerate(encoded)
+            ]
+        )
+        modes = {e.mode: sum(o.mode == e.mode for o in encoded) for e in encoded}
+        parts = {
+            "model_bytes": len(model.data) if model else 0, "encode_seconds": coded - began,
+            "decode_seconds": time.perf_counter() - coded, "modes": modes,
+        }  # fmt: skip
+        return sum(len(e.data) for e in encoded), decoded, parts
+
+    return run
+
+
+def _latents_only(data: Signals, model: Model, variable: str) -> Ours:
+    whole = _ours(data, model, variable)
+    return lambda values, rate: whole(values, rate, False)  # type: ignore[call-arg]
+
+
+def _best(rows: list[dict[str, Any]], fraction: float) -> list[dict[str, Any]]:
+    """The smallest row of each family at one bound."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["bound_fraction"] is None or abs(row["bound_fraction"] / fraction - 1) > 1e-6:
+            continue
+        if row["family"] not in best or row["bytes"] < best[row["family"]]["bytes"]:
+            best[row["family"]] = row
+    return [{**row, "codec": family} for family, row in best.items()]
+
+
+def _summary(result: dict[str, Any], rows: list[dict[str, Any]], options: Evaluate) -> str:
+    lines = []
+    for variable, facts in result["test"].items():
+        lines += [f"{variable}: test split, {facts['signals']} signals, PSNR peak = training range", ""]
+        lines.append(f"  VC-INR before quantisation {facts['psnr_db_unquantised']:.2f} dB; quantised and coded:")
+        for q in facts["quantised"]:
+            lines.append(
+                f"    {q['psnr_mean_db']:6.2f} dB  {q['bits_per_value']:.4f} bits per value "
+                f"({q['bits_per_value_with_model']:.2f} with the model)"
+            )
+        own = [row for row in rows if row["variable"] == variable]
+        kept = [row for b in options.bounds for row in _best(own, b)]
+        lines += ["", report.summary_table(kept), ""]
+    for facts in result["archives"]:
+        for name, v in facts["variables"].items():
+            quality = "" if v["psnr_db"] is None else f", {v['psnr_db']:.2f} dB"
+            lines.append(
+                f"archive {facts['archive']}: {name}, {v['bits_per_value']:.4f} bits per value "
+                f"({v['bits_per_value_with_model']:.4f} with the model), largest error {v['max_abs_error']:g}{quality}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _archives(path: Path) -> list[Path]:
+    return [path] if (path / "zarr.json").exists() else sorted(path.glob("*.zarr"))
+
+
+def _numbers(path: str | Path) -> list[dict[str, float]]:
+    with open(path, newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

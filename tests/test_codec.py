@@ -1,0 +1,188 @@
+"""Chunk codec: the bound, masks, dtypes, damage; property tests over generated arrays."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from vcinr import codec
+from vcinr.errors import CorruptError, ModelError, VcinrError
+
+FLOATS = ["f2", "f4", "f8", ">f4", ">f8"]
+INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
+
+
+def field_of(shape, fill=None):
+    axes = tuple(range(max(0, len(shape) - 2), len(shape)))
+    return codec.Field("v", axes, tuple(np.arange(float(shape[a])) for a in axes), fill=fill)
+
+
+def check(values, bound, fill=None):
+    field = field_of(values.shape, fill)
+    encoded = codec.encode(values, field, bound)
+    back = codec.decode(encoded.data, values.shape, values.dtype, field)
+    native = values.astype(values.dtype.newbyteorder("="))
+    assert back.dtype == native.dtype and back.shape == native.shape
+    kept = codec.valid_values(native, fill)
+    worst = codec.errors_of(native, back)[kept].max(initial=0)
+    assert worst <= bound and worst == encoded.max_abs_error
+    assert native[~kept].tobytes() == back[~kept].tobytes()
+    return encoded
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_bound_holds_for_any_floats(data):
+    dtype = np.dtype(data.draw(st.sampled_from(FLOATS)))
+    shape = tuple(data.draw(st.lists(st.integers(0, 6), min_size=0, max_size=5)))
+    values = data.draw(hnp.arrays(dtype, shape, elements=hnp.from_dtype(dtype)))
+    bound = 10 ** data.draw(st.floats(-8, 5))
+    fill = data.draw(st.sampled_from([None, 1e20 if dtype.itemsize > 2 else 6e4]))
+    if fill is not None and values.size:
+        values = values.copy()
+        values.flat[:: data.draw(st.integers(1, 4))] = fill
+        fill = float(np.asarray(fill, dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an overflow or an invalid cast is a defect here
+        check(values, bound, fill)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_bound_holds_for_any_integers(data):
+    dtype = np.dtype(data.draw(st.sampled_from(INTEGERS)))
+    shape = tuple(data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=4)))
+    values = data.draw(hnp.arrays(dtype, shape, elements=hnp.from_dtype(dtype)))
+    check(values, data.draw(st.sampled_from([0.5, 1, 2.5, 100, 1e6])))
+
+
+@pytest.mark.parametrize("bound", [1e-6, 1e-3, 0.1, 3.0])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "f2"])
+def test_smooth_field(bound, dtype):
+    t, y, x = np.meshgrid(np.arange(10), np.linspace(0, 3, 21), np.linspace(0, 3, 17), indexing="ij")
+    values = (10 * np.sin(x + 0.1 * t) * np.cos(y)).astype(dtype)
+    encoded = check(values, bound)
+    if bound >= 0.1:
+        assert len(encoded.data) < values.nbytes / 10
+
+
+def test_masked_points_cost_little():
+    rng = np.random.default_rng(0)
+    values = np.sin(np.linspace(0, 3, 40))[None, :, None] + 0.01 * rng.standard_normal((24, 40, 40))
+    values = values.astype("f4")
+    whole = check(values, 0.01)
+    holed = values.copy()
+    holed[:, 10:30, 10:30] = np.nan
+    holed[3, 5, 5] = np.inf
+    holed[4, 5, 5] = -np.inf
+    assert len(check(holed, 0.01).data) < len(whole.data)
+    filled = np.where(np.isnan(holed), np.float32(1e20), values)
+    assert len(check(filled, 0.01, float(np.float32(1e20))).data) < len(whole.data)
+
+
+def test_constant_field_is_a_few_bytes():
+    assert len(check(np.full((48, 30, 30), 273.15, "f4"), 0.1).data) < 40
+
+
+def test_no_bound_and_no_model_is_lossless():
+    values = np.random.default_rng(0).standard_normal((3, 4, 5))
+    values[0, 0, 0] = np.nan
+    field = field_of(values.shape)
+    encoded = codec.encode(values, field, None)
+    back = codec.decode(encoded.data, values.shape, values.dtype, field)
+    assert back.tobytes() == values.tobytes() and encoded.mode == "lossless"
+
+
+def test_noise_is_never_larger_than_lossless():
+    values = np.random.default_rng(0).integers(0, 2**32, (4, 8, 8), dtype=np.uint32).view("f4")
+    field = field_of(values.shape)
+    tight = codec.encode(values, field, 1e-30)
+    assert len(tight.data) <= len(codec.encode(values, field, None).data)
+
+
+def test_partial_chunk_is_padded():
+    values = np.arange(60.0, dtype="f4").reshape(3, 4, 5)
+    field = field_of(values.shape)
+    for bound in (0.1, None):
+        data = codec.encode(values, field, bound, chunk_shape=(8, 4, 5)).data
+        back = codec.decode(data, (8, 4, 5), values.dtype, field, padding=-1)
+        assert np.abs(back[:3] - values).max() <= 0.1 and (back[3:] == -1).all()
+
+
+def test_same_input_same_bytes():
+    values = np.random.default_rng(0).standard_normal((5, 9, 9)).cumsum(1)
+    assert (
+        codec.encode(values, field_of(values.shape), 0.05).data
+        == codec.encode(values, field_of(values.shape), 0.05).data
+    )
+
+
+def test_every_flipped_bit_is_caught():
+    values = np.random.default_rng(0).standard_normal((4, 6, 6)).astype("f4")
+    field = field_of(values.shape)
+    data = codec.encode(values, field, 0.1).data
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << (position % 8)
+        with pytest.raises(CorruptError):
+            codec.decode(bytes(damaged), values.shape, values.dtype, field)
+    for length in range(0, len(data), 7):
+        with pytest.raises(CorruptError):
+            codec.decode(data[:length], values.shape, values.dtype, field)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_malicious_bodies_raise_our_errors_only(data):
+    """With a correct checksum over wrong contents: an error of ours or an array, nothing else."""
+    import struct
+    import zlib
+
+    values = np.random.default_rng(0).standard_normal((3, 5, 5)).astype("f4")
+    field = field_of(values.shape)
+    body = bytearray(codec.encode(values, field, 0.1).data)
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(8, len(body) - 1))] = data.draw(st.integers(0, 255))
+    body[3] = data.draw(st.sampled_from([0, 1]))
+    body[4:8] = struct.pack("<I", zlib.crc32(bytes(body[8:]), zlib.crc32(bytes(body[2:4]))))
+    try:
+        back = codec.decode(bytes(body), values.shape, values.dtype, field)
+        assert back.shape == values.shape
+    except VcinrError:
+        pass
+
+
+def test_a_chunk_with_a_prior_needs_its_model(tiny_model, tiny_maps):
+    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    values = tiny_maps.splits["test"].features[..., 0]
+    encoded = codec.encode(values, field, None)
+    assert encoded.mode == "prior"
+    with pytest.raises(ModelError, match="needs its model"):
+        codec.decode(encoded.data, values.shape, values.dtype, field_of(values.shape))
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.1, 0.01, 0.001])
+def test_bound_with_a_prior(tiny_model, tiny_maps, fraction):
+    offset, scale = tiny_model.scaling("t")
+    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, (offset, scale))
+    values = tiny_maps.splits["test"].features[..., 0].copy()
+    values[0, 2, 3] = np.nan
+    encoded = codec.encode(values, field, fraction * scale)
+    back = codec.decode(encoded.data, values.shape, values.dtype, field)
+    assert np.nanmax(np.abs(back - values)) <= fraction * scale
+    assert np.isnan(back[0, 2, 3]) and np.isnan(back).sum() == 1
+    alone = codec.encode(values, codec.Field("t", (1, 2), tiny_maps.axes), fraction * scale)
+    assert len(encoded.data) <= len(alone.data)  # the prior is one candidate among the fallback's
+
+
+def test_best_effort_reads_the_rate_asked_for(tiny_model, tiny_maps):
+    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    values = tiny_maps.splits["test"].features[..., 0]
+    coarse, fine = codec.encode(values, field, None, rate=0), codec.encode(values, field, None)
+    assert len(coarse.data) < len(fine.data) and coarse.squared_error > fine.squared_error
+    assert codec.describe(coarse.data)["rate"] == 0
+    with pytest.raises(ModelError, match="rates"):
+        codec.encode(values, field, None, rate=99)

@@ -1,0 +1,95 @@
+"""The network's maths: NumPy against torch, the defining equation of the gates, the model artifact."""
+
+import numpy as np
+import pytest
+import torch
+
+from vcinr.errors import ConfigError, ModelError
+from vcinr.inr import model as artifact
+from vcinr.inr.conditioning import conditioning
+from vcinr.inr.siren import forward, initialise
+from vcinr.inr.spec import InrSpec
+
+SPEC = InrSpec(2, 1, 16, 4, 30.0, 6, "gates", 3, 12, 1)
+
+
+def test_numpy_and_torch_agree():
+    params = initialise(SPEC, 0)
+    rng = np.random.default_rng(0)
+    phi, x = rng.standard_normal((5, 6)).astype("f4"), rng.uniform(-1, 1, (40, 2)).astype("f4")
+    tensors = {k: torch.from_numpy(v) for k, v in params.items()}
+    ours = forward(SPEC, params, phi, x)
+    theirs = forward(SPEC, tensors, torch.from_numpy(phi), torch.from_numpy(x)).numpy()
+    assert ours.shape == (5, 40, 1) and ours.dtype == np.float32
+    assert np.abs(ours - theirs).max() < artifact.DELTA  # the slack that the codec leaves for this
+
+
+def test_gates_are_the_sigmoid_of_a_low_rank_product():
+    params = {k: v.astype("f8") for k, v in initialise(SPEC, 0).items()}
+    gates = conditioning("gates").modulate(SPEC, params, np.ones((2, 6)))
+    assert gates.shape == (2, 2, 16, 16)
+    logits = np.log(gates / (1 - gates))
+    for matrix in logits.reshape(-1, 16, 16):
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert values[SPEC.rank - 1] > 1e-3 > 100 * values[SPEC.rank]
+    h, w, b = np.ones((2, 7, 16)), params["siren.1.weight"], params["siren.1.bias"]
+    by_hand = np.einsum("bij,bpj->bpi", gates[0] * w, h) + b
+    assert np.allclose(conditioning("gates").layer(gates, 0, h, w, b), by_hand, atol=1e-5)
+
+
+def test_first_and_last_layer_are_shared_by_all_signals():
+    params = initialise(SPEC, 0)
+    x = np.linspace(-1, 1, 20, dtype="f4").reshape(10, 2)
+    for name in list(params):
+        if name.startswith("siren.1") or name.startswith("siren.2"):
+            params[name] = np.zeros_like(params[name])
+    out = forward(SPEC, params, np.random.default_rng(0).standard_normal((2, 6)).astype("f4"), x)
+    assert np.array_equal(out[0], out[1])
+
+
+def test_activations_keep_their_scale():
+    """SIREN's initialisation keeps pre-activations near unit variance; gates halve weights, which it undoes."""
+    spec = InrSpec(2, 1, 256, 6, 30.0, 16, "gates", 4, 32, 1)
+    params = initialise(spec, 0)
+    x = np.random.default_rng(0).uniform(-1, 1, (500, 2)).astype("f4")
+    out = forward(spec, params, params["phi_0"][None], x)
+    assert np.isfinite(out).all() and 0.001 < out.std() < 1
+
+
+def test_unknown_conditioning_names_the_known():
+    with pytest.raises(ConfigError, match="gates"):
+        conditioning("nonsense")
+
+
+def test_artifact_round_trip_and_identity(tiny_model, tmp_path):
+    artifact.save_model(tiny_model, tmp_path / "m.vcinr")
+    back = artifact.load_model(tmp_path / "m.vcinr")
+    assert back.data == tiny_model.data and back.sha256 == tiny_model.sha256
+    assert all(np.array_equal(back.params[k], v) for k, v in tiny_model.params.items())
+    assert artifact.freeze(tiny_model).data == tiny_model.data  # rounding to stored precision is idempotent
+
+
+def test_damaged_models_are_refused(tiny_model, tmp_path):
+    data = tiny_model.data
+    for position in range(0, len(data), max(1, len(data) // 50)):
+        damaged = bytearray(data)
+        damaged[position] ^= 4
+        with pytest.raises(ModelError):
+            artifact.from_bytes(bytes(damaged), "here")
+    for length in (0, 7, 20, len(data) - 1):
+        with pytest.raises(ModelError):
+            artifact.from_bytes(data[:length], "here")
+    with pytest.raises(ModelError, match=r"nothing\.vcinr"):
+        artifact.load_model(tmp_path / "nothing.vcinr")
+
+
+def test_decoding_does_not_depend_on_the_batch(tiny_model, tiny_maps):
+    phi = np.random.default_rng(0).standard_normal((7, tiny_model.spec.latent)).astype("f4") * 0.01
+    together = tiny_model.reconstruct(phi, tiny_maps.inputs)
+    alone = np.concatenate([tiny_model.reconstruct(p[None], tiny_maps.inputs) for p in phi])
+    assert np.array_equal(together, alone)
+
+
+def test_unknown_variable_names_the_known(tiny_model):
+    with pytest.raises(ModelError, match=r"'salinity'.*\bt\b"):
+        tiny_model.scaling("salinity")

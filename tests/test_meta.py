@@ -1,0 +1,158 @@
+"""Meta-learning: gradients through the inner loop, a living inner loop on real maps, resuming."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from tests.conftest import small
+from vcinr.inr.model import load_model
+from vcinr.inr.siren import initialise
+from vcinr.inr.spec import InrSpec
+from vcinr.meta.extract import find_latents
+from vcinr.meta.inner import adapt, signal_loss
+from vcinr.meta.outer import meta_step, meta_train, schedule
+
+SPEC = InrSpec(2, 1, 10, 4, 10.0, 5, "gates", 2, 8, 1)
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(0)
+    params = {k: torch.from_numpy(v).double() for k, v in initialise(SPEC, 1).items()}
+    params["alpha"] = torch.full((5,), 3.0, dtype=torch.float64)
+    x = torch.from_numpy(rng.uniform(-1, 1, (30, 2)))
+    y = torch.from_numpy(rng.uniform(0, 1, (3, 30, 1)))
+    return params, x, y
+
+
+@pytest.mark.parametrize("name", ["siren.1.weight", "gates.in.weight", "gates.out.bias", "phi_0", "alpha"])
+def test_outer_gradient_flows_through_the_inner_loop(problem, name):
+    """Second-order gradient against central finite differences, in float64."""
+    params, x, y = problem
+
+    def loss(direction: torch.Tensor, size: float) -> float:
+        moved = {**params, name: params[name] + size * direction}
+        moved = {k: v.clone().requires_grad_(True) for k, v in moved.items()}
+        return meta_step(SPEC, moved, x, y, None, 3).item()
+
+    leaves = {k: v.clone().requires_grad_(True) for k, v in params.items()}
+    meta_step(SPEC, leaves, x, y, None, 3).backward()
+    direction = torch.randn(params[name].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    h = 1e-5
+    numeric = (loss(direction, h) - loss(direction, -h)) / (2 * h)
+    analytic = (leaves[name].grad * direction).sum().item()
+    assert analytic == pytest.approx(numeric, rel=1e-4) and abs(analytic) > 1e-9
+
+
+def test_first_order_gradient_would_differ(problem):
+    """Guards the test above: were the inner loop detached, alpha would get no gradient at all."""
+    params, x, y = problem
+    leaves = {k: v.clone().requires_grad_(True) for k, v in params.items()}
+    phi = adapt(SPEC, leaves, x, y, None, 3, create_graph=False)
+    signal_loss(SPEC, leaves, phi, x, y, None).mean().backward()
+    assert leaves["alpha"].grad is None and leaves["phi_0"].grad is None
+
+
+def test_inner_step_is_the_gradient_scaled(problem):
+    params, x, y = problem
+    phi = params["phi_0"].expand(3, -1).clone().requires_grad_(True)
+    signal_loss(SPEC, params, phi, x, y, None).sum().backward()
+    by_hand = phi.detach() - params["alpha"] * phi.grad
+    assert torch.allclose(adapt(SPEC, params, x, y, None, 1, create_graph=False), by_hand, rtol=1e-12)
+
+
+def test_a_signal_adapts_alike_alone_and_in_a_batch(problem):
+    params, x, y = problem
+    together = adapt(SPEC, params, x, y, None, 3, create_graph=False)
+    alone = torch.cat([adapt(SPEC, params, x, y[i : i + 1], None, 3, create_graph=False) for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-10)
+
+
+def test_masked_points_do_not_matter(problem):
+    params, x, y = problem
+    weight = torch.ones(3, 30, dtype=torch.float64)
+    weight[:, :10] = 0
+    weight = weight / weight.mean(1, keepdim=True)
+    other = y.clone()
+    other[:, :10] = 77.0
+    a, b = (adapt(SPEC, params, x, v, weight, 3, create_graph=False) for v in (y, other))
+    assert torch.equal(a, b)
+
+
+def test_schedule_warms_up_and_decays():
+    values = [schedule(s, 1000, 100) for s in range(1000)]
+    assert values[0] < 0.02 and max(values) > 0.95 and values[-1] < 1e-4
+    assert np.argmax(values) in range(95, 105)
+
+
+def test_inner_loop_is_alive_on_real_maps(hadgem_run):
+    """Adaptation gains at least 10 dB over phi_0 on held-out maps; a dead inner loop stays at the mean map."""
+    group = zarr.open_group(hadgem_run["modulations"], mode="r")["valid"]
+    gain = group["psnr_db"][...].mean() - group["psnr_phi_0_db"][...].mean()
+    assert gain >= 10.0
+    assert group["phi"].shape == (24, 32) and np.isfinite(group["phi"][...]).all()
+    test = zarr.open_group(hadgem_run["modulations"], mode="r")["test"]
+    assert test["psnr_db"][...].mean() > 31.0
+
+
+def test_stored_psnr_is_that_of_the_numpy_decoder(hadgem_run, hadgem_signals):
+    group = zarr.open_group(hadgem_run["modulations"], mode="r")["test"]
+    model = load_model(hadgem_run["trained"])
+    y, _ = hadgem_signals.normalised("test", slice(0, 3))
+    decoded = model.reconstruct(group["phi"][:3], hadgem_signals.inputs)
+    psnr = -10 * np.log10(((decoded - y) ** 2).mean((1, 2)))
+    assert np.allclose(psnr, group["psnr_db"][:3], atol=0.01)
+
+
+def test_more_steps_at_encode_time_help(hadgem_run, hadgem_signals):
+    model = load_model(hadgem_run["trained"])
+    y, _ = hadgem_signals.normalised("test", slice(0, 8))
+    error = []
+    for steps in (1, 4):
+        phi = find_latents(model, hadgem_signals.inputs, y, None, steps=steps)
+        error.append(((model.reconstruct(phi, hadgem_signals.inputs) - y) ** 2).mean())
+    assert error[1] < error[0]
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_interrupted_training_resumes_and_ends_the_same(tiny_maps, tmp_path):
+    p = small()
+
+    def run(folder, watch=lambda _: None):
+        return meta_train(
+            tiny_maps, p.inr, p.meta, seed=3, threads=1, out=tmp_path / folder, checkpoint=tmp_path / f"{folder}.ck",
+            watch=watch,
+        )  # fmt: skip
+
+    whole = run("whole")
+
+    def interrupt(progress):
+        if progress.step == 80 and "train_loss" in progress.values:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        run("broken", interrupt)
+    assert not (tmp_path / "broken").exists()
+    seen = []
+    # The interruption came between two checkpoints: the run goes on from the one before it.
+    resumed = run("broken", lambda q: seen.append(q.step))
+    assert seen[0] == 40 and resumed["sha256"] == whole["sha256"]
+    with open(tmp_path / "broken" / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["step"]) for r in rows] == [40, 80, 120]
+
+
+def test_a_checkpoint_of_another_run_is_not_taken_up(tiny_maps, tmp_path):
+    p = small(meta={"steps": 40})
+    a = meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "a", checkpoint=tmp_path / "c")
+    b = meta_train(tiny_maps, p.inr, p.meta, seed=1, threads=1, out=tmp_path / "b", checkpoint=tmp_path / "c")
+    assert a["sha256"] != b["sha256"]
+    (tmp_path / "c").write_bytes(b"no checkpoint")
+    again = meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "a2", checkpoint=tmp_path / "c")
+    assert again["sha256"] == a["sha256"]

@@ -1,0 +1,1 @@
+"""Archives: Zarr v3 stores of bitstreams with their model inside, readable by plain zarr and xarray."""

@@ -1,0 +1,136 @@
+"""Zarr v3 array-to-bytes codec ``vcinr`` (entry point group ``zarr.codecs``).
+
+Its configuration holds all that decoding needs besides the model: the grid's coordinates and the model's
+SHA-256. The model itself lies once in the same store, under ``models/<sha256>`` of a group above the array;
+it is found through the store that the chunk is read from, so plain ``zarr.open`` and ``xarray.open_zarr`` work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
+from zarr.storage import StorePath
+
+from vcinr import codec
+from vcinr.archive import models
+from vcinr.errors import CorruptError, ModelError, VcinrError
+
+CONFIG_VERSION = 1
+
+
+def encode_axis(values: np.ndarray) -> dict[str, Any]:
+    """A coordinate axis for JSON: exact as start, stop, num where that reproduces it, else its values."""
+    values = np.asarray(values, np.float64)
+    if len(values) > 2:
+        even = np.linspace(values[0], values[-1], len(values))
+        if np.array_equal(even, values):
+            return {"start": float(values[0]), "stop": float(values[-1]), "num": len(values)}
+    return {"values": [float(v) for v in values]}
+
+
+def decode_axis(axis: Mapping[str, Any]) -> np.ndarray:
+    """Inverse of `encode_axis`."""
+    if "values" in axis:
+        return np.array(axis["values"], np.float64)
+    return np.linspace(axis["start"], axis["stop"], int(axis["num"]))
+
+
+@dataclass(frozen=True)
+class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
+    """The codec and its JSON configuration.
+
+    variable, signal_axes, axes, scaling, fill: see :class:`vcinr.codec.Field`; model: SHA-256 or None; abs_error: the
+    bound chunks are encoded with, or None. To *write* through plain Zarr with a model, register it first with
+    ``vcinr.archive.models.register``.
+    """
+
+    is_fixed_size = False
+
+    variable: str = ""
+    signal_axes: tuple[int, ...] = ()
+    axes: tuple[Mapping[str, Any], ...] = ()
+    model: str | None = None
+    scaling: tuple[float, float] = (0.0, 1.0)
+    abs_error: float | None = None
+    fill: float | int | None = None
+    version: int = CONFIG_VERSION
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From array metadata; raises CorruptError for a configuration of a later version."""
+        config = dict(data.get("configuration", {}))
+        if config.get("version", CONFIG_VERSION) > CONFIG_VERSION:
+            raise CorruptError(f"array written by a later vcinr (configuration {config['version']}); upgrade vcinr")
+        config["signal_axes"] = tuple(config.get("signal_axes", ()))
+        config["axes"] = tuple(config.get("axes", ()))
+        config["scaling"] = tuple(config.get("scaling", (0.0, 1.0)))
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise CorruptError(f"configuration of the vcinr codec is malformed ({error})") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For array metadata."""
+        return {
+            "name": "vcinr",
+            "configuration": {
+                "version": self.version, "variable": self.variable, "signal_axes": list(self.signal_axes),
+                "axes": [dict(a) for a in self.axes], "model": self.model, "scaling": list(self.scaling),
+                "abs_error": self.abs_error, "fill": self.fill,
+            },
+        }  # fmt: skip
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Compressed sizes are not known beforehand."""
+        raise NotImplementedError
+
+    def field(self, ndim: int, model: Any) -> codec.Field:
+        """The chunk codec's view of this configuration."""
+        axes = self.signal_axes or tuple(range(max(0, ndim - 2), ndim))
+        values = tuple(decode_axis(a) for a in self.axes)
+        return codec.Field(self.variable, axes, values, model, self.scaling, self.fill)
+
+    def _decode(self, data: bytes, spec: ArraySpec, model: Any) -> np.ndarray:
+        dtype = spec.dtype.to_native_dtype()
+        return codec.decode(data, spec.shape, dtype, self.field(len(spec.shape), model), padding=spec.fill_value)
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        model = models.registered(self.model) if self.model else None
+        array = await asyncio.to_thread(self._decode, chunk_bytes.to_bytes(), chunk_spec, model)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(array)
+
+    async def _decode_partial_single(self, byte_getter: Any, selection: Any, chunk_spec: ArraySpec) -> NDBuffer | None:
+        buffer = await byte_getter.get(prototype=default_buffer_prototype())
+        where = str(byte_getter)
+        if buffer is None:
+            # vcinr stores every chunk, so an absent one is lost data, never a chunk of fill values.
+            raise CorruptError(f"chunk {where} is missing; copy the archive again")
+        try:
+            model = await self._find_model(byte_getter)
+            array = await asyncio.to_thread(self._decode, buffer.to_bytes(), chunk_spec, model)
+        except VcinrError as error:
+            raise type(error)(f"chunk {where}: {error}") from None
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(np.asarray(array[selection]))
+
+    async def _find_model(self, byte_getter: Any) -> Any:
+        if self.model is None:
+            return None
+        found = models.lookup(self.model)
+        if found is None and isinstance(byte_getter, StorePath):
+            found = await models.find(byte_getter.store, byte_getter.path, self.model)
+        if found is None:
+            raise ModelError(f"model {self.model} is not in this archive (models/{self.model}); copy the archive whole")
+        return found
+
+    async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
+        model = models.registered(self.model) if self.model else None
+        values = chunk_array.as_numpy_array()
+        encoded = await asyncio.to_thread(codec.encode, values, self.field(values.ndim, model), self.abs_error)
+        return chunk_spec.prototype.buffer.from_bytes(encoded.data)

@@ -1,0 +1,186 @@
+"""The command line: thin wrappers over the Python interface; every failure is one line and a non-zero exit."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vcinr.errors import InputError, VcinrError
+from vcinr.progress import Progress
+
+app = typer.Typer(
+    help="Neural compression of scientific arrays, with an error bound that is checked.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+Variables = Annotated[
+    list[str] | None, typer.Option("--var", help="Variable; repeat for several. Default: all numeric.")
+]
+
+
+@app.command()
+def train(
+    inputs: Annotated[list[str], typer.Argument(help="Files or URLs: netCDF, HDF5, Zarr, GRIB, .npy.")],
+    out: Annotated[Path, typer.Option("--out", help="The model to write, for example t2m.vcinr.")],
+    var: Variables = None,
+    dims: Annotated[
+        str, typer.Option("--dims", help="Dimensions of one signal, comma-separated. Default: horizontal.")
+    ] = "",
+    params: Annotated[Path | None, typer.Option("--params", help="A params.yaml for network and training.")] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Outer steps; 0 takes the parameters'.")] = 0,
+) -> None:
+    """Meta-train a model and its quantiser on a data set; interrupt and run again to resume."""
+    try:
+        from vcinr import config
+        from vcinr.train import train as run
+    except ImportError as error:
+        raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
+    chosen = config.load(params) if params else config.Params()
+    if steps:
+        chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
+    model = run(
+        inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None, params=chosen,
+        watch=_watch,
+    )  # fmt: skip
+    _say(f"{out}: model {model.sha256[:12]}, {len(model.data):,} bytes, for {', '.join(model.normalisation)}")
+
+
+@app.command()
+def compress(
+    source: Annotated[str, typer.Argument(help="File or URL to compress.")],
+    target: Annotated[Path, typer.Argument(help="The Zarr archive to write.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="A trained model; without it the fallback coders alone.")
+    ] = None,
+    abs_error: Annotated[float | None, typer.Option("--abs-error", help="Bound in the variable's own units.")] = None,
+    rel_error: Annotated[
+        float | None, typer.Option("--rel-error", help="Bound as a fraction of each variable's range.")
+    ] = None,
+    var: Variables = None,
+    chunk: Annotated[int, typer.Option("--chunk", min=1, help="About how many signals a chunk holds.")] = 48,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing archive.")] = False,
+) -> None:
+    """Compress a file to an archive that opens with xarray.open_zarr."""
+    from vcinr.archive.read import info as describe
+    from vcinr.archive.write import compress as run
+    from vcinr.datasets.readers import open_dataset
+    from vcinr.inr.model import load_model
+
+    loaded = load_model(model) if model else None
+    with open_dataset(source) as dataset:
+        try:
+            run(
+                dataset, target, model=loaded, abs_error=abs_error, rel_error=rel_error, variables=var, chunk=chunk,
+                overwrite=overwrite, watch=_watch,
+            )  # fmt: skip
+        except InputError as error:
+            text = str(error)
+            raise InputError(text if text.startswith((str(target), source)) else f"{source}: {text}") from None
+    _table(describe(target))
+
+
+@app.command()
+def decompress(
+    archive: Annotated[Path, typer.Argument(help="The archive to read.")],
+    target: Annotated[Path, typer.Argument(help="The netCDF file to write.")],
+) -> None:
+    """Write an archive back as netCDF."""
+    from vcinr.archive.read import decompress as run
+
+    run(archive, target)
+    _say(f"{target}: {target.stat().st_size:,} bytes")
+
+
+@app.command()
+def verify(
+    archive: Annotated[Path, typer.Argument(help="The archive to check.")],
+    against: Annotated[str | None, typer.Option("--against", help="The original, to check every bound.")] = None,
+) -> None:
+    """Decode every chunk; exit status 0 only if all is sound and, with --against, every bound holds."""
+    from vcinr.archive.read import verify as run
+    from vcinr.datasets.readers import open_dataset
+
+    if against is None:
+        problems, facts = run(archive, watch=_watch)
+    else:
+        with open_dataset(against) as original:
+            problems, facts = run(archive, original, watch=_watch)
+    for problem in problems:
+        print(f"vcinr: {problem}", file=sys.stderr)
+    if problems:
+        print(
+            f"vcinr: {archive}: {len(problems)} problem(s); restore the archive from a sound copy",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+    for name, fact in facts.items():
+        error = fact["max_abs_error"]
+        _say(f"{name}: {fact['chunks']} chunks sound" + ("" if error is None else f", largest error {error:g}"))
+    _say(f"{archive}: verified" + ("" if against is None else f" against {against}"))
+
+
+@app.command()
+def info(
+    archive: Annotated[Path, typer.Argument(help="The archive to describe.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show variables, bounds, achieved errors, ratios with and without the model, and hashes."""
+    from vcinr.archive.read import info as run
+
+    facts = run(archive)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _table(facts)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _watch(progress: Progress) -> None:
+    """A line that overwrites itself on a terminal; plain lines elsewhere."""
+    if sys.stderr.isatty():
+        end = "\n" if progress.step >= progress.total else ""
+        print(f"\r\033[K{progress}", end=end, file=sys.stderr, flush=True)
+    elif progress.step >= progress.total or progress.stage.startswith(("meta", "quant")):
+        print(progress, file=sys.stderr, flush=True)
+
+
+def _table(facts: dict[str, Any]) -> None:
+    for name, v in facts["variables"].items():
+        bound = v["bound"]
+        promise = bound["kind"] if bound["value"] is None else f"{bound['kind']} {bound['value']:g}"
+        psnr = "" if v["psnr_db"] is None else f"  {v['psnr_db']:.2f} dB"
+        _say(
+            f"{name}: {v['values']:,} values in {v['bytes']:,} bytes, {v['bits_per_value']:.4f} bits per value "
+            f"(with the model {v['bits_per_value_with_model']:.4f}), ratio {v['ratio']:.1f}, bound {promise}, "
+            f"largest error {v['max_abs_error']:g}{psnr}"
+        )
+    model = facts["model"]
+    if model["sha256"]:
+        _say(f"model {model['sha256']}, {model['bytes']:,} bytes")
+    _say(f"{facts['archive']}: {facts['total_bytes']:,} bytes in all")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(standalone_mode=True)
+    except VcinrError as error:
+        print(f"vcinr: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        os._exit(1)
+    except KeyboardInterrupt:
+        print("vcinr: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

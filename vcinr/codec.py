@@ -1,0 +1,539 @@
+"""Chunk codec: an array with named signal axes to bytes and back, within an error bound that was checked.
+
+Encoding follows one recipe: (1) set aside what is not a number to be bounded (mask, coded losslessly); (2) try
+priors (none, and every rate of the model: the latents are quantised, then *decoded again* by the decoder's own
+code); (3) code what is left with the residual coder at a step that leaves room for rounding to the output type
+and for the decoder's slack between machines; (4) keep the smallest of the candidates, lossless among them;
+(5) decode the very bytes, store the values that miss the bound verbatim, and decode again.
+
+Chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else | u8 flags | the sections that the
+flags announce, in the order of `_Section`, each a LEB128 length and its bytes | stream. In mode 0 (lossless) the
+stream is the shuffled, deflated bytes; in mode 1 the ANS bitstream of latents, then residual.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vcinr.coding import mask as side
+from vcinr.coding import residual
+from vcinr.coding.ans import Reader, Writer
+from vcinr.errors import BoundError, CorruptError, ModelError
+from vcinr.inr.model import DELTA, Model
+from vcinr.quantise.state import Quantiser
+from vcinr.signals import coordinates
+from vcinr.signals.tiling import gather, unsplit
+
+VERSION = 1
+_MAGIC = b"VC"
+_LOSSLESS, _LOSSY = 0, 1
+_LARGEST = 1e30  # larger values are coded losslessly: means and differences of them may overflow
+
+
+class _Section(enum.IntFlag):
+    EXTENT = 1
+    MASK = 2
+    SPECIALS = 4
+    PRIOR = 8
+    CONSTANT = 16
+    RESIDUAL = 32
+    EXCEPTIONS = 64
+
+
+@dataclass(frozen=True)
+class Field:
+    """What writer and reader of a field's chunks both know.
+
+    signal_axes: the array axes that are a signal's grid, in the coordinate system's order; axes: their
+    coordinate values (float64); model: the prior, if any, which sees (value - offset) / scale where `scaling`
+    is (offset, scale); fill: the value that stands for missing besides NaN (CF ``_FillValue``), if any.
+    """
+
+    variable: str
+    signal_axes: tuple[int, ...]
+    axes: tuple[np.ndarray, ...]
+    model: Model | None = None
+    scaling: tuple[float, float] = (0.0, 1.0)
+    fill: float | int | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A chunk's bytes and what was measured by decoding them.
+
+    max_abs_error: over the valid values, in their own dtype; squared_error and valid: sum and count, for PSNR;
+    mode: ``lossless``, ``residual``, ``prior`` or ``prior+residual``; parts: bytes by section.
+    """
+
+    data: bytes
+    max_abs_error: float
+    squared_error: float
+    valid: int
+    mode: str
+    parts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """What is subtracted before the residual coder: a rate of the model, or a constant (`rate` None)."""
+
+    rate: int | None
+    values: np.ndarray
+    base: float
+    writer: Writer
+    slack: float
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One way to code a chunk: the sections it needs and its bitstream."""
+
+    rate: int | None
+    plan: residual.Plan | None
+    sections: dict[_Section, bytes]
+    stream: bytes
+
+    @property
+    def cost(self) -> int:
+        return len(self.stream) + sum(1 + len(s) for s in self.sections.values())
+
+
+def encode(
+    values: np.ndarray, field: Field, abs_error: float | None, *, rate: int | None = None,
+    chunk_shape: tuple[int, ...] | None = None,
+) -> Encoded:  # fmt: skip
+    """Compress one chunk.
+
+    values: any real dtype and shape, all of a chunk of `chunk_shape` that lies inside the array; every value
+    that is finite and not `field.fill` is kept within `abs_error` of the original, in the array's own dtype.
+    Without a bound the model's finest rate (or `rate`) alone is used, and without a model too the chunk is
+    stored losslessly. Raises ModelError when the model cannot be applied.
+    """
+    values = np.asarray(values)
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    model = field.model if _applies(field, native.shape) else None
+    sections: dict[_Section, bytes] = {}
+    if chunk_shape is not None and chunk_shape != native.shape:
+        sections[_Section.EXTENT] = b"".join(_leb128(n) for n in native.shape)
+    lossless = _assemble(_LOSSLESS, sections, side.encode_lossless(native))
+    if native.size == 0 or native.dtype.kind not in "fiu" or (abs_error is None and model is None):
+        return _measure(lossless, native, field, None, "lossless", {"lossless": len(lossless)})
+    signals = gather(native, field.signal_axes)
+    valid = valid_values(signals, field.fill)
+    target = np.where(valid, signals, 0).astype(np.float64)
+    sections.update(_mask_sections(signals, valid))
+    candidate = _best(target, valid, field, model, native.dtype, abs_error, rate)
+    if candidate is None:
+        return _measure(lossless, native, field, abs_error, "lossless", {"lossless": len(lossless)})
+    sections.update(candidate.sections)
+    data = _assemble(_LOSSY, sections, candidate.stream)
+    if abs_error is not None:
+        missed = _missed(native, decode(data, native.shape, native.dtype, field), field.fill, abs_error)
+        if missed.size:
+            sections[_Section.EXCEPTIONS] = _exceptions(native, missed)
+            data = _assemble(_LOSSY, sections, candidate.stream)
+    if len(data) >= len(lossless):
+        return _measure(lossless, native, field, abs_error, "lossless", {"lossless": len(lossless)})
+    names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
+    parts = {s.name.lower(): len(b) for s, b in sections.items() if s.name} | {"stream": len(candidate.stream)}
+    return _measure(data, native, field, abs_error, "+".join(names) or "constant", parts)
+
+
+def decode(
+    data: bytes, chunk_shape: tuple[int, ...], dtype: np.dtype, field: Field, *, padding: float | int = 0
+) -> np.ndarray:
+    """Decompress a chunk to ``chunk_shape`` of `dtype` in native byte order.
+
+    A chunk that reaches beyond its array is filled there with `padding`.
+
+    Raises CorruptError for bytes that are not a chunk or of another shape, ModelError when a prior is needed
+    and the field has no model.
+    """
+    mode, sections, stream = _disassemble(data)
+    native = np.dtype(dtype).newbyteorder("=")
+    shape = _extent(sections.get(_Section.EXTENT), chunk_shape)
+    if shape != chunk_shape:
+        sections.pop(_Section.EXTENT)
+        out = np.full(chunk_shape, padding, native)
+        inner = decode(_assemble(mode, sections, stream), shape, native, field)
+        out[tuple(slice(n) for n in shape)] = inner
+        return out
+    count = math.prod(shape)
+    if mode == _LOSSLESS:
+        return side.decode_lossless(stream, count, native).reshape(shape)
+    grid = tuple(shape[a] for a in field.signal_axes)
+    n = count // max(1, math.prod(grid))
+    reader = Reader(stream)
+    valid = None
+    if _Section.MASK in sections:
+        valid = ~side.decode_mask(sections[_Section.MASK], (n, *grid))
+    recon: np.ndarray = np.zeros((n, *grid))
+    if _Section.PRIOR in sections:
+        if field.model is None:
+            raise ModelError(f"variable {field.variable!r}: this chunk needs its model, which is not at hand")
+        if not _applies(field, shape):
+            raise CorruptError("chunk has a prior but not the grid of its field")
+        quantiser = Quantiser.from_tensors(field.model.quantiser)
+        rate = _byte(sections[_Section.PRIOR])
+        recon = _prior(field, field.model, quantiser.dequantise(quantiser.read(reader, n, rate), rate), grid)
+    if _Section.CONSTANT in sections:
+        recon += _number(sections[_Section.CONSTANT], "<f")
+    if _Section.RESIDUAL in sections:
+        section = sections[_Section.RESIDUAL]
+        step, plan = _number(section[:8], "<d"), residual.Plan.from_bytes(section[8:])
+        if step <= 0:
+            raise CorruptError("residual step is malformed")
+        recon = recon + residual.decode(reader, (n, *grid), step, plan, valid)
+    out = _to_dtype(recon, native)
+    if valid is not None:
+        specials = sections.get(_Section.SPECIALS, b"")
+        out[~valid] = _decode_specials(specials, int((~valid).sum()), native)
+    out = unsplit(out, shape, field.signal_axes).copy(order="C")
+    if _Section.EXCEPTIONS in sections:
+        _apply_exceptions(out, sections[_Section.EXCEPTIONS])
+    return out
+
+
+def describe(data: bytes) -> dict[str, int | str | None]:
+    """Mode and section sizes of a chunk, without decoding it; raises CorruptError."""
+    mode, sections, stream = _disassemble(data)
+    if mode == _LOSSLESS:
+        return {"mode": "lossless", "bytes": len(data)}
+    sizes: dict[str, int | str | None] = {s.name.lower(): len(b) for s, b in sections.items() if s.name}
+    rate = _byte(sections[_Section.PRIOR]) if _Section.PRIOR in sections else None
+    return {"mode": "lossy", "bytes": len(data), "rate": rate, **sizes, "stream": len(stream)}
+
+
+def _applies(field: Field, shape: tuple[int, ...]) -> bool:
+    """Whether the field's model can be evaluated on a chunk of `shape`: it covers the whole grid."""
+    if field.model is None or not field.model.quantiser:
+        return False
+    return tuple(shape[a] for a in field.signal_axes) == tuple(len(a) for a in field.axes)
+
+
+def valid_values(signals: np.ndarray, fill: float | int | None) -> np.ndarray:
+    """Where values are finite and not the fill value: what a bound is kept for."""
+    valid = np.isfinite(signals) if signals.dtype.kind == "f" else np.ones(signals.shape, bool)
+    if fill is not None and np.isfinite(fill):
+        valid &= signals != np.asarray(fill).astype(signals.dtype)
+    return valid
+
+
+def _prior(field: Field, model: Model, phi: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Decoded prior ``[n, *grid]`` float64 in the data's units."""
+    x = coordinates.inputs(dict(model.system), field.axes)
+    offset, scale = field.scaling
+    return (offset + scale * model.reconstruct(phi, x)[..., 0].astype(np.float64)).reshape(len(phi), *grid)
+
+
+def _latents(field: Field, model: Model, target: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    try:
+        from vcinr.meta.extract import find_latents
+    except ImportError:
+        raise ModelError(
+            "compressing with this model needs torch for its inner loop: pip install 'vcinr[train]', "
+            "or compress without a model"
+        ) from None
+    offset, scale = field.scaling
+    flat_valid = valid.reshape(len(valid), -1)
+    y = np.where(valid, (target - offset) / scale, 0.0).astype(np.float32).reshape(len(target), -1, 1)
+    weight = None
+    if not flat_valid.all():
+        share = np.maximum(flat_valid.mean(axis=1, keepdims=True), 1.0 / flat_valid.shape[1])
+        weight = (flat_valid / share).astype(np.float32)
+    return find_latents(model, coordinates.inputs(dict(model.system), field.axes), y, weight)
+
+
+def _best(
+    target: np.ndarray, valid: np.ndarray, field: Field, model: Model | None, dtype: np.dtype,
+    abs_error: float | None, rate: int | None,
+) -> _Candidate | None:  # fmt: skip
+    """The smallest candidate; None when only lossless coding will do."""
+    magnitude = float(np.abs(target[valid]).max(initial=0.0))
+    tolerance = math.inf if abs_error is None else _tolerance(abs_error, dtype, magnitude)
+    priors = [] if model is None else _priors(target, valid, field, model, tolerance, abs_error is None, rate)
+    if abs_error is None:
+        return _bare(priors[0])
+    if magnitude > _LARGEST:
+        return None
+    base = float(np.float32(target[valid].mean() if valid.any() else 0.0))
+    priors.append(_Prior(None, np.full(target.shape, base), base, Writer(), tolerance))
+    found: list[_Candidate] = []
+    coded: list[tuple[int, _Prior, np.ndarray]] = []
+    start = _first_plan(target)
+    for prior in priors:
+        if prior.slack <= 0:
+            continue
+        left = target - prior.values
+        if np.abs(left[valid]).max(initial=0.0) <= prior.slack:
+            found.append(_bare(prior))  # a residual could only add to it
+        elif (candidate := _with_residual(prior, left, valid, start)) is not None:
+            found.append(candidate)
+            coded.append((candidate.cost, prior, left))
+    # The plan is refined for the best prior of each kind only: its ranking rarely changes with the plan.
+    for kind in (True, False):
+        own = [c for c in coded if (c[1].rate is None) == kind]
+        if own:
+            _, prior, left = min(own, key=lambda c: c[0])
+            found.append(_refined(prior, left, valid, start))
+    return min(found, key=lambda c: c.cost, default=None)
+
+
+def _priors(
+    target: np.ndarray, valid: np.ndarray, field: Field, model: Model, tolerance: float, bare: bool, rate: int | None
+) -> list[_Prior]:  # fmt: skip
+    """The model's decoded latents at every rate worth trying (`bare`: the finest alone)."""
+    quantiser = Quantiser.from_tensors(model.quantiser)
+    if rate is not None and not 0 <= rate < quantiser.rates:
+        raise ModelError(f"the model has the rates 0 to {quantiser.rates - 1}, not {rate}")
+    rates = [rate] if rate is not None else [quantiser.rates - 1] if bare else list(range(quantiser.rates))
+    phi = _latents(field, model, target, valid)
+    found = []
+    for k in rates:
+        z = quantiser.quantise(phi, k)
+        writer = Writer()
+        quantiser.write(writer, z, k)
+        values = _prior(field, model, quantiser.dequantise(z, k), target.shape[1:])
+        found.append(_Prior(k, values, 0.0, writer, tolerance - DELTA * abs(field.scaling[1])))
+    return found
+
+
+def _bare(prior: _Prior) -> _Candidate:
+    """The prior alone; a constant is a residual that is zero everywhere."""
+    if prior.rate is not None:
+        return _Candidate(prior.rate, None, {_Section.PRIOR: bytes([prior.rate])}, prior.writer.getvalue())
+    return _Candidate(None, None, {_Section.CONSTANT: struct.pack("<f", prior.base)}, b"")
+
+
+def _with_residual(prior: _Prior, left: np.ndarray, valid: np.ndarray, plan: residual.Plan) -> _Candidate | None:
+    """Prior and residual under `plan`; None when the values are too large for the step."""
+    writer, step = prior.writer.fork(), 2.0 * prior.slack
+    try:
+        residual.encode(writer, left, step, plan, None if valid.all() else valid)
+    except OverflowError:
+        return None
+    sections = {} if prior.rate is None else {_Section.PRIOR: bytes([prior.rate])}
+    sections[_Section.RESIDUAL] = struct.pack("<d", step) + plan.to_bytes()
+    if prior.rate is None:
+        sections[_Section.CONSTANT] = struct.pack("<f", prior.base)
+    return _Candidate(prior.rate, plan, sections, writer.getvalue())
+
+
+def _first_plan(target: np.ndarray) -> residual.Plan:
+    return residual.Plan(1, _spatial(target), False, 0, len(target) > 2)
+
+
+def _spatial(target: np.ndarray) -> int:
+    return sum(1 << a for a in range(1, target.ndim))
+
+
+def _refined(prior: _Prior, left: np.ndarray, valid: np.ndarray, plan: residual.Plan) -> _Candidate:
+    """The smallest stream found by changing one choice of the plan at a time."""
+    best = _with_residual(prior, left, valid, plan)
+    assert best is not None
+    for name, value in _choices(left):
+        assert best.plan is not None
+        change: dict[str, Any] = {name: value}
+        option = replace(best.plan, **change)
+        candidate = None if option == best.plan else _with_residual(prior, left, valid, option)
+        if candidate is not None and candidate.cost < best.cost:
+            best = candidate
+    return best
+
+
+def _choices(left: np.ndarray) -> Iterator[tuple[str, int | bool]]:
+    """Plan entries worth trying, in order; what is kept of one is the start for the next."""
+    if len(left) > 2:
+        yield "reference", False
+        yield "axes", _spatial(left) | 1
+    yield "cubic", True
+    for tighten in (1, 2, 4):
+        yield "tighten", tighten
+    for spread in (4, 16):
+        yield "spread", spread
+
+
+def _tolerance(abs_error: float, dtype: np.dtype, magnitude: float) -> float:
+    """What the float64 reconstruction may be off so that the value in the output dtype is within the bound."""
+    if dtype.kind in "iu":
+        return math.floor(abs_error) + 0.5 - 1e-6 if abs_error >= 1 else -1.0
+    info = np.finfo(dtype)
+    top = min(magnitude + abs_error, float(info.max))
+    rounding = 0.5 * (float(info.eps) * top + float(info.smallest_subnormal))
+    return abs_error * (1 - 1e-12) - rounding
+
+
+def _to_dtype(recon: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        # Bounds as float64 may round beyond the integer range; the next value inside is safe.
+        low, high = float(info.min), np.nextafter(float(info.max), 0) if info.max > 2**53 else float(info.max)
+        return np.clip(np.rint(recon), low, high).astype(dtype)
+    limit = float(np.finfo(dtype).max)
+    return np.clip(recon, -limit, limit).astype(dtype)
+
+
+def _mask_sections(signals: np.ndarray, valid: np.ndarray) -> dict[_Section, bytes]:
+    if valid.all():
+        return {}
+    hidden = signals[~valid]
+    bits = hidden.view(f"u{hidden.dtype.itemsize}")
+    same = bool((bits == bits[0]).all())
+    body = b"\0" + hidden[:1].astype(hidden.dtype.newbyteorder("<")).tobytes() if same else None
+    return {
+        _Section.MASK: side.encode_mask(~valid),
+        _Section.SPECIALS: body if body is not None else b"\1" + side.encode_lossless(hidden),
+    }
+
+
+def _decode_specials(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
+    if data[:1] == b"\0" and len(data) == 1 + dtype.itemsize:
+        one = np.frombuffer(data[1:], dtype.newbyteorder("<")).astype(dtype)
+        return np.repeat(one, count)
+    if data[:1] == b"\1":
+        return side.decode_lossless(data[1:], count, dtype)
+    raise CorruptError("values under the mask are malformed")
+
+
+def _missed(values: np.ndarray, decoded: np.ndarray, fill: float | int | None, abs_error: float) -> np.ndarray:
+    """Flat indices of the valid values that decode outside the bound."""
+    return np.flatnonzero((errors_of(values, decoded) > abs_error) & valid_values(values, fill))
+
+
+def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """|x - x^| without overflow or wrap-around: exact for integers, in at least float64 for floats."""
+    if values.dtype.kind in "iu":
+        high, low = np.maximum(values, decoded), np.minimum(values, decoded)
+        return (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.abs(values.astype(np.float64) - decoded.astype(np.float64))
+
+
+def _exceptions(values: np.ndarray, where: np.ndarray) -> bytes:
+    gaps = np.diff(where, prepend=0).astype("<i8")
+    chosen = values.ravel()[where]
+    return struct.pack("<Q", len(where)) + side.deflate(
+        gaps.tobytes() + chosen.astype(chosen.dtype.newbyteorder("<")).tobytes()
+    )
+
+
+def _apply_exceptions(out: np.ndarray, data: bytes) -> None:
+    if len(data) < 8:
+        raise CorruptError("exceptions are malformed")
+    (count,) = struct.unpack_from("<Q", data)
+    if count > out.size:
+        raise CorruptError("more exceptions than values")
+    body = side.inflate(data[8:], count * (8 + out.dtype.itemsize))
+    where = np.cumsum(np.frombuffer(body[: 8 * count], "<i8"))
+    if count and (where.min() < 0 or where.max() >= out.size):
+        raise CorruptError("exception outside the chunk")
+    out.reshape(-1)[where] = np.frombuffer(body[8 * count :], out.dtype.newbyteorder("<"))
+
+
+def _measure(
+    data: bytes, values: np.ndarray, field: Field, abs_error: float | None, mode: str, parts: dict[str, int]
+) -> Encoded:
+    """Decode what was written and measure it; raises BoundError should the bound not hold after all."""
+    decoded = decode(data, values.shape, values.dtype, field)
+    kept = valid_values(values, field.fill) if values.dtype.kind in "fiu" else np.zeros(values.shape, bool)
+    errors = errors_of(values, decoded)[kept] if kept.any() else np.zeros(0)
+    worst = float(errors.max(initial=0.0))
+    exact = values[~kept].tobytes() == decoded[~kept].tobytes()
+    if not exact or (abs_error is not None and worst > abs_error):
+        raise BoundError(
+            f"variable {field.variable!r}: decoding gave an error of {worst:g} against the bound {abs_error}"
+            f"{'' if exact else ', and changed masked values'}; this is a defect of vcinr, nothing was written"
+        )
+    return Encoded(data, worst, float(np.square(errors).sum()), int(kept.sum()), mode, parts)
+
+
+def _assemble(mode: int, sections: dict[_Section, bytes], stream: bytes) -> bytes:
+    flags, body = 0, b""
+    for section in _Section:
+        if section in sections:
+            flags |= section
+            body += _leb128(len(sections[section])) + sections[section]
+    checked = bytes([VERSION, mode]), bytes([flags]) + body + stream
+    return _MAGIC + checked[0] + struct.pack("<I", zlib.crc32(checked[1], zlib.crc32(checked[0]))) + checked[1]
+
+
+def _disassemble(data: bytes) -> tuple[int, dict[_Section, bytes], bytes]:
+    """Mode, sections and stream; the checksum is checked before anything is parsed."""
+    if len(data) < 9 or data[:2] != _MAGIC:
+        raise CorruptError("not a vcinr chunk")
+    body = data[8:]
+    if zlib.crc32(body, zlib.crc32(data[2:4])) != struct.unpack("<I", data[4:8])[0]:
+        raise CorruptError("checksum mismatch: the chunk is damaged")
+    if data[2] > VERSION:
+        raise CorruptError(f"chunk of format version {data[2]}; this vcinr reads up to {VERSION}: upgrade it")
+    if data[3] not in (_LOSSLESS, _LOSSY) or body[0] >= 128:
+        raise CorruptError("chunk of an unknown mode")
+    flags, position, sections = body[0], 1, {}
+    for section in _Section:
+        if flags & section:
+            length, position = _read_leb128(body, position)
+            if length > len(body) - position:
+                raise CorruptError("section is longer than its chunk")
+            sections[section] = body[position : position + length]
+            position += length
+    return data[3], sections, body[position:]
+
+
+def _extent(section: bytes | None, chunk_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The part of the chunk that lies inside the array."""
+    if section is None:
+        return chunk_shape
+    shape, position = [], 0
+    for full in chunk_shape:
+        n, position = _read_leb128(section, position)
+        if n > full:
+            raise CorruptError("extent exceeds the chunk")
+        shape.append(n)
+    if position != len(section):
+        raise CorruptError("extent is malformed")
+    return tuple(shape)
+
+
+def _byte(section: bytes) -> int:
+    if len(section) != 1:
+        raise CorruptError("section has a wrong length")
+    return section[0]
+
+
+def _number(section: bytes, layout: str) -> float:
+    if len(section) != struct.calcsize(layout):
+        raise CorruptError("section has a wrong length")
+    (value,) = struct.unpack(layout, section)
+    if not math.isfinite(value):
+        raise CorruptError("section holds no finite number")
+    return value
+
+
+def _leb128(value: int) -> bytes:
+    out = bytearray()
+    while True:
+        value, low = value >> 7, value & 0x7F
+        out.append(low | (0x80 if value else 0))
+        if not value:
+            return bytes(out)
+
+
+def _read_leb128(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 63, 7):
+        if position >= len(data):
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise CorruptError("length is malformed")

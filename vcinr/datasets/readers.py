@@ -1,0 +1,452 @@
+"""Files of the formats that scientific arrays come in, as xarray data sets with their values untouched.
+
+netCDF 3 and 4, HDF5, Zarr 2 and 3 (folder, zip or object store), GRIB, NumPy; by local path or fsspec URL.
+What a file is, its first bytes decide; its name counts only where they do not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import io
+import math
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NoReturn
+
+import fsspec
+import h5py
+import netCDF4
+import numpy as np
+import xarray as xr
+import zarr
+from fsspec.implementations.local import LocalFileSystem
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from vcinr.errors import InputError
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+_SUFFIXES = {
+    ".grib": "grib",
+    ".grib2": "grib",
+    ".grb": "grib",
+    ".grb2": "grib",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".he5": "hdf5",
+    ".nc": "netcdf",
+    ".nc3": "netcdf",
+    ".nc4": "netcdf",
+    ".cdf": "netcdf",
+    ".npy": "numpy",
+    ".npz": "numpy",
+}
+_NETCDF3_WIDTH = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}  # bytes by type
+# Attributes of CF and UGRID by which a variable names parts of its grid.
+_GRID_PARTS = {"bounds", "climatology", "grid_mapping", "cell_measures", "formula_terms", "geometry"}
+_GRID_PARTS |= {"node_count", "part_node_count", "interior_ring"}
+# Values, times and attributes as they lie in the file. Variables that CF's `coordinates` attribute names are
+# still moved to the coordinates: xarray writes that attribute back by itself.
+_RAW: dict[str, Any] = {
+    "mask_and_scale": False,
+    "decode_times": False,
+    "decode_timedelta": False,
+    "decode_coords": True,
+}
+
+
+def open_dataset(path: str | Path, *, decode: bool = False) -> xr.Dataset:
+    """Open `path`, a local path or an fsspec URL, as a data set whose values are read when asked for.
+
+    Without `decode`, values are those of the file, packed and with their fill values, and every attribute
+    (units, calendar, _FillValue, ...) is kept, so what is written later is what was read. With `decode`, CF
+    decoding is xarray's usual. HDF5 files without dimension scales, Zarr groups without dimension names and
+    NumPy files have the dimensions NAME_dim0, NAME_dim1, ...; members of HDF5 and netCDF4 groups are named
+    ``group/name``; a .npy file is the variable of the file's stem.
+
+    Raises InputError, one line naming the file, when it is absent, empty, damaged or of no known format, or
+    when a package to read it is missing.
+    """
+    name = str(path)
+    try:
+        dataset = _open_url(name) if _is_url(name) else _open_local(Path(name).expanduser(), name)
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"{name}: a package needed to read it is not installed ({_line(error)})") from None
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file or store; check the path") from None
+    except PermissionError as error:
+        raise InputError(f"{name}: no permission to read it ({_line(error)})") from None
+    except Exception as error:  # every format's library has its own exceptions for damaged files
+        raise InputError(f"{name}: cannot be read ({_line(error)}); is the file whole? copy it again") from None
+    for variable in dataset.variables.values():
+        if "_FillValue" not in variable.attrs:  # xarray would add one when it writes
+            variable.encoding["_FillValue"] = None
+    if not decode:
+        return dataset
+    try:
+        return xr.decode_cf(dataset)
+    except Exception as error:  # as above: units without sense, dates outside the calendar, ...
+        raise InputError(f"{name}: its CF attributes cannot be decoded ({_line(error)}); correct them") from None
+
+
+def field(dataset: xr.Dataset, name: str, path: str | Path) -> xr.DataArray:
+    """Variable `name` of `dataset`; raises InputError naming the file `path` and the variables it has."""
+    if name in dataset.variables:
+        return dataset[name]
+    have = [str(v) for v in dataset.data_vars]
+    close = difflib.get_close_matches(name, have, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise InputError(f"{path}: no variable {name!r}; {hint}it has {', '.join(have) or 'none'}")
+
+
+def numeric_fields(dataset: xr.Dataset) -> list[str]:
+    """Names of the variables that can be compressed: real numbers along at least one axis, not coordinates.
+
+    What other variables name in their attributes as a part of the grid (cell bounds, grid mappings, a mesh's
+    connectivity, ...) is no field.
+    """
+    helpers: set[str] = set()
+    for variable in dataset.variables.values():
+        for key, value in {**variable.encoding, **variable.attrs}.items():
+            if key in _GRID_PARTS or str(key).endswith(("_connectivity", "_coordinates")):
+                helpers.update(str(value).replace(":", " ").split())
+    return [
+        str(name)
+        for name, variable in dataset.data_vars.items()
+        if variable.dtype.kind in "fiu" and variable.ndim and variable.size and name not in helpers
+    ]
+
+
+def _is_url(name: str) -> bool:
+    return "://" in name or "::" in name
+
+
+def _line(error: BaseException) -> str:
+    """An exception's message on one line, cut where it is long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _open_local(path: Path, name: str) -> xr.Dataset:
+    if path.is_dir():
+        if not any((path / m).exists() for m in _ZARR):
+            raise _no_store(name)
+        return _zarr(str(path), name)
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    kind = _kind(head, name, h5py.is_hdf5(path))
+    if kind == "hdf5":
+        file = h5py.File(path, "r")
+        if not _has_scales(file):
+            return _plain_hdf5(file)
+        file.close()
+        return _netcdf4(str(path), "netcdf4")
+    if kind == "netcdf":
+        with path.open("rb") as stream:
+            _check_netcdf3(stream, path.stat().st_size, name)
+        return xr.open_dataset(path, engine="netcdf4", **_RAW)
+    if kind == "numpy":
+        return _npy(path, name, "r")
+    if kind == "zip":
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+        if _is_npz(members):
+            return _npz(path)
+        return _zarr(zarr.storage.ZipStore(path, mode="r"), name, _zarr_root(members, name))
+    return _grib(path, name)
+
+
+def _open_url(url: str) -> xr.Dataset:
+    try:
+        fs, inner = fsspec.core.url_to_fs(url)
+    except ValueError as error:
+        raise InputError(f"{url}: {_line(error)}; give a local path or a URL that fsspec reads") from None
+    if isinstance(fs, LocalFileSystem):
+        return _open_local(Path(inner), url)
+    # Each look costs a request on an object store, and some servers answer anything: files are not asked.
+    if _suffix(url) not in (*_SUFFIXES, ".zip"):
+        if any(fs.exists(f"{inner.rstrip('/')}/{member}") for member in _ZARR):
+            return _zarr(url, url)
+        if fs.isdir(inner):
+            raise _no_store(url)
+    stream = fs.open(inner, "rb")  # stays open: values are read through it later
+    head = stream.read(8)
+    stream.seek(0)
+    kind = _kind(head, url, False)
+    if kind == "hdf5":
+        file = h5py.File(stream, "r")
+        if not _has_scales(file):
+            return _plain_hdf5(file)
+        file.close()
+        stream.seek(0)
+        return _netcdf4(stream, "h5netcdf", phony_dims="access")
+    if kind == "netcdf":  # the netCDF library reads version 3 from a path or from memory alone
+        data = stream.read()
+        _check_netcdf3(io.BytesIO(data), len(data), url)
+        return xr.open_dataset(xr.backends.NetCDF4DataStore(netCDF4.Dataset("memory", memory=data)), **_RAW)
+    if kind == "numpy":
+        return _npy(stream, url)
+    if kind == "zip":
+        with zipfile.ZipFile(stream) as archive:
+            members = archive.namelist()
+        stream.seek(0)
+        if _is_npz(members):
+            return _npz(stream)
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+        zipped = AsyncFileSystemWrapper(fsspec.filesystem("zip", fo=stream), asynchronous=True)
+        return _zarr(zarr.storage.FsspecStore(zipped, read_only=True, path=_zarr_root(members, url)), url)
+    raise InputError(f"{url}: GRIB is read from local files alone; copy it to this machine first")
+
+
+def _no_store(name: str) -> InputError:
+    return InputError(
+        f"{name}: a folder, but no Zarr store (it has none of {', '.join(_ZARR)}); "
+        "give a file or the store's own folder"
+    )
+
+
+def _kind(head: bytes, name: str, is_hdf5: bool) -> str:
+    if not head:
+        raise InputError(f"{name}: the file is empty; copy it again")
+    for magic, kind in (
+        (_HDF5, "hdf5"),
+        (b"CDF\x01", "netcdf"),
+        (b"CDF\x02", "netcdf"),
+        (b"CDF\x05", "netcdf"),
+        (b"\x93NUMPY", "numpy"),
+        (b"PK\x03\x04", "zip"),
+        (b"GRIB", "grib"),
+    ):
+        if head.startswith(magic):
+            return kind
+    if is_hdf5:  # HDF5 behind a user block
+        return "hdf5"
+    if head.startswith(b"\x1f\x8b"):
+        raise InputError(f"{name}: a gzip file; unpack it first (gunzip, or tar xf)")
+    likely = _SUFFIXES.get(_suffix(name))
+    if likely == "grib":  # some files have a header before the first message
+        return "grib"
+    if likely is not None:
+        raise InputError(
+            f"{name}: not a {_suffix(name)} file, it begins with {head!r}; copy it again or correct its name"
+        )
+    raise InputError(f"{name}: unknown format; use netCDF, HDF5, Zarr, GRIB, .npy or .npz")
+
+
+def _stem(name: str) -> str:
+    return Path(name.split("::")[0].split("?")[0].rstrip("/")).stem
+
+
+def _suffix(name: str) -> str:
+    return Path(name.split("::")[0].split("?")[0].rstrip("/")).suffix.lower()
+
+
+class _Lazy(BackendArray):
+    """An h5py or Zarr array that xarray reads when its values are asked for."""
+
+    def __init__(self, array: Any) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, np.dtype(array.dtype)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        read = self.array.__getitem__
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, read)
+
+
+def _plain(arrays: Iterable[tuple[str, Any]], attrs: dict[str, Any] | None = None) -> xr.Dataset:
+    """A data set of arrays that have no named dimensions."""
+    variables = {}
+    for name, array in arrays:
+        dims = [f"{name}_dim{i}" for i in range(array.ndim)]
+        data = array if isinstance(array, np.ndarray) else indexing.LazilyIndexedArray(_Lazy(array))
+        variables[name] = xr.Variable(dims, data, _attributes(getattr(array, "attrs", {})))
+    return xr.Dataset(variables, attrs=attrs)
+
+
+def _attributes(attrs: Any) -> dict[str, Any]:
+    """Attributes without HDF5's inner references."""
+    result = {}
+    for key, value in dict(attrs).items():
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        if not isinstance(value, h5py.Empty | h5py.Reference | h5py.RegionReference):
+            result[key] = value
+    return result
+
+
+def _has_scales(file: h5py.File) -> bool:
+    """Whether `file` has named dimensions, as netCDF4 and HDF5's dimension-scales interface write them."""
+    if "_NCProperties" in file.attrs:
+        return True
+    found = file.visititems(
+        lambda _, node: True if isinstance(node, h5py.Dataset) and h5py.h5ds.is_scale(node.id) else None
+    )
+    return bool(found)
+
+
+def _plain_hdf5(file: h5py.File) -> xr.Dataset:
+    def arrays() -> Iterator[tuple[str, Any]]:
+        found: list[tuple[str, h5py.Dataset]] = []
+        file.visititems(lambda name, node: found.append((name, node)) if isinstance(node, h5py.Dataset) else None)
+        for name, node in found:
+            if node.shape is None:  # a dataset without a value
+                continue
+            if h5py.check_string_dtype(node.dtype) is not None:
+                yield name, np.asarray(node.asstr()[()], dtype=object)
+            elif node.dtype.kind in "biufcS":  # references and compounds are no arrays of values
+                yield name, node
+
+    return _plain(arrays(), _attributes(file.attrs))
+
+
+def _check_netcdf3(stream: BinaryIO, size: int, name: str) -> None:
+    """Raise InputError when `size` is less than the header says: the library reads zeros beyond the end."""
+
+    def take(n: int) -> bytes:
+        data = stream.read(n)
+        if len(data) < n:
+            raise InputError(f"{name}: cut off within its header; copy it again")
+        return data
+
+    version = take(4)[3]
+    wide, offset = (8 if version == 5 else 4), (4 if version == 1 else 8)
+
+    def number(n: int = wide) -> int:
+        return int.from_bytes(take(n), "big")
+
+    def padded(n: int) -> int:
+        return n + -n % 4
+
+    def items() -> range:
+        take(4)  # a tag
+        return range(number())
+
+    def skip_attributes() -> None:
+        for _ in items():
+            take(padded(number()))
+            width = _NETCDF3_WIDTH[number(4)]
+            take(padded(number() * width))
+
+    records, lengths, fixed, per_record = number(), [], [0], []
+    for _ in items():
+        take(padded(number()))
+        lengths.append(number())
+    skip_attributes()
+    for _ in items():
+        take(padded(number()))
+        shape = [lengths[number()] for _ in range(number())]
+        skip_attributes()
+        width = _NETCDF3_WIDTH[number(4)]
+        number()  # the size, not reliable beyond 4 GiB
+        begin = number(offset)
+        if shape and shape[0] == 0:  # along the record dimension
+            per_record.append((begin, width * math.prod(shape[1:])))
+        else:
+            fixed.append(begin + width * math.prod(shape))
+    end = max(fixed)
+    if 0 < records < 256**wide - 1:  # all ones: written as a stream, the number is not known
+        step = per_record[0][1] if len(per_record) == 1 else sum(padded(n) for _, n in per_record)
+        end = max([end, *(begin + (records - 1) * step + n for begin, n in per_record)])
+    if size < end:
+        raise InputError(f"{name}: cut off, it has {size} of at least {end} bytes; copy it again")
+
+
+def _netcdf4(source: Any, engine: str, **options: Any) -> xr.Dataset:
+    """A netCDF4 file, the members of its groups brought to the root as ``group/name``."""
+    groups = xr.open_groups(source, engine=engine, **_RAW, **options)
+    merged = groups.pop("/")
+    for path, group in groups.items():
+        prefix = path.strip("/")
+        names = {str(v): f"{prefix}/{v}" for v in group.variables}
+        # A dimension that groups share keeps its name; two of different length must not meet.
+        clash = {d: f"{prefix}/{d}" for d, n in group.sizes.items() if merged.sizes.get(d, n) != n}
+        for variable in group.variables.values():
+            for where in (variable.attrs, variable.encoding):
+                for key in ("bounds", "climatology", "coordinates", "grid_mapping"):
+                    if isinstance(where.get(key), str):
+                        where[key] = " ".join(names.get(word, word) for word in where[key].split())
+        merged = merged.assign(group.rename({**clash, **names}).variables).set_coords(
+            [names[str(c)] for c in group.coords]
+        )
+    return merged
+
+
+def _zarr(store: Any, name: str, group: str = "") -> xr.Dataset:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Object at .* is not recognized as a component of a Zarr hierarchy")
+        node = zarr.open(store, path=group or None, mode="r")
+        if isinstance(node, zarr.Array):
+            return _plain([(_stem(name), node)])
+        members = dict(sorted(node.arrays()))  # a folder is listed in any order
+        if not members:
+            inside = [g for g, _ in node.groups()]
+            remedy = f"give one of its groups: {', '.join(inside)}" if inside else "was it written whole?"
+            raise InputError(f"{name}: a Zarr store without arrays at its root; {remedy}")
+        if not all(_zarr_dims(a) for a in members.values()):
+            return _plain(members.items(), dict(node.attrs))
+        # Saying whether consolidated metadata exist spares the warning and the second request of a guess.
+        consolidated = node.metadata.consolidated_metadata is not None
+        dataset = xr.open_dataset(
+            store, group=group or None, engine="zarr", consolidated=consolidated, chunks=None, **_RAW
+        )
+        if consolidated:
+            return dataset
+        names = [m for m in members if m in dataset.data_vars]
+        return dataset.drop_vars(names).assign({n: dataset[n] for n in names})
+
+
+def _zarr_dims(array: zarr.Array) -> bool:
+    named: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return array.ndim == 0 or (named is not None and all(named))
+
+
+def _zarr_root(members: list[str], name: str) -> str:
+    """The folder of a zip that holds its Zarr store: the outermost with Zarr metadata."""
+    roots = [m.rpartition("/")[0] for m in members if m.rpartition("/")[2] in _ZARR]
+    if not roots:
+        raise InputError(f"{name}: a zip file with neither a Zarr store nor NumPy arrays; unpack it first")
+    return min(roots, key=lambda r: (r.count("/") + bool(r), r))
+
+
+def _is_npz(members: list[str]) -> bool:
+    return bool(members) and all(m.endswith(".npy") for m in members)
+
+
+def _npy(source: Any, name: str, mmap_mode: Literal["r"] | None = None) -> xr.Dataset:
+    try:
+        return _plain([(_stem(name), np.load(source, mmap_mode=mmap_mode, allow_pickle=False))])
+    except ValueError as error:
+        if "object" not in str(error).lower():
+            raise
+        raise InputError(f"{name}: it holds Python objects; save an array of numbers") from None
+
+
+def _npz(source: Any) -> xr.Dataset:
+    with np.load(source, allow_pickle=False) as arrays:
+        return _plain([(name, arrays[name]) for name in arrays.files])
+
+
+def _grib(path: Path, name: str) -> xr.Dataset:
+    if importlib.util.find_spec("cfgrib") is None:
+        raise InputError(f"{name}: reading GRIB needs cfgrib; pip install vcinr[grib]")
+    # No index files beside the user's data, and no message left out for being damaged or on another grid.
+    options = {"indexpath": "", "errors": "raise"}
+    try:
+        return xr.open_dataset(path, engine="cfgrib", backend_kwargs=options, **_RAW)
+    except Exception as error:
+        _grib_error(name, error)
+
+
+def _grib_error(name: str, error: Exception) -> NoReturn:
+    if type(error).__name__ == "DatasetBuildError":
+        raise InputError(
+            f"{name}: its messages lie on several grids or kinds of level ({_line(error)}); "
+            "split it with grib_copy, one kind a file"
+        ) from None
+    raise error

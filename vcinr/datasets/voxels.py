@@ -1,0 +1,188 @@
+"""Triangle meshes (Wavefront OBJ) as solid occupancy grids.
+
+A library is a zip of meshes with a catalogue, as Sweet Home 3D's .sh3f files are, or a folder of .obj files.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vcinr.errors import InputError
+from vcinr.progress import Clock, Progress, Watch, silent
+
+# Longest edge of the pieces that triangles are cut into, in voxels. Every point of the surface is then within
+# 0.6 * 0.5 voxels of a sample; up to 0.5 no path through faces of voxels leaks through the surface.
+_SPACING = 0.5
+_BATCH = 2**20  # samples held at once
+_CATALOGUE = "PluginFurnitureCatalog.properties"
+
+Mesh = tuple[str, Callable[[], bytes]]
+
+
+def read_library(
+    path: str | Path,
+    resolution: int,
+    limit: int | None = None,
+    items: slice = slice(None),
+    watch: Watch = silent,
+) -> xr.Dataset:
+    """Voxelise the meshes of the library at `path`: those of `items`, at most `limit`, in catalogue order.
+
+    Returns ``occupancy(item, z, y, x)`` uint8, 1 inside, R voxels along each axis; the coordinates z, y, x
+    are voxel centres in the unit cube, ``library`` and ``name`` (item) are strings. Raises InputError naming
+    the library and the mesh for one that cannot be read, and when SciPy is missing.
+    """
+    library = Path(path).expanduser()
+    meshes = _meshes(library)[items][:limit]
+    if not meshes:
+        raise InputError(f"{path}: no .obj meshes selected; give a .sh3f file or a folder of .obj files")
+    occupancy = np.empty((len(meshes), resolution, resolution, resolution), np.uint8)
+    clock = Clock(len(meshes))
+    for i, (name, read) in enumerate(meshes):
+        occupancy[i] = voxelise(triangles_of(read(), f"{path}: mesh {name!r}"), resolution)
+        if (i + 1) % 10 == 0 or i + 1 == len(meshes):
+            share = {"occupied": float(occupancy[i].mean())}
+            watch(Progress(f"voxelise {library.stem}", i + 1, len(meshes), share, clock.left(i + 1)))
+    centres = (np.arange(resolution) + 0.5) / resolution
+    # Strings of variable length: those of fixed length have no agreed form in Zarr 3.
+    names = np.array([name for name, _ in meshes], dtype=object)
+    return xr.Dataset(
+        {"occupancy": (("item", "z", "y", "x"), occupancy, {"units": "1", "long_name": "inside the object"})},
+        coords={
+            "z": centres,
+            "y": centres,
+            "x": centres,
+            "library": ("item", np.full(len(meshes), library.stem, dtype=object)),
+            "name": ("item", names),
+        },
+    )
+
+
+def triangles_of(data: bytes, name: str) -> np.ndarray:
+    """Triangles ``[T, 3, 3]`` float64 (corner, axis x y z) of an OBJ file; polygons become fans.
+
+    Raises InputError that begins with `name` for a file without faces or with numbers out of order.
+    """
+    vertices: list[bytes] = []
+    polygons: dict[int, list[int]] = {}  # by number of corners, the corners of one after the other
+    try:
+        for line in data.replace(b"\\\n", b" ").replace(b"\\\r\n", b" ").splitlines():
+            kind = line[:2]
+            if kind == b"v ":
+                vertices.append(line[2:])
+            elif kind == b"f ":
+                corners = [int(c.partition(b"/")[0]) for c in line[2:].split()]
+                if b"-" in line:  # counted back from the last vertex so far
+                    corners = [c if c > 0 else len(vertices) + 1 + c for c in corners]
+                polygons.setdefault(len(corners), []).extend(corners)
+        points = np.loadtxt(vertices, usecols=(0, 1, 2), ndmin=2) if vertices else np.empty((0, 3))
+    except ValueError as error:
+        raise InputError(f"{name}: not a valid OBJ file ({' '.join(str(error).split())}); leave it out") from None
+    fans = [np.empty((0, 3), np.int64)]
+    for n, flat in polygons.items():
+        if n < 3:
+            continue
+        corner = np.array(flat, np.int64).reshape(-1, n) - 1
+        fans += [corner[:, [0, k, k + 1]] for k in range(1, n - 1)]
+    index = np.concatenate(fans)
+    if not len(index):
+        raise InputError(f"{name}: it has no faces; leave it out")
+    if index.min() < 0 or index.max() >= len(points) or not np.isfinite(points).all():
+        raise InputError(f"{name}: faces with vertices it does not have, or coordinates not finite; leave it out")
+    return points[index]
+
+
+def voxelise(triangles: np.ndarray, resolution: int) -> np.ndarray:
+    """Solid occupancy ``[R, R, R]`` uint8 (z, y, x) of a surface ``[T, 3, 3]``, scaled to fill the unit cube.
+
+    The longest side of the bounding box spans the cube, the others keep their proportion and are centred.
+    A voxel is 1 when the surface passes through it or encloses it.
+    """
+    ndimage = _ndimage()
+    low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
+    extent = max(float((high - low).max()), np.finfo(float).tiny)
+    scaled = ((triangles - (low + high) / 2) / extent + 0.5) * resolution
+    surface = np.zeros((resolution,) * 3, bool)
+    edges = np.linalg.norm(scaled - np.roll(scaled, 1, axis=1), axis=2).max(axis=1)
+    pieces = np.maximum(1, np.ceil(edges / _SPACING)).astype(np.int64)
+    for n in np.unique(pieces):
+        weights = _barycentric(int(n))
+        chosen = scaled[pieces == n]
+        step = max(1, _BATCH // len(weights))
+        for start in range(0, len(chosen), step):
+            points = np.tensordot(chosen[start : start + step], weights, axes=([1], [1]))  # [t, axis, sample]
+            # A face that lies between two layers of voxels must not be ragged by rounding.
+            cells = np.minimum((points + 1e-6).astype(np.intp), resolution - 1)
+            x, y, z = cells.transpose(1, 0, 2)
+            surface[z, y, x] = True
+    return ndimage.binary_fill_holes(surface).astype(np.uint8)
+
+
+def _ndimage() -> Any:
+    try:
+        from scipy import ndimage
+    except ImportError:
+        raise InputError("voxelising meshes needs SciPy; pip install vcinr[voxels]") from None
+    return ndimage
+
+
+def _barycentric(n: int) -> np.ndarray:
+    """Barycentric weights ``[K, 3]`` of the corners of a triangle cut into n * n equal pieces."""
+    i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    keep = i + j <= n
+    return np.stack([i[keep], j[keep], n - i[keep] - j[keep]], axis=1) / n
+
+
+def _meshes(library: Path) -> list[Mesh]:
+    """Names of a library's meshes and how to read each."""
+    if library.is_dir():
+        files = sorted(library.rglob("*.obj"))
+        return [(f.relative_to(library).with_suffix("").as_posix(), f.read_bytes) for f in files]
+    try:
+        with zipfile.ZipFile(library) as archive:
+            members = archive.namelist()
+            catalogue = archive.read(_CATALOGUE) if _CATALOGUE in members else b""
+    except FileNotFoundError:
+        raise InputError(f"{library}: no such file; check the path") from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{library}: not a readable library of meshes ({error}); copy it again") from None
+    named = _catalogue(catalogue)
+    have = set(members)
+    listed = {path: name for name, path in named if path in have}
+    if not listed:
+        listed = {m: m.removesuffix(".obj") for m in sorted(members) if m.endswith(".obj")}
+    return [(name, _member(library, path)) for path, name in listed.items()]
+
+
+def _member(library: Path, path: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            with zipfile.ZipFile(library) as archive:
+                return archive.read(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"{library}: cannot read {path} ({error}); copy it again") from None
+
+    return read
+
+
+def _catalogue(data: bytes) -> list[tuple[str, str]]:
+    """(name, path in the zip) of every .obj model, in the catalogue's order; Java properties are Latin-1."""
+    entries: dict[str, dict[str, str]] = {}
+    for line in io.StringIO(data.decode("latin-1")):
+        if match := re.match(r"(name|model)#(\d+)\s*=\s*(.*?)\s*$", line):
+            key, number, value = match.groups()
+            value = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), value)
+            entries.setdefault(number, {})[key] = value
+    return [
+        (e.get("name", e["model"]), e["model"].lstrip("/"))
+        for e in entries.values()
+        if e.get("model", "").lower().endswith(".obj")
+    ]

@@ -1,0 +1,1 @@
+"""Implicit neural representations: the shared SIREN, its conditionings, the model artifact."""

@@ -1,0 +1,192 @@
+"""The model artifact: everything a decoder (and an encoder) needs, one file, named by its SHA-256.
+
+Layout, little-endian: ``VCINRMDL`` | u16 version | u32 header length | header, JSON | tensors | u32 CRC-32 of all
+before it. The header lists every tensor's name, dtype, shape and stored length; float matrices are stored as
+float16, vectors as float32, integers deflated. A model in memory always holds the values its bytes decode to,
+so training-time figures and a reader's are of the same network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vcinr.errors import ModelError
+from vcinr.inr.conditioning import conditioning
+from vcinr.inr.siren import evaluate
+from vcinr.inr.spec import InrSpec
+
+MAGIC = b"VCINRMDL"
+VERSION = 1
+MAX_BYTES = 1 << 30
+TILE = 2048
+"""Points evaluated at a time: one tile's activations stay in cache, and every decoder uses the same tiles."""
+DELTA = 2.0**-18
+"""Stated slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A meta-learned INR, its normalisation and, once trained, its quantiser.
+
+    params: float32 arrays by name, among them ``phi_0`` and the Meta-SGD step sizes ``alpha``, both ``[d]``.
+    system: coordinate system (:mod:`vcinr.signals.coordinates`). normalisation: (offset, scale) by variable.
+    quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. encode_steps: inner steps
+    of the encoder. provenance: free JSON-able facts (data, seed, version); no part of decoding.
+    """
+
+    spec: InrSpec
+    params: Mapping[str, np.ndarray]
+    system: Mapping[str, Any]
+    dims: tuple[str, ...]
+    normalisation: Mapping[str, tuple[float, float]]
+    encode_steps: int
+    quantiser: Mapping[str, np.ndarray] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def data(self) -> bytes:
+        """The artifact's bytes."""
+        tensors = {**{f"inr/{k}": v for k, v in self.params.items()}}
+        tensors.update({f"quantiser/{k}": v for k, v in self.quantiser.items()})
+        table, blobs = [], []
+        for name in sorted(tensors):
+            array = np.asarray(tensors[name])
+            stored = array.astype(_stored_dtype(array))
+            blob = stored.tobytes()
+            if stored.dtype.kind in "iu":
+                blob = zlib.compress(blob, 9)
+            table.append([name, stored.dtype.str, list(array.shape), len(blob)])
+            blobs.append(blob)
+        header = {
+            "spec": self.spec.to_dict(),
+            "system": dict(self.system),
+            "dims": list(self.dims),
+            "normalisation": {k: list(v) for k, v in self.normalisation.items()},
+            "encode_steps": self.encode_steps,
+            "provenance": dict(self.provenance),
+            "tensors": table,
+        }
+        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        body = MAGIC + struct.pack("<HI", VERSION, len(text)) + text + b"".join(blobs)
+        return body + struct.pack("<I", zlib.crc32(body))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the artifact: the model's name."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def scaling(self, variable: str) -> tuple[float, float]:
+        """(offset, scale) of `variable`; raises ModelError naming the variables the model knows."""
+        if variable in self.normalisation:
+            return self.normalisation[variable]
+        raise ModelError(
+            f"model {self.sha256[:12]} was not trained on variable {variable!r} but on "
+            f"{', '.join(self.normalisation)}; train one with `vcinr train` or compress without a model"
+        )
+
+    def reconstruct(self, phi: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """f(x; theta, phi) in plain NumPy: phi ``[B, d]``, x ``[P, d_in]`` -> ``[B, P, d_out]`` float32.
+
+        Signals are evaluated one at a time in tiles of `TILE` points, so the result of a signal does not
+        depend on what else is decoded with it.
+        """
+        cond = conditioning(self.spec.conditioning)
+        out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
+        for b in range(len(phi)):
+            modulation = cond.modulate(self.spec, self.params, phi[b : b + 1].astype(np.float32))
+            for p in range(0, len(x), TILE):
+                out[b : b + 1, p : p + TILE] = evaluate(self.spec, self.params, modulation, x[p : p + TILE])
+        return out
+
+
+def freeze(model: Model) -> Model:
+    """The model as a reader will see it: its parameters rounded to their stored precision."""
+    return from_bytes(model.data, "model")
+
+
+def save_model(model: Model, path: str | Path) -> None:
+    """Write the artifact atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(model.data)
+    temporary.replace(path)
+
+
+def load_model(path: str | Path) -> Model:
+    """Read an artifact; raises ModelError naming `path` and what is wrong with it."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the model ({error.strerror})") from None
+    return from_bytes(data, str(path))
+
+
+def from_bytes(data: bytes, origin: str) -> Model:
+    """Decode an artifact; every length is checked before it is used. Raises ModelError naming `origin`."""
+    fixed = len(MAGIC) + 6
+    if data[: len(MAGIC)] != MAGIC or len(data) < fixed + 4 or len(data) > MAX_BYTES:
+        raise ModelError(f"{origin}: not a vcinr model; train one with `vcinr train`")
+    version, length = struct.unpack_from("<HI", data, len(MAGIC))
+    if version > VERSION:
+        raise ModelError(f"{origin}: model of format version {version}, this vcinr reads up to {VERSION}; upgrade it")
+    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+        raise ModelError(f"{origin}: the model is damaged (checksum mismatch); copy it again")
+    try:
+        header = json.loads(data[fixed : fixed + length])
+        tensors, position = {}, fixed + length
+        for name, dtype, shape, stored in header["tensors"]:
+            tensors[name] = _tensor(data[position : position + stored], np.dtype(dtype), tuple(shape))
+            position += stored
+        groups: dict[str, dict[str, np.ndarray]] = {"inr": {}, "quantiser": {}}
+        for name, array in tensors.items():
+            group, _, key = name.partition("/")
+            groups[group][key] = array
+        return Model(
+            InrSpec(**header["spec"]),
+            groups["inr"],
+            header["system"],
+            tuple(header["dims"]),
+            {k: (float(v[0]), float(v[1])) for k, v in header["normalisation"].items()},
+            int(header["encode_steps"]),
+            groups["quantiser"],
+            header["provenance"],
+        )
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise ModelError(f"{origin}: the model is malformed ({error})") from None
+
+
+def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Model:
+    """`model` completed by a quantiser."""
+    return replace(model, quantiser=dict(quantiser), provenance={**model.provenance, **provenance})
+
+
+def _stored_dtype(array: np.ndarray) -> str:
+    if array.dtype.kind in "iu":
+        return "<i4"
+    return "<f2" if array.ndim >= 2 else "<f4"
+
+
+def _tensor(blob: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    if any(not isinstance(n, int) or n < 0 for n in shape) or dtype.str not in ("<i4", "<f2", "<f4"):
+        raise ValueError("tensor of a wrong type or shape")
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size > MAX_BYTES:
+        raise ValueError("tensor too large")
+    if dtype.kind == "i":
+        inflater = zlib.decompressobj()
+        blob = inflater.decompress(blob, size + 1)
+    if len(blob) != size:
+        raise ValueError("tensor length does not fit its shape")
+    array = np.frombuffer(blob, dtype).reshape(shape)
+    return array.astype(np.int32 if dtype.kind == "i" else np.float32)

@@ -1,0 +1,60 @@
+"""The shared SIREN f(x; theta, phi) of VC-INR, written once for NumPy (decoder) and torch (training).
+
+Parameters are a flat mapping of names to arrays; `initialise` makes them in NumPy, training turns them into
+torch tensors, the decoder uses them as they are. Only array methods common to both libraries appear here, so
+decoder and training-time forward are the same lines (Sitzmann et al. 2020; Schwarz et al. 2023, section 3).
+
+Shapes: B signals, P points, m width, d latent size, L layers of which layer 0 and layer L-1 are not modulated.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vcinr.inr.conditioning import conditioning
+from vcinr.inr.spec import Array, InrSpec, Params, namespace
+
+
+def initialise(spec: InrSpec, seed: int) -> dict[str, np.ndarray]:
+    """Fresh parameters, float32: SIREN initialisation (Sitzmann et al. 2020, section 3.2) and the conditioning's."""
+    rng = np.random.default_rng(seed)
+    cond = conditioning(spec.conditioning)
+    params: dict[str, np.ndarray] = {}
+    for layer in range(spec.depth):
+        fan_in = spec.d_in if layer == 0 else spec.width
+        fan_out = spec.d_out if layer == spec.depth - 1 else spec.width
+        bound = 1.0 / fan_in if layer == 0 else np.sqrt(6.0 / fan_in) / spec.omega_0
+        if 0 < layer < spec.depth - 1:
+            bound *= cond.weight_gain
+        params[f"siren.{layer}.weight"] = rng.uniform(-bound, bound, (fan_out, fan_in))
+        params[f"siren.{layer}.bias"] = rng.uniform(-1.0, 1.0, fan_out) / np.sqrt(fan_in) / spec.omega_0
+    params[f"siren.{spec.depth - 1}.bias"] = np.full(spec.d_out, 0.5)
+    params["phi_0"] = 0.01 * rng.standard_normal(spec.latent)
+    params.update(cond.initialise(spec, rng))
+    return {name: np.asarray(value, np.float32) for name, value in params.items()}
+
+
+def forward(spec: InrSpec, params: Params, phi: Array, x: Array) -> Array:
+    """Evaluate f.
+
+    phi ``[B, d]``; x ``[P, d_in]`` shared by all signals or ``[B, P, d_in]``. Returns ``[B, P, d_out]``.
+    """
+    cond = conditioning(spec.conditioning)
+    modulation = cond.modulate(spec, params, phi)
+    return evaluate(spec, params, modulation, x)
+
+
+def evaluate(spec: InrSpec, params: Params, modulation: Array, x: Array) -> Array:
+    """The part of `forward` after the modulations are known, so that a decoder can tile over points."""
+    cond = conditioning(spec.conditioning)
+    xp = namespace(x)
+    h = xp.sin(spec.omega_0 * (x @ params["siren.0.weight"].T + params["siren.0.bias"]))
+    if h.ndim == 2:
+        h = h[None]
+    for layer in range(1, spec.depth - 1):
+        h = xp.sin(
+            spec.omega_0
+            * cond.layer(modulation, layer - 1, h, params[f"siren.{layer}.weight"], params[f"siren.{layer}.bias"])
+        )
+    last = spec.depth - 1
+    return h @ params[f"siren.{last}.weight"].T + params[f"siren.{last}.bias"]

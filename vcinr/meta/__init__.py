@@ -1,0 +1,1 @@
+"""Meta-learning: inner loops, the outer loop, checkpoints, modulation extraction."""

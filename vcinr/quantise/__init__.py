@@ -1,0 +1,1 @@
+"""Quantisers of the latent modulation and their entropy models."""

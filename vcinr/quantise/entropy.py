@@ -1,0 +1,65 @@
+"""Factorised entropy model: a learned univariate density for every latent dimension and rate.
+
+The non-parametric cumulative of Ballé et al. 2018 (appendix 6.1): c(x) is a small monotone network, and
+p(z) = c(z + 1/2) - c(z - 1/2). After training it is frozen to integer tables; the network never decodes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from vcinr.coding.ans import quantise_frequencies
+
+FILTERS = (1, 3, 3, 1)
+MAX_SYMBOLS = 1024
+
+
+class FactorisedPrior(nn.Module):
+    """Densities of ``rates * d`` independent variables, addressed as ``[..., d]`` values with a rate each."""
+
+    def __init__(self, rates: int, d: int, scale: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        layers = len(FILTERS) - 1
+        for k in range(layers):
+            fan_in, fan_out = FILTERS[k], FILTERS[k + 1]
+            initial = np.log(np.expm1(1.0 / (scale ** (1.0 / layers)) / fan_out))
+            self.matrices.append(nn.Parameter(torch.full((rates, d, fan_out, fan_in), float(initial))))
+            self.biases.append(nn.Parameter(torch.rand((rates, d, fan_out, 1), generator=generator) - 0.5))
+            if k < layers - 1:
+                self.factors.append(nn.Parameter(torch.zeros((rates, d, fan_out, 1))))
+
+    def logits(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+        """Logits of the cumulative at x ``[n, d]`` -> ``[n, d]``."""
+        h = x.T[:, None, :]  # [d, 1, n]
+        for k, matrix in enumerate(self.matrices):
+            h = torch.nn.functional.softplus(matrix[rate]) @ h + self.biases[k][rate]
+            if k < len(self.factors):
+                h = h + torch.tanh(self.factors[k][rate]) * torch.tanh(h)
+        return h[:, 0, :].T
+
+    def bits(self, z: torch.Tensor, rate: int) -> torch.Tensor:
+        """-log2 p(z) of z ``[n, d]`` (noisy in training), elementwise."""
+        lower, upper = self.logits(z - 0.5, rate), self.logits(z + 0.5, rate)
+        # Work on the tail's side where sigmoids do not cancel.
+        sign = -torch.sign(lower + upper).detach()
+        p = torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower))
+        return -torch.log2(p.clamp_min(1e-9))
+
+    @torch.no_grad()
+    def tables(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Integer tables over the supports [low, high], ``[K, d]`` each; see Quantiser for their layout."""
+        rates, d = low.shape
+        width = int(min((high - low).max() + 1, MAX_SYMBOLS))
+        frequency = np.zeros((rates, d, width + 1), np.int32)
+        for k in range(rates):
+            grid = torch.arange(width)[:, None] + torch.from_numpy(low[k].astype(np.int64))[None, :]
+            p = torch.exp2(-self.bits(grid.float(), k)).double().numpy()
+            for i in range(d):
+                n = int(min(high[k, i] - low[k, i] + 1, width))
+                weights = np.rint(p[:n, i] * 2**24).astype(np.int64)
+                escape = max(1, 2**24 - int(weights.sum()))
+                frequency[k, i, : n + 1] = quantise_frequencies(np.concatenate([[escape], weights]))
+        return low.astype(np.int32), frequency

@@ -1,0 +1,126 @@
+"""The variational quantiser as the codec uses it: phi -> integer code z -> phi~, in NumPy alone.
+
+One pair of networks serves several rates. Rate k scales the latent by its own gains before rounding and undoes
+them after: z = round(gain_k * g_a((phi - mean) / std)), phi~ = mean + std * g_s(z / gain_k)
+(Schwarz et al. 2023, Algorithm 2; Ballé et al. 2017; gains as in Cui et al. 2021). Tables are integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vcinr.coding.ans import TOTAL, Reader, Writer
+from vcinr.errors import CorruptError, ModelError
+from vcinr.inr.conditioning import residual_network
+from vcinr.inr.spec import Array, Params
+
+ESCAPE_BITS = 32
+
+
+def analyse(params: Params, blocks: int, phi: Array) -> Array:
+    """g_a on standardised latents ``[B, d]``."""
+    return _network(params, "analysis", blocks, (phi - params["mean"]) / params["std"])
+
+
+def synthesise(params: Params, blocks: int, y: Array) -> Array:
+    """g_s and the de-standardisation, ``[B, d]``."""
+    return params["mean"] + params["std"] * _network(params, "synthesis", blocks, y)
+
+
+def _network(params: Params, name: str, blocks: int, h: Array) -> Array:
+    # A residual network around the identity: with its last weights at zero it is plain scalar quantisation.
+    u = h @ params[f"{name}.in.weight"].T + params[f"{name}.in.bias"]
+    u = residual_network(params, f"{name}.block", blocks, u)
+    return h + u @ params[f"{name}.out.weight"].T + params[f"{name}.out.bias"]
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """Networks, gains ``[K, d]`` and integer tables of a trained quantiser.
+
+    frequency ``[K, d, S]`` int32: row (k, i) is the table of z_i at rate k; entry 0 is the escape, entry 1 + j
+    the symbol ``offset[k, i] + j``, entries of 0 at the end pad the row. Rows sum to 2**16.
+    """
+
+    params: Mapping[str, np.ndarray]
+    blocks: int
+    gain: np.ndarray
+    offset: np.ndarray
+    frequency: np.ndarray
+
+    @property
+    def rates(self) -> int:
+        """Number of rates K; the last is the finest."""
+        return len(self.gain)
+
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """Arrays for the model artifact."""
+        return {
+            **{f"net.{k}": v for k, v in self.params.items()},
+            "blocks": np.array([self.blocks], np.int32), "gain": self.gain.reshape(-1),
+            "offset": self.offset, "frequency": self.frequency,
+        }  # fmt: skip
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> Quantiser:
+        """Inverse of `to_tensors`; raises ModelError on tables that are none."""
+        try:
+            params = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
+            offset, frequency = tensors["offset"], tensors["frequency"]
+            gain = tensors["gain"].reshape(offset.shape)
+        except (KeyError, ValueError) as error:
+            raise ModelError(f"the model's quantiser is malformed ({error})") from None
+        if frequency.min(initial=0) < 0 or (frequency.astype(np.int64).sum(-1) != TOTAL).any():
+            raise ModelError("the model's frequency tables do not sum to their total")
+        return cls(params, int(tensors["blocks"][0]), gain, offset, frequency)
+
+    def quantise(self, phi: np.ndarray, rate: int) -> np.ndarray:
+        """phi ``[B, d]`` -> z ``[B, d]`` int64."""
+        y = analyse(self.params, self.blocks, phi) * self.gain[rate]
+        return np.clip(np.rint(y), -(2**30), 2**30).astype(np.int64)
+
+    def dequantise(self, z: np.ndarray, rate: int) -> np.ndarray:
+        """z ``[B, d]`` -> phi~ ``[B, d]`` float32, one signal at a time so that batches do not matter."""
+        y = (z / self.gain[rate]).astype(np.float32)
+        return np.concatenate([synthesise(self.params, self.blocks, row[None]) for row in y])
+
+    def _row(self, rate: int, i: int) -> np.ndarray:
+        row = self.frequency[rate, i]
+        return row[row > 0]
+
+    def bits(self, z: np.ndarray, rate: int) -> float:
+        """Modelled rate of z in bits under the tables, escapes included."""
+        total = 0.0
+        for i in range(z.shape[1]):
+            row = self._row(rate, i)
+            symbol = self._symbols(z[:, i], rate, i, row)
+            total -= float(np.log2(row[symbol] / TOTAL).sum()) - ESCAPE_BITS * int((symbol == 0).sum())
+        return total
+
+    def _symbols(self, column: np.ndarray, rate: int, i: int, row: np.ndarray) -> np.ndarray:
+        symbol = column - self.offset[rate, i] + 1
+        return np.where((symbol >= 1) & (symbol < len(row)), symbol, 0)
+
+    def write(self, writer: Writer, z: np.ndarray, rate: int) -> None:
+        """Entropy code z ``[B, d]``."""
+        for i in range(z.shape[1]):
+            row = self._row(rate, i)
+            symbol = self._symbols(z[:, i], rate, i, row)
+            writer.symbols(symbol, row)
+            writer.bits(z[symbol == 0, i] + (1 << (ESCAPE_BITS - 1)), ESCAPE_BITS)
+
+    def read(self, reader: Reader, count: int, rate: int) -> np.ndarray:
+        """Inverse of `write`: z ``[count, d]`` int64."""
+        if not 0 <= rate < self.rates:
+            raise CorruptError(f"rate {rate} is not one of the model's {self.rates}")
+        z = np.empty((count, self.offset.shape[1]), np.int64)
+        for i in range(z.shape[1]):
+            row = self._row(rate, i)
+            symbol = reader.symbols(count, row).astype(np.int64)
+            z[:, i] = symbol - 1 + self.offset[rate, i]
+            escaped = symbol == 0
+            z[escaped, i] = reader.bits(int(escaped.sum()), ESCAPE_BITS) - (1 << (ESCAPE_BITS - 1))
+        return z

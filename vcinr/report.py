@@ -1,0 +1,426 @@
+"""Figures, a terminal table and one self-contained HTML page from metrics.
+
+Rows are mappings with at least ``codec`` and ``bits_per_value``; also used where present: ``family``
+(settings of one codec share a line), ``ours`` (drawn on top, in bold), ``bound_fraction``, ``bound_ratio``,
+``psnr_db``, ``bits_per_value_with_model``, ``model_bytes``, ``encode_mbs``, ``decode_mbs``.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vcinr.errors import InputError
+
+Row = Mapping[str, Any]
+
+# Okabe and Ito's colours, distinguishable under the common colour-vision deficiencies. Ours is the vermilion.
+OURS_COLOURS = ("#D55E00", "#000000")
+RIVAL_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#8C6D31", "#5E4FA2")
+MARKERS = "osD^vP*X"
+TRAIN_COLOUR, VALID_COLOUR = "#0072B2", "#D55E00"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the HTML page: a heading, paragraphs, preformatted text, a table and figures, each optional.
+
+    ``paragraphs`` and ``preformatted`` are plain text; ``table`` is rows that share their keys; ``figures``
+    are (path of a PNG, caption).
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    preformatted: str = ""
+    table: Sequence[Row] = ()
+    figures: Sequence[tuple[str | Path, str]] = ()
+
+
+# --- Figures -----------------------------------------------------------------------------------------------
+
+
+def bounded_figure(rows: Sequence[Row], path: str | Path) -> Path:
+    """Bits per value against the maximum error asked for, log-log; dashed: with the model's bytes counted."""
+    rows = [row for row in rows if row.get("bound_fraction")]
+    figure, axes = _plot("maximum error / data range", "bits per value")
+    axes.set(xscale="log", yscale="log")
+    ends = []
+    for family, colour, marker, ours in _styles(rows):
+        chosen = [row for row in rows if _family(row) == family]
+        x, y = _smallest(chosen, "bits_per_value")
+        _line(axes, x, y, colour, marker, ours)
+        ends.append((x[-1], y[-1], family, colour, ours))
+        if any(row.get("model_bytes") for row in chosen):
+            axes.plot(*_smallest(chosen, "bits_per_value_with_model"), "--", color=colour, linewidth=1.0)
+    bounds = sorted({row["bound_fraction"] for row in rows})
+    axes.set_xticks(bounds, [f"{b:.3g}" for b in bounds])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:g}")
+    if any(row.get("model_bytes") for row in rows):
+        axes.set_title("dashed: with the model's bytes", fontsize=8, color="#555555", loc="left")
+    _label_ends(figure, axes, ends)
+    return _save(figure, path)
+
+
+def rate_distortion_figure(rows: Sequence[Row], path: str | Path) -> Path:
+    """PSNR against bits per value; of each codec's points, those that no other of its points beats."""
+    rows = [row for row in rows if row.get("psnr_db") is not None and row["bits_per_value"] > 0]
+    figure, axes = _plot("bits per value", "PSNR (dB)")
+    axes.set(xscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    lines = []
+    for family, colour, marker, ours in _styles(rows):
+        points = sorted((row["bits_per_value"], row["psnr_db"]) for row in rows if _family(row) == family)
+        front = [p for i, p in enumerate(points) if all(p[1] > q[1] for q in points[:i])]
+        lines.append(_line(axes, [p[0] for p in front], [p[1] for p in front], colour, marker, ours))
+        lines[-1].set_label(family)
+    own = [row["psnr_db"] for row in rows if row.get("ours")]
+    if own:  # what lies far above every point of ours is no comparison
+        axes.set_ylim(top=min(axes.get_ylim()[1], max(own) + 15))
+    # Several lines end at one place, so names go beside the plot, the line that starts leftmost first.
+    order = sorted(lines, key=lambda line: min(line.get_xdata()))
+    legend = axes.legend(handles=order, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    for text, line in zip(legend.get_texts(), order, strict=True):
+        text.set(color=line.get_color(), fontweight="bold" if line.get_linewidth() > 2 else "normal")
+    return _save(figure, path)
+
+
+def learning_figure(history: Sequence[Row], path: str | Path) -> Path:
+    """Training and held-out PSNR against the step; records may lack either."""
+    figure, axes = _plot("training step", "PSNR (dB)")
+    ends = []
+    for key, name, colour in (
+        ("train_psnr_db", "training", TRAIN_COLOUR),
+        ("valid_psnr_db", "held out", VALID_COLOUR),
+    ):
+        known = [(row["step"], row[key]) for row in history if row.get(key) is not None]
+        if known:
+            x, y = zip(*known, strict=True)
+            axes.plot(x, y, color=colour, linewidth=2 if key == "valid_psnr_db" else 1)
+            ends.append((x[-1], y[-1], name, colour, key == "valid_psnr_db"))
+    _label_ends(figure, axes, ends)
+    return _save(figure, path)
+
+
+def maps_figure(
+    original: np.ndarray,
+    reconstruction: np.ndarray,
+    axes: Sequence[np.ndarray],
+    dims: Sequence[str],
+    title: str,
+    units: str,
+    path: str | Path,
+) -> Path:
+    """Original, reconstruction and their difference side by side.
+
+    `axes` and `dims` are the coordinates and names of the maps' dimensions, evenly spaced; of a volume the
+    middle slice is drawn. The difference has a diverging scale, symmetric about zero. Raises InputError for
+    arrays of one dimension or of different shapes.
+    """
+    if original.shape != reconstruction.shape or original.ndim < 2 or original.ndim != len(axes):
+        raise InputError(f"cannot draw maps of shapes {original.shape} and {reconstruction.shape}")
+    while original.ndim > 2:
+        middle = original.shape[0] // 2
+        title += f", {dims[0]} {axes[0][middle]:.4g}"
+        original, reconstruction = original[middle], reconstruction[middle]
+        axes, dims = axes[1:], dims[1:]
+    difference = reconstruction.astype(np.float64) - original.astype(np.float64)
+    finite = original[np.isfinite(original)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    largest = float(np.nanmax(np.abs(difference), initial=0.0)) or 1.0
+    extent = [*_edges(axes[1]), *_edges(axes[0])]
+    wide, tall = abs(extent[1] - extent[0]), abs(extent[3] - extent[2])
+    alike = 0.25 <= wide / tall <= 4  # axes of one kind, such as degrees: draw them to one scale
+    from matplotlib.figure import Figure
+
+    height = 3.4 * (tall / wide if alike else 0.7)
+    with _style():
+        figure = Figure(figsize=(11, height + 1.6), layout="constrained")
+        panels = figure.subplots(1, 3, sharex=True, sharey=True)
+        images = []
+        for panel, (name, values, colours, least, most) in zip(
+            panels,
+            (
+                ("original", original, "viridis", low, high),
+                ("reconstruction", reconstruction, "viridis", low, high),
+                ("reconstruction − original", difference, "RdBu_r", -largest, largest),
+            ),
+            strict=True,
+        ):
+            images.append(
+                panel.imshow(
+                    values,
+                    extent=extent,
+                    origin="lower",
+                    cmap=colours,
+                    vmin=least,
+                    vmax=most,
+                    aspect="equal" if alike else "auto",
+                    interpolation="nearest",
+                )
+            )
+            panel.set(xlim=sorted(extent[:2]), ylim=sorted(extent[2:]), xlabel=dims[1], title=name)
+            panel.grid(False)
+            panel.set_facecolor("#dddddd")  # missing values
+        panels[0].set_ylabel(dims[0])
+        for image, below, share in ((images[0], list(panels[:2]), 0.5), (images[2], [panels[2]], 1.0)):
+            bar = figure.colorbar(image, ax=below, location="bottom", shrink=share, aspect=36)
+            bar.set_label(units)
+            bar.outline.set_visible(False)
+            bar.ax.locator_params(nbins=5)
+        figure.suptitle(title)
+        return _save(figure, path)
+
+
+def _style() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(
+        {
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#444444",
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#e4e4e4",
+            "grid.linewidth": 0.7,
+            "xtick.color": "#444444",
+            "ytick.color": "#444444",
+        }
+    )
+
+
+def _plot(x_label: str, y_label: str) -> tuple[Any, Any]:
+    # A Figure of its own draws with Agg and leaves pyplot's state and backend alone, so threads may draw.
+    from matplotlib.figure import Figure
+
+    with _style():
+        figure = Figure(figsize=(7.2, 4.6))
+        figure.subplots_adjust(left=0.1, right=0.78, bottom=0.13, top=0.93)
+        axes = figure.add_subplot()
+    axes.set(xlabel=x_label, ylabel=y_label)
+    return figure, axes
+
+
+def _save(figure: Any, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the version in the file, equal metrics give equal bytes.
+    figure.savefig(path, format="png", dpi=160, metadata={"Software": None}, facecolor="white")
+    return path
+
+
+def _family(row: Row) -> str:
+    return str(row.get("family", row["codec"]))
+
+
+def _styles(rows: Sequence[Row]) -> list[tuple[str, str, str, bool]]:
+    """(family, colour, marker, ours) of each family, rivals first so that ours is drawn on top."""
+    families = {_family(row): bool(row.get("ours")) for row in rows}
+    rivals = [name for name, ours in families.items() if not ours]
+    own = [name for name, ours in families.items() if ours]
+    return [
+        (name, palette[i % len(palette)], MARKERS[i % len(MARKERS)], ours)
+        for group, palette, ours in ((rivals, RIVAL_COLOURS, False), (own, OURS_COLOURS, True))
+        for i, name in enumerate(group)
+    ]
+
+
+def _line(axes: Any, x: Sequence[float], y: Sequence[float], colour: str, marker: str, ours: bool) -> Any:
+    (line,) = axes.plot(
+        x,
+        y,
+        color=colour,
+        marker=marker,
+        markersize=6 if ours else 4,
+        linewidth=2.6 if ours else 1.3,
+        zorder=4 if ours else 3,
+    )
+    return line
+
+
+def _smallest(rows: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
+    """At each bound, in rising order, the smallest rate of a family's settings."""
+    best: dict[float, float] = {}
+    for row in rows:
+        bound, rate = row["bound_fraction"], row[key]
+        best[bound] = min(rate, best.get(bound, math.inf))
+    bounds = sorted(best)
+    return bounds, [best[b] for b in bounds]
+
+
+def _label_ends(figure: Any, axes: Any, ends: Iterable[tuple[float, float, str, str, bool]]) -> None:
+    """Names beside the last points of the lines, moved apart vertically where they would overlap."""
+    height = 13.0  # of a label, in points
+    axes.autoscale_view()
+    ordered = sorted(ends, key=lambda end: end[1])
+    at = [axes.transData.transform((x, y))[1] * 72 / figure.dpi for x, y, *_ in ordered]
+    placed = list(at)
+    for _ in range(100):  # neighbours that overlap share the move, which leaves a group centred on its points
+        for i in range(len(placed) - 1):
+            overlap = height - (placed[i + 1] - placed[i])
+            if overlap > 0.01:
+                placed[i] -= overlap / 2
+                placed[i + 1] += overlap / 2
+    for (x, y, name, colour, bold), here, there in zip(ordered, at, placed, strict=True):
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(8, there - here),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=10 if bold else 9,
+            fontweight="bold" if bold else "normal",
+            annotation_clip=False,
+        )
+
+
+def _edges(axis: np.ndarray) -> tuple[float, float]:
+    """Outer edges of the first and the last cell of an evenly spaced axis."""
+    axis = np.asarray(axis, np.float64)
+    half = (axis[-1] - axis[0]) / (len(axis) - 1) / 2 if len(axis) > 1 else 0.5
+    return float(axis[0] - half), float(axis[-1] + half)
+
+
+# --- Tables ------------------------------------------------------------------------------------------------
+
+_COLUMNS = (
+    ("max error / range", "bound_fraction", "{:.4g}"),
+    ("codec", "codec", "{}"),
+    ("bits/value", "bits_per_value", "{:.4f}"),
+    ("with model", "bits_per_value_with_model", "{:.4f}"),
+    ("PSNR dB", "psnr_db", "{:.2f}"),
+    ("max error / bound", "bound_ratio", "{:.4f}"),
+    ("encode MB/s", "encode_mbs", "{:.3g}"),
+    ("decode MB/s", "decode_mbs", "{:.3g}"),
+)
+
+
+def summary_table(rows: Sequence[Row], bounds: Sequence[float] | None = None) -> str:
+    """A plain-text table: the codecs at each bound (fractions; default all), the fewest bits per value first.
+
+    Ours carry an asterisk, and an error beyond the bound an exclamation mark.
+    """
+    if bounds is not None:
+        rows = [r for r in rows if any(math.isclose(r.get("bound_fraction") or -1, b, rel_tol=1e-6) for b in bounds)]
+    if not rows:
+        return "no rows"
+    rows = sorted(rows, key=lambda row: (-(row.get("bound_fraction") or 0), row["bits_per_value"]))
+    body = [[_cell(row, key, form) for _, key, form in _COLUMNS] for row in rows]
+    keep = [i for i in range(len(_COLUMNS)) if any(line[i] != "-" for line in body)]
+    head = [_COLUMNS[i][0] for i in keep]
+    body = [[line[i] for i in keep] for line in body]
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(keep))]
+    left = head.index("codec")
+    lines = []
+    previous = body[0][0]
+    for line in [head, *body]:
+        if line is not head and left > 0 and line[0] != previous:
+            lines.append("")
+            previous = line[0]
+        cells = [c.ljust(w) if i == left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+        if line is head:
+            lines.append("  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def _cell(row: Row, key: str, form: str) -> str:
+    value = row.get(key)
+    if key == "psnr_db" and value is None and key in row:
+        return "lossless"
+    if value is None:
+        return "-"
+    text = form.format(value)
+    if key == "codec" and row.get("ours"):
+        text += " *"
+    if key == "bound_ratio" and value > 1:
+        text += " !"
+    return text
+
+
+# --- HTML --------------------------------------------------------------------------------------------------
+
+_CSS = """
+:root { color-scheme: light dark;
+  --text: #1c1c1c; --soft: #5a5a5a; --page: #fdfdfc; --line: #d9d9d6; --panel: #f3f3f0; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e8e6e1; --soft: #a5a29b; --page: #17181a; --line: #3a3c40; --panel: #212327; }
+}
+body { margin: 2.5rem auto; padding: 0 1.25rem; max-width: 60rem; background: var(--page); color: var(--text);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: 1.5rem; }
+h2 { font-size: 1.2rem; margin-top: 2.5rem; padding-top: .8rem; border-top: 1px solid var(--line); }
+p { max-width: 44rem; }
+figure { margin: 1.2rem 0; }
+figure img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+figcaption { color: var(--soft); font-size: .9rem; max-width: 44rem; }
+pre { background: var(--panel); padding: .9rem 1rem; border-radius: 6px; overflow-x: auto;
+  font-size: .82rem; line-height: 1.4; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
+  text-align: right; white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; }
+th.text, td.text { text-align: left; }
+"""
+
+
+def html_report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
+    """One HTML page with its figures inside: it needs nothing else, offline or years later."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safe = html.escape(title)
+    parts = [
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{safe}</title><style>{_CSS}</style></head><body>\n<h1>{safe}</h1>",
+        *(_section(section) for section in sections),
+        "</body></html>\n",
+    ]
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return path
+
+
+def _section(section: Section) -> str:
+    parts = [f"<section><h2>{html.escape(section.title)}</h2>"]
+    parts += [f"<p>{html.escape(text)}</p>" for text in section.paragraphs]
+    if section.table:
+        parts.append(_html_table(section.table))
+    if section.preformatted:
+        parts.append(f"<pre>{html.escape(section.preformatted)}</pre>")
+    for image, caption in section.figures:
+        data = base64.b64encode(Path(image).read_bytes()).decode("ascii")
+        safe = html.escape(caption)
+        parts.append(f'<figure><img alt="{safe}" src="data:image/png;base64,{data}">')
+        parts.append(f"<figcaption>{safe}</figcaption></figure>")
+    return "\n".join([*parts, "</section>"])
+
+
+def _html_table(rows: Sequence[Row]) -> str:
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    numeric = {k: all(isinstance(row.get(k), int | float | None) for row in rows) for k in keys}
+    kind = {k: "" if numeric[k] else ' class="text"' for k in keys}
+    head = "".join(f"<th{kind[k]}>{html.escape(str(k))}</th>" for k in keys)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{kind[k]}>{html.escape(_shown(row.get(k)))}</td>" for k in keys) + "</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
