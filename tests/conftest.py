@@ -4,6 +4,14 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported: spinning threads stall two cores
 
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +104,57 @@ def hadgem_run(hadgem) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def hadgem_signals(hadgem) -> Signals:
     return read_signals(hadgem["signals"])
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """A Prefect server of the session's own; the environment that makes a process use it."""
+    port = free_port()
+    home = str(tmp_path_factory.mktemp("prefect"))
+    env = {
+        **os.environ, "PREFECT_HOME": home, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_UI_ENABLED": "0", "DO_NOT_TRACK": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with group(command, Path(home, "server.log"), cwd=ROOT, env=env) as server:
+        wait_until(lambda: healthy(env["PREFECT_API_URL"]), 120, server, Path(home, "server.log"))
+        yield env
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def healthy(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait_until(done: Callable[[], bool], seconds: float, process: subprocess.Popen, log: Path) -> None:
+    """Wait for `done`; fails with the log when `process` ends first or time runs out."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert process.poll() is None and time.monotonic() < end, log.read_text()
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def group(command: list[str], log: Path, **options) -> Iterator[subprocess.Popen]:
+    """A process that leads a group of its own, which is gone when the block is left."""
+    with open(log, "w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -16,6 +16,7 @@ import zarr
 
 from vcinr import codec
 from vcinr.archive import models
+from vcinr.archive.metadata import without_storage
 from vcinr.archive.zarr_codec import VcinrCodec
 from vcinr.errors import InputError, VcinrError
 from vcinr.progress import Clock, Progress, Watch, silent
@@ -114,12 +115,7 @@ def decompress(path: str | Path, target: str | Path) -> None:
         raise InputError(f"{target}: exists already; choose another name or remove it")
     temporary = target.with_name(f".{target.name}.part")
     try:
-        dataset = open_archive(path, decode=False).load()
-        for variable in dataset.variables.values():
-            variable.encoding = {k: v for k, v in variable.encoding.items() if k in ("coordinates", "grid_mapping")}
-            if variable.dtype.kind == "f" and "_FillValue" not in variable.attrs:
-                variable.encoding["_FillValue"] = None  # xarray would add NaN, which the input did not have
-        dataset.encoding = {}
+        dataset = without_storage(open_archive(path, decode=False).load())
         dataset.to_netcdf(temporary)
         temporary.replace(target)
     except OSError as error:
@@ -217,12 +213,11 @@ def _check_rest(path: str | Path, root: zarr.Group, against: xr.Dataset | None, 
             models.check(Path(path), sha)
         except VcinrError as error:
             problems.append(str(error))
-    dataset = open_archive(path, decode=False)
-    for name in dataset.variables:
+    for name, array in sorted(root.arrays()):
         if name in compressed:
             continue
         try:
-            values = dataset[name].values
+            values = np.asarray(array[...])
         except _READ_ERRORS as error:
             problems.append(f"variable {name!r}: {' '.join(str(error).split())}")
             continue

@@ -23,6 +23,7 @@ from zarr.core.sync import sync
 import vcinr
 from vcinr import codec
 from vcinr.archive import models
+from vcinr.archive.metadata import OWN, without_storage
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.errors import InputError, ModelError, VcinrError
 from vcinr.inr.model import Model
@@ -31,6 +32,8 @@ from vcinr.signals import Layout, coordinates, layout_of
 
 ATTRIBUTE = "vcinr_"
 """Prefix of the provenance attributes on a compressed variable."""
+SEPARATOR = "."
+"""Stands for the slash in the names of group members."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ def compress(
         raise InputError(f"{target}: exists already; choose another name or pass overwrite (--overwrite)")
     if "://" in str(target):
         raise InputError(f"{target}: archives are written to local paths; write it here and copy the folder")
+    dataset = _flat_names(dataset)
+    if variables:
+        variables = [name.replace("/", SEPARATOR) for name in variables]
     jobs = list(_jobs(dataset, model, abs_error, rel_error, variables))
     temporary = target.with_name(f".{target.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -113,6 +119,16 @@ def compress(
     from vcinr.archive.read import info
 
     return info(target)
+
+
+def _flat_names(dataset: xr.Dataset) -> xr.Dataset:
+    """Members of groups under names without a slash, which would make them groups that xarray does not show."""
+    names = {n: str(n).replace("/", SEPARATOR) for n in (*dataset.variables, *dataset.dims) if "/" in str(n)}
+    renamed = dataset.rename(names)
+    for old, new in names.items():
+        if new in renamed.variables:
+            renamed[new].attrs.setdefault(ATTRIBUTE + "original_name", str(old))
+    return renamed
 
 
 def _jobs(
@@ -197,16 +213,12 @@ def _write(dataset: xr.Dataset, jobs: list[_Job], target: Path, model: Model | N
         "Reading the variables marked vcinr_version needs the Python package vcinr: pip install vcinr"
     )
     checked = {"compressors": (ZstdCodec(level=5), Crc32cCodec())}
-    rest = _without_stale_encoding(rest)
+    rest = without_storage(rest)
+    # What is given as `encoding` replaces a variable's own, so it has to be repeated here.
+    encoding = {str(name): {**variable.encoding, **checked} for name, variable in rest.variables.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # strings and consolidated metadata are extensions to Zarr v3
-        rest.to_zarr(
-            target,
-            mode="w",
-            zarr_format=3,
-            consolidated=False,
-            encoding={str(n): checked for n in rest.variables},
-        )
+        rest.to_zarr(target, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
     root = zarr.open_group(target, mode="r+", zarr_format=3)
     if any(job.model is not None for job in jobs) and model is not None:
         models.store(root, model)
@@ -223,26 +235,6 @@ def _write(dataset: xr.Dataset, jobs: list[_Job], target: Path, model: Model | N
 
 def _promise(bound: float | None) -> str:
     return "best effort" if bound is None else f"within {bound:g} of the input, lossy"
-
-
-def _without_stale_encoding(dataset: xr.Dataset) -> xr.Dataset:
-    """Drop the source file's storage encodings (chunks, filters): they describe a container left behind."""
-    keep = (
-        "coordinates",
-        "grid_mapping",
-        "bounds",
-        "units",
-        "calendar",
-        "dtype",
-        "_FillValue",
-        "scale_factor",
-        "add_offset",
-    )
-    copy = dataset.copy()
-    for variable in copy.variables.values():
-        variable.encoding = {k: v for k, v in variable.encoding.items() if k in keep and k != "dtype"}
-    copy.encoding = {}
-    return copy
 
 
 def _grid_of_chunks(job: _Job, chunk: int) -> tuple[tuple[int, ...], list[range]]:
@@ -316,7 +308,7 @@ def _zarr_fill(fill: float | int | None, dtype: np.dtype) -> Any:
 
 def _attributes(values: xr.DataArray, dtype: np.dtype) -> dict[str, Any]:
     """The variable's attributes in the form xarray's Zarr backend reads back."""
-    carried = {k: values.encoding[k] for k in ("coordinates", "grid_mapping", "bounds") if k in values.encoding}
+    carried = {k: values.encoding[k] for k in OWN if k in values.encoding}
     attrs = {**values.attrs, **carried}
     result = {k: encode_zarr_attr_value(v) for k, v in attrs.items() if k != "_FillValue"}
     if "_FillValue" in attrs:

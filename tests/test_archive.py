@@ -1,0 +1,310 @@
+"""Archives: what xarray reads back, random access, damage, models, metadata, nothing half written."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import vcinr
+from vcinr.archive import models, write
+from vcinr.archive.zarr_codec import VcinrCodec, decode_axis, encode_axis
+from vcinr.errors import CorruptError, InputError, ModelError
+from vcinr.inr.model import load_model
+
+
+@pytest.fixture
+def dataset() -> xr.Dataset:
+    t, y, x = np.meshgrid(np.arange(10), np.linspace(0, 3, 12), np.linspace(0, 3, 9), indexing="ij")
+    sea = (280 + 10 * np.sin(x + 0.1 * t) * np.cos(y)).astype("f4")
+    sea[:, :4, :3] = 1e20
+    packed = np.where(sea > 1e10, -9999, np.round((np.minimum(sea, 300) - 270) / 0.01))
+    return xr.Dataset(
+        {
+            "sst": (("time", "lat", "lon"), sea, {"units": "K", "_FillValue": np.float32(1e20), "long_name": "sea"}),
+            "packed": (
+                ("time", "lat", "lon"), packed.astype("i2"),
+                {"scale_factor": 0.01, "add_offset": 270.0, "_FillValue": np.int16(-9999)},
+            ),
+            "name": (("time",), np.array([f"step {i}" for i in range(10)], object)),
+            "crs": ((), np.int32(0), {"grid_mapping_name": "latitude_longitude"}),
+        },
+        {
+            "time": ("time", np.arange(10), {"units": "days since 2000-01-01", "calendar": "noleap"}),
+            "lat": ("lat", np.linspace(-60, 60, 12), {"units": "degrees_north"}),
+            "lon": ("lon", np.linspace(0, 40, 9), {"units": "degrees_east"}),
+        },
+        {"title": "test", "history": "made"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def archive(dataset, tmp_path):
+    vcinr.compress(dataset, tmp_path / "a.zarr", abs_error={"sst": 0.1, "packed": 0.1}, chunk=4)
+    return tmp_path / "a.zarr"
+
+
+def chunks(archive, name):
+    return sorted(p for p in (archive / name / "c").rglob("*") if p.is_file())
+
+
+def test_plain_xarray_reads_it(archive, dataset):
+    with xr.open_zarr(archive) as back:
+        assert float(np.abs(back["sst"] - xr.decode_cf(dataset)["sst"]).max()) <= 0.1
+        assert np.array_equal(np.isnan(back["sst"]), dataset["sst"] > 1e10)
+        assert float(np.abs(back["packed"] - xr.decode_cf(dataset)["packed"]).max()) <= 0.1 + 1e-9
+        assert back["sst"].attrs["units"] == "K" and back["sst"].attrs["vcinr_abs_error"] == 0.1
+        assert back["sst"].attrs["vcinr_max_abs_error"] <= 0.1
+        assert back.attrs["title"] == "test" and back.attrs["history"].startswith("made\n")
+        assert list(back["name"].values) == list(dataset["name"].values)
+
+
+def test_everything_else_is_identical(archive, dataset):
+    back = vcinr.open(archive, decode=False).load()
+    kept = dataset.drop_vars(["sst", "packed"])
+    xr.testing.assert_equal(back.drop_vars(["sst", "packed"]), kept)
+    for name in kept.variables:
+        assert back[name].attrs == kept[name].attrs
+    for name in ("sst", "packed"):
+        attrs = {k: v for k, v in back[name].attrs.items() if not k.startswith("vcinr_")}
+        assert attrs == dataset[name].attrs
+
+
+def test_round_trip_to_netcdf(archive, dataset, tmp_path):
+    vcinr.decompress(archive, tmp_path / "back.nc")
+    with xr.open_dataset(tmp_path / "back.nc") as back:
+        assert float(np.abs(back["sst"] - xr.decode_cf(dataset)["sst"]).max()) <= 0.1
+        assert back["time"].dtype.kind == "O" and back["packed"].encoding["scale_factor"] == 0.01
+    with pytest.raises(InputError, match="exists"):
+        vcinr.decompress(archive, tmp_path / "back.nc")
+
+
+def test_any_selection_reads_what_the_whole_holds(archive):
+    array = zarr.open_group(archive, mode="r")["sst"]
+    whole = array[...]
+    for selection in [(3,), (slice(2, 9), 5), (slice(None), slice(1, 8, 3), 2), (slice(None, None, 4),), (9, 11, 8)]:
+        assert np.array_equal(array[selection], whole[selection])
+    assert np.array_equal(array.oindex[[1, 8], :, [0, 5]], whole[np.ix_([1, 8], range(12), [0, 5])])
+    assert np.array_equal(array.vindex[[1, 8], [2, 3], [0, 5]], whole[[1, 8], [2, 3], [0, 5]])
+
+
+def test_one_value_reads_one_chunk(archive, monkeypatch):
+    from vcinr import codec
+
+    calls = []
+    real = codec.decode
+    monkeypatch.setattr(codec, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
+    with xr.open_zarr(archive) as back:
+        float(back["sst"][7, 8, 8])
+    assert len(calls) <= 2  # the second is the inner call of a chunk that reaches beyond the array
+
+
+def test_a_flipped_byte_names_its_chunk_and_spares_the_others(archive, dataset):
+    files = chunks(archive, "sst")
+    assert len(files) == 3
+    for victim in files:
+        good = victim.read_bytes()
+        damaged = bytearray(good)
+        damaged[len(good) // 2] ^= 1
+        victim.write_bytes(damaged)
+        key = "sst/" + str(victim.relative_to(archive / "sst"))
+        problems, _ = vcinr.verify(archive)
+        assert len(problems) == 1 and key in problems[0]
+        index = int(victim.relative_to(archive / "sst" / "c").parts[0])
+        array = zarr.open_group(archive, mode="r")["sst"]
+        for i in range(3):
+            part = slice(4 * i, min(4 * i + 4, 10))
+            if i == index:
+                with pytest.raises(CorruptError, match=key):
+                    array[part]
+                with pytest.raises(CorruptError, match=key):
+                    xr.open_zarr(archive)["sst"][part].load()
+            else:
+                assert np.abs(array[part] - dataset["sst"].values[part]).max() <= 0.1
+        victim.write_bytes(good)
+    assert vcinr.verify(archive, dataset)[0] == []
+
+
+def test_a_flipped_byte_in_a_coordinate_is_caught(archive):
+    victim = chunks(archive, "lat")[0]
+    damaged = bytearray(victim.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    victim.write_bytes(damaged)
+    problems, _ = vcinr.verify(archive)
+    assert any("lat" in p for p in problems)
+
+
+def test_a_missing_chunk_is_an_error_not_a_fill_value(archive):
+    chunks(archive, "sst")[1].unlink()
+    with pytest.raises(CorruptError, match="missing"):
+        zarr.open_group(archive, mode="r")["sst"][4:8]
+    assert "missing" in vcinr.verify(archive)[0][0]
+
+
+def test_verify_sees_a_broken_bound(archive, dataset):
+    other = dataset.copy(deep=True)
+    other["sst"][6, 8, 8] += 0.5
+    problems, facts = vcinr.verify(archive, other)
+    assert len(problems) == 1 and "sst/c/1/0/0" in problems[0] and "exceeds" in problems[0]
+    other = dataset.copy(deep=True)
+    other["sst"][0, 0, 0] = 280
+    assert "masked" in " ".join(vcinr.verify(archive, other)[0]) or "exceeds" in " ".join(
+        vcinr.verify(archive, other)[0]
+    )
+    other = dataset.copy(deep=True)
+    other["name"][0] = "another"
+    assert "'name'" in vcinr.verify(archive, other)[0][0]
+
+
+def test_info(archive):
+    facts = vcinr.info(archive)
+    sst = facts["variables"]["sst"]
+    assert sst["values"] == 10 * 12 * 9 and sst["bytes"] == sum(f.stat().st_size for f in chunks(archive, "sst"))
+    assert sst["bits_per_value"] == pytest.approx(8 * sst["bytes"] / sst["values"])
+    assert sst["bound"] == {"kind": "absolute", "value": 0.1} and sst["max_abs_error"] <= 0.1 and sst["psnr_db"] > 40
+    assert facts["model"] == {"sha256": None, "bytes": 0}
+    assert facts["total_bytes"] == sum(f.stat().st_size for f in archive.rglob("*") if f.is_file())
+
+
+def test_relative_bound_lossless_and_best_effort(dataset, tmp_path, tiny_model):
+    vcinr.compress(dataset, tmp_path / "rel", rel_error=0.01, variables=["sst"])
+    span = float(xr.decode_cf(dataset)["sst"].max() - xr.decode_cf(dataset)["sst"].min())
+    assert vcinr.info(tmp_path / "rel")["variables"]["sst"]["bound"]["value"] == pytest.approx(0.01 * span, rel=1e-6)
+    vcinr.compress(dataset, tmp_path / "exact", variables=["sst", "packed"])
+    assert vcinr.info(tmp_path / "exact")["variables"]["sst"]["bound"]["kind"] == "lossless"
+    assert vcinr.verify(tmp_path / "exact", dataset)[0] == []
+    xr.testing.assert_equal(vcinr.open(tmp_path / "exact", decode=False)["packed"].load(), dataset["packed"])
+
+
+def waves(tiny_maps) -> xr.Dataset:
+    axes = dict(zip(tiny_maps.dims, tiny_maps.axes, strict=True))
+    return xr.Dataset({"t": (("run", *tiny_maps.dims), tiny_maps.splits["test"].features[..., 0])}, axes)
+
+
+def test_model_travels_inside(tiny_maps, tiny_model, tmp_path):
+    data = waves(tiny_maps)
+    vcinr.compress(data, tmp_path / "a.zarr", model=tiny_model, abs_error=5.0, chunk=5)
+    facts = vcinr.info(tmp_path / "a.zarr")
+    assert facts["model"] == {"sha256": tiny_model.sha256, "bytes": len(tiny_model.data)}
+    # Another process, which has never seen the model, and the archive under another name.
+    shutil.move(tmp_path / "a.zarr", tmp_path / "moved.zarr")
+    script = (
+        "import sys, numpy, xarray\n"
+        f"back = xarray.open_zarr({str(tmp_path / 'moved.zarr')!r})['t'].values\n"
+        "numpy.save(sys.argv[1], back)\n"
+        "heavy = {'torch', 'prefect', 'dvc', 'pydantic', 'typer'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "back.npy")], check=True)
+    assert np.abs(np.load(tmp_path / "back.npy") - data["t"].values).max() <= 5.0
+
+
+def test_a_missing_or_replaced_model_is_named(tiny_maps, tiny_model, tmp_path):
+    vcinr.compress(waves(tiny_maps), tmp_path / "a.zarr", model=tiny_model, chunk=5)
+    key = tmp_path / "a.zarr" / "models" / tiny_model.sha256 / "c" / "0"
+    good = key.read_bytes()
+    for damage in (lambda: key.write_bytes(good[:-9] + bytes(9)), key.unlink):
+        damage()
+        models._CACHE.clear()
+        assert any(tiny_model.sha256 in p for p in vcinr.verify(tmp_path / "a.zarr")[0])
+        with pytest.raises(ModelError, match=tiny_model.sha256):
+            xr.open_zarr(tmp_path / "a.zarr")["t"].load()
+
+
+def test_wrong_model_is_refused(dataset, tiny_model, hadgem_run, tmp_path):
+    with pytest.raises(ModelError, match="sst"):
+        vcinr.compress(dataset, tmp_path / "a.zarr", model=tiny_model, variables=["sst"], abs_error=1.0)
+    with pytest.raises(ModelError, match="none of which"):
+        vcinr.compress(dataset, tmp_path / "a.zarr", model=load_model(hadgem_run["model"]), abs_error=1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_input_same_archive(dataset, tmp_path):
+    for name in ("a", "b"):
+        vcinr.compress(dataset, tmp_path / name, abs_error=0.1)
+    for file in sorted((tmp_path / "a").rglob("*")):
+        if file.is_file():
+            assert file.read_bytes() == (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes(), file
+
+
+def test_nothing_half_written(dataset, tmp_path, monkeypatch):
+    from vcinr import codec
+
+    real, calls = codec.encode, []
+
+    def fail(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(write.codec, "encode", fail)
+    with pytest.raises(InputError, match=r"a\.zarr.*no space left"):
+        vcinr.compress(dataset, tmp_path / "a.zarr", abs_error=0.1, chunk=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_archives_are_not_overwritten_unasked(archive, dataset):
+    before = {f: f.stat().st_mtime_ns for f in archive.rglob("*")}
+    with pytest.raises(InputError, match="exists already"):
+        vcinr.compress(dataset, archive, abs_error=0.1)
+    assert {f: f.stat().st_mtime_ns for f in archive.rglob("*")} == before
+    vcinr.compress(dataset, archive, abs_error=0.2, overwrite=True)
+    assert vcinr.info(archive)["variables"]["sst"]["bound"]["value"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"variables": ["nope"]}, "'nope'.*sst"),
+        ({"abs_error": -1.0}, "positive"),
+        ({"abs_error": float("nan")}, "positive"),
+        ({"abs_error": 1.0, "rel_error": 0.1}, "not both"),
+        ({"abs_error": {"other": 1.0}}, "other"),
+        ({"variables": ["name"]}, "'name'.*no number"),
+    ],
+)
+def test_bad_requests(dataset, tmp_path, arguments, match):
+    with pytest.raises(InputError, match=match):
+        vcinr.compress(dataset, tmp_path / "a.zarr", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_codec_writes_through_plain_xarray(tmp_path):
+    values = np.random.default_rng(0).standard_normal((6, 8, 8)).cumsum(1).cumsum(2)
+    data = xr.Dataset({"v": (("t", "y", "x"), values)})
+    axes = tuple(encode_axis(np.arange(8.0)) for _ in range(2))
+    serializer = VcinrCodec(variable="v", signal_axes=(1, 2), axes=axes, abs_error=0.05)
+    encoding = {"v": {"serializer": serializer, "compressors": None, "chunks": (4, 8, 8)}}
+    data.to_zarr(tmp_path / "z", zarr_format=3, consolidated=False, encoding=encoding)
+    back = xr.open_zarr(tmp_path / "z")
+    assert float(np.abs(back["v"] - data["v"]).max()) <= 0.05
+    data.to_zarr(
+        tmp_path / "s", zarr_format=3, consolidated=False, encoding={"v": {**encoding["v"], "shards": (8, 8, 8)}}
+    )
+    assert float(np.abs(xr.open_zarr(tmp_path / "s")["v"] - data["v"]).max()) <= 0.05
+
+
+def test_axes_survive_json():
+    for axis in (np.linspace(-90, 90, 181), np.array([1.0]), np.random.default_rng(0).random(7), np.arange(5.0)):
+        assert np.array_equal(decode_axis(encode_axis(axis)), axis)
+    assert "num" in encode_axis(np.arange(1000.0))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_target(dataset, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot write"):
+        vcinr.compress(dataset, tmp_path / "a.zarr", abs_error=0.1)
+
+
+def test_real_scenario_with_a_model(hadgem_run, tmp_path):
+    """The main job: A1B within half a kelvin with a model of E1, checked against the file."""
+    original = vcinr.open_dataset(hadgem_run["a1b"])
+    facts = vcinr.compress(original, tmp_path / "a1b.zarr", model=load_model(hadgem_run["model"]), abs_error=0.5)
+    assert vcinr.verify(tmp_path / "a1b.zarr", original)[0] == []
+    assert facts["variables"]["air_temperature"]["bits_per_value"] < 0.6  # SZ3 needs about 1.3
