@@ -100,7 +100,7 @@ def _variable(
     }
     points = rate_distortion(test, train, peak, free, options.eof_components, watch=watch)
     y = ((test.reshape(len(test), -1, 1) - offset) / peak).astype(np.float32)
-    phi = find_latents(model, data.inputs, y, None)
+    phi = find_latents(model, data.inputs, y, None, np.full(len(y), model.index(variable)))
     bare = model.reconstruct(phi, data.inputs)
     unquantised = float(np.mean(-10 * np.log10(np.maximum(((bare - y) ** 2).mean((1, 2)), 1e-12))))
     own = [p for p in points if p["ours"]]

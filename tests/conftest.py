@@ -64,7 +64,8 @@ def tiny_model(tiny_maps, tmp_path_factory) -> Model:
     from vcinr.meta.extract import find_latents
 
     phi = {
-        name: find_latents(model, tiny_maps.inputs, tiny_maps.normalised(name)[0], None) for name in tiny_maps.splits
+        name: find_latents(model, tiny_maps.inputs, (y := tiny_maps.normalised(name)[0]), None, np.zeros(len(y), int))
+        for name in tiny_maps.splits
     }
     return fit(model, tiny_maps, phi, p.quantiser, seed=0)[0]
 

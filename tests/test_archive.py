@@ -148,7 +148,7 @@ def test_a_missing_chunk_is_an_error_not_a_fill_value(archive):
 def test_verify_sees_a_broken_bound(archive, dataset):
     other = dataset.copy(deep=True)
     other["sst"][6, 8, 8] += 0.5
-    problems, facts = vcinr.verify(archive, other)
+    problems, _ = vcinr.verify(archive, other)
     assert len(problems) == 1 and "sst/c/1/0/0" in problems[0] and "exceeds" in problems[0]
     other = dataset.copy(deep=True)
     other["sst"][0, 0, 0] = 280

@@ -445,7 +445,6 @@ def furniture(folder: Path) -> config.Source:
         kind="voxels",
         train=(config.Selection(path=str(folder / "one.sh3f")),),
         archive=(config.Selection(path=str(folder / "two.sh3f")),),
-        archive_name="shapes",
         resolution=8,
     )
 
@@ -460,7 +459,7 @@ def test_voxel_source(tmp_path: Path) -> None:
     assert signals.splits["train"].features.dtype == np.uint8
     np.testing.assert_allclose(signals.inputs[[0, -1]], [[-1, -1, -1], [1, 1, 1]])
     ((name, data),) = open_archive(source, tmp_path / "raw")
-    assert name == "shapes" and archive_variables(source, data) == ("occupancy",)
+    assert name == "occupancy" and archive_variables(source, data) == ("occupancy",)
     assert data.occupancy.dims == ("item", "z", "y", "x")
     assert list(data["name"].values) == ["Café 0 €", "Café 1 €", "Café 2 €"]
     assert set(data.library.values) == {"two"}
@@ -497,7 +496,6 @@ def two_files(folder: Path, **changes: Any) -> config.Source:
     values: dict[str, Any] = {
         "train": (config.Selection(path=str(folder / "train.nc")),),
         "archive": (config.Selection(path=str(folder / "archive.nc")),),
-        "archive_name": "a",
         "test": {"time": (2, None)},
     }
     return config.Source(**{**values, **changes})

@@ -52,7 +52,7 @@ def test_activations_keep_their_scale():
     spec = InrSpec(2, 1, 256, 6, 30.0, 16, "gates", 4, 32, 1)
     params = initialise(spec, 0)
     x = np.random.default_rng(0).uniform(-1, 1, (500, 2)).astype("f4")
-    out = forward(spec, params, params["phi_0"][None], x)
+    out = forward(spec, params, params["phi_0"], x)
     assert np.isfinite(out).all() and 0.001 < out.std() < 1
 
 

@@ -1,6 +1,7 @@
 """Meta-learning: gradients through the inner loop, a living inner loop on real maps, resuming."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from vcinr.inr.model import load_model
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.meta.extract import find_latents
-from vcinr.meta.inner import adapt, signal_loss
+from vcinr.meta.inner import Batch, adapt, signal_loss
 from vcinr.meta.outer import meta_step, meta_train, schedule
 
 SPEC = InrSpec(2, 1, 10, 4, 10.0, 5, "gates", 2, 8, 1)
@@ -21,25 +22,25 @@ SPEC = InrSpec(2, 1, 10, 4, 10.0, 5, "gates", 2, 8, 1)
 @pytest.fixture
 def problem():
     rng = np.random.default_rng(0)
-    params = {k: torch.from_numpy(v).double() for k, v in initialise(SPEC, 1).items()}
+    params = {k: torch.from_numpy(v).double() for k, v in initialise(SPEC, 1, 2).items()}
     params["alpha"] = torch.full((5,), 3.0, dtype=torch.float64)
     x = torch.from_numpy(rng.uniform(-1, 1, (30, 2)))
     y = torch.from_numpy(rng.uniform(0, 1, (3, 30, 1)))
-    return params, x, y
+    return params, Batch(x, y, None, torch.tensor([0, 1, 0]))
 
 
 @pytest.mark.parametrize("name", ["siren.1.weight", "gates.in.weight", "gates.out.bias", "phi_0", "alpha"])
 def test_outer_gradient_flows_through_the_inner_loop(problem, name):
     """Second-order gradient against central finite differences, in float64."""
-    params, x, y = problem
+    params, batch = problem
 
     def loss(direction: torch.Tensor, size: float) -> float:
         moved = {**params, name: params[name] + size * direction}
         moved = {k: v.clone().requires_grad_(True) for k, v in moved.items()}
-        return meta_step(SPEC, moved, x, y, None, 3).item()
+        return meta_step(SPEC, moved, batch, 3).item()
 
     leaves = {k: v.clone().requires_grad_(True) for k, v in params.items()}
-    meta_step(SPEC, leaves, x, y, None, 3).backward()
+    meta_step(SPEC, leaves, batch, 3).backward()
     direction = torch.randn(params[name].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     h = 1e-5
     numeric = (loss(direction, h) - loss(direction, -h)) / (2 * h)
@@ -49,36 +50,38 @@ def test_outer_gradient_flows_through_the_inner_loop(problem, name):
 
 def test_first_order_gradient_would_differ(problem):
     """Guards the test above: were the inner loop detached, alpha would get no gradient at all."""
-    params, x, y = problem
+    params, batch = problem
     leaves = {k: v.clone().requires_grad_(True) for k, v in params.items()}
-    phi = adapt(SPEC, leaves, x, y, None, 3, create_graph=False)
-    signal_loss(SPEC, leaves, phi, x, y, None).mean().backward()
+    phi = adapt(SPEC, leaves, batch, 3, create_graph=False)
+    signal_loss(SPEC, leaves, phi, batch).mean().backward()
     assert leaves["alpha"].grad is None and leaves["phi_0"].grad is None
 
 
 def test_inner_step_is_the_gradient_scaled(problem):
-    params, x, y = problem
-    phi = params["phi_0"].expand(3, -1).clone().requires_grad_(True)
-    signal_loss(SPEC, params, phi, x, y, None).sum().backward()
+    params, batch = problem
+    phi = params["phi_0"][batch.variable].clone().requires_grad_(True)
+    signal_loss(SPEC, params, phi, batch).sum().backward()
     by_hand = phi.detach() - params["alpha"] * phi.grad
-    assert torch.allclose(adapt(SPEC, params, x, y, None, 1, create_graph=False), by_hand, rtol=1e-12)
+    assert torch.allclose(adapt(SPEC, params, batch, 1, create_graph=False), by_hand, rtol=1e-12)
 
 
 def test_a_signal_adapts_alike_alone_and_in_a_batch(problem):
-    params, x, y = problem
-    together = adapt(SPEC, params, x, y, None, 3, create_graph=False)
-    alone = torch.cat([adapt(SPEC, params, x, y[i : i + 1], None, 3, create_graph=False) for i in range(3)])
+    params, batch = problem
+    together = adapt(SPEC, params, batch, 3, create_graph=False)
+    one = [replace(batch, y=batch.y[i : i + 1], variable=batch.variable[i : i + 1]) for i in range(3)]
+    alone = torch.cat([adapt(SPEC, params, b, 3, create_graph=False) for b in one])
     assert torch.allclose(together, alone, atol=1e-10)
 
 
 def test_masked_points_do_not_matter(problem):
-    params, x, y = problem
+    params, batch = problem
     weight = torch.ones(3, 30, dtype=torch.float64)
     weight[:, :10] = 0
     weight = weight / weight.mean(1, keepdim=True)
-    other = y.clone()
+    other = batch.y.clone()
     other[:, :10] = 77.0
-    a, b = (adapt(SPEC, params, x, v, weight, 3, create_graph=False) for v in (y, other))
+    batches = [replace(batch, y=y, weight=weight) for y in (batch.y, other)]
+    a, b = (adapt(SPEC, params, one, 3, create_graph=False) for one in batches)
     assert torch.equal(a, b)
 
 
@@ -112,7 +115,7 @@ def test_more_steps_at_encode_time_help(hadgem_run, hadgem_signals):
     y, _ = hadgem_signals.normalised("test", slice(0, 8))
     error = []
     for steps in (1, 4):
-        phi = find_latents(model, hadgem_signals.inputs, y, None, steps=steps)
+        phi = find_latents(model, hadgem_signals.inputs, y, None, np.zeros(8, int), steps=steps)
         error.append(((model.reconstruct(phi, hadgem_signals.inputs) - y) ** 2).mean())
     assert error[1] < error[0]
 
@@ -156,3 +159,40 @@ def test_a_checkpoint_of_another_run_is_not_taken_up(tiny_maps, tmp_path):
     (tmp_path / "c").write_bytes(b"no checkpoint")
     again = meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "a2", checkpoint=tmp_path / "c")
     assert again["sha256"] == a["sha256"]
+
+
+def test_a_collapse_goes_back_to_the_best_at_a_lower_rate(tiny_maps, tmp_path, monkeypatch):
+    """The third of five validations reports a collapse: training goes on from the best, and ends alive."""
+    from vcinr.meta import outer
+
+    real, calls = outer.validate, []
+
+    def validate(spec, parameters, batch, steps):
+        calls.append(steps)
+        fallen = steps > 0 and sum(s > 0 for s in calls) == 3
+        return 5.0 if fallen else real(spec, parameters, batch, steps)
+
+    monkeypatch.setattr(outer, "validate", validate)
+    p = small(meta={"steps": 300, "validate_every": 60})
+    summary = meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "m", checkpoint=tmp_path / "c")
+    with open(tmp_path / "m" / "history.csv") as file:
+        factors = [float(r["rate_factor"]) for r in csv.DictReader(file)]
+    assert factors[3:] == [factors[2] / 2] * 2 and summary["restarts"] >= 1
+
+
+def test_a_dead_start_is_begun_again_more_gently(tiny_maps, tmp_path):
+    """Far too large rates kill the inner loop; it must come alive by itself."""
+    p = small(meta={"steps": 240, "validate_every": 30, "outer_rate": 0.05, "inner_rate": 3000.0})
+    summary = meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "m", checkpoint=tmp_path / "c")
+    assert summary["restarts"] >= 1
+
+
+def test_variables_start_from_their_own_phi_0(tiny_model):
+    from dataclasses import replace as changed
+
+    params = {**tiny_model.params, "phi_0": np.stack([np.zeros(8, "f4"), np.ones(8, "f4")])}
+    two = changed(tiny_model, params=params, normalisation={"z": (0.0, 1.0), "a": (5.0, 2.0)})
+    from vcinr.inr.model import from_bytes
+
+    back = from_bytes(two.data, "test")
+    assert list(back.normalisation) == ["z", "a"] and back.start("a")[0] == 1 and back.start("z")[0] == 0

@@ -25,9 +25,15 @@ def latents(hadgem_run):
     return zarr.open_group(hadgem_run["modulations"], mode="r")["test/phi"][...]
 
 
-def test_modelled_rate_is_the_coded_length_within_two_percent(quantiser, latents):
+@pytest.fixture(scope="session")
+def moved(hadgem_run, latents):
+    """Latents relative to phi_0, as they are coded."""
+    return latents - load_model(hadgem_run["model"]).start("air_temperature")
+
+
+def test_modelled_rate_is_the_coded_length_within_two_percent(quantiser, moved):
     for rate in range(quantiser.rates):
-        z = quantiser.quantise(latents, rate)
+        z = quantiser.quantise(moved, rate)
         writer = Writer()
         quantiser.write(writer, z, rate)
         coded = 8 * len(writer.getvalue())
@@ -60,8 +66,8 @@ def test_wrong_tables_are_refused(quantiser):
         Quantiser.from_tensors(tensors)
 
 
-def test_dequantising_does_not_depend_on_the_batch(quantiser, latents):
-    z = quantiser.quantise(latents, 0)
+def test_dequantising_does_not_depend_on_the_batch(quantiser, moved):
+    z = quantiser.quantise(moved, 0)
     assert np.array_equal(quantiser.dequantise(z, 0)[5:6], quantiser.dequantise(z[5:6], 0))
 
 

@@ -52,9 +52,10 @@ class _Section(enum.IntFlag):
 class Field:
     """What writer and reader of a field's chunks both know.
 
-    signal_axes: the array axes that are a signal's grid, in the coordinate system's order; axes: their
-    coordinate values (float64); model: the prior, if any, which sees (value - offset) / scale where `scaling`
-    is (offset, scale); fill: the value that stands for missing besides NaN (CF ``_FillValue``), if any.
+    variable: its name in the model, if any; signal_axes: the array axes that are a signal's grid, in the
+    coordinate system's order; axes: their coordinate values (float64); model: the prior, if any, which sees
+    (value - offset) / scale where `scaling` is (offset, scale); fill: the value that stands for missing besides
+    NaN (CF ``_FillValue``), if any.
     """
 
     variable: str
@@ -183,7 +184,8 @@ def decode(
             raise CorruptError("chunk has a prior but not the grid of its field")
         quantiser = Quantiser.from_tensors(field.model.quantiser)
         rate = _byte(sections[_Section.PRIOR])
-        recon = _prior(field, field.model, quantiser.dequantise(quantiser.read(reader, n, rate), rate), grid)
+        moved = quantiser.dequantise(quantiser.read(reader, n, rate), rate)
+        recon = _prior(field, field.model, moved, grid)
     if _Section.CONSTANT in sections:
         recon += _number(sections[_Section.CONSTANT], "<f")
     if _Section.RESIDUAL in sections:
@@ -227,14 +229,16 @@ def valid_values(signals: np.ndarray, fill: float | int | None) -> np.ndarray:
     return valid
 
 
-def _prior(field: Field, model: Model, phi: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """Decoded prior ``[n, *grid]`` float64 in the data's units."""
+def _prior(field: Field, model: Model, moved: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Decoded prior ``[n, *grid]`` float64 in the data's units, of latents relative to the variable's phi_0."""
+    phi = model.start(field.variable) + moved
     x = coordinates.inputs(dict(model.system), field.axes)
     offset, scale = field.scaling
     return (offset + scale * model.reconstruct(phi, x)[..., 0].astype(np.float64)).reshape(len(phi), *grid)
 
 
 def _latents(field: Field, model: Model, target: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Latents ``[n, d]`` of the signals, relative to the variable's phi_0."""
     try:
         from vcinr.meta.extract import find_latents
     except ImportError:
@@ -249,7 +253,9 @@ def _latents(field: Field, model: Model, target: np.ndarray, valid: np.ndarray) 
     if not flat_valid.all():
         share = np.maximum(flat_valid.mean(axis=1, keepdims=True), 1.0 / flat_valid.shape[1])
         weight = (flat_valid / share).astype(np.float32)
-    return find_latents(model, coordinates.inputs(dict(model.system), field.axes), y, weight)
+    x = coordinates.inputs(dict(model.system), field.axes)
+    variable = np.full(len(y), model.index(field.variable), np.int64)
+    return find_latents(model, x, y, weight, variable) - model.start(field.variable)
 
 
 def _best(
@@ -295,10 +301,10 @@ def _priors(
     if rate is not None and not 0 <= rate < quantiser.rates:
         raise ModelError(f"the model has the rates 0 to {quantiser.rates - 1}, not {rate}")
     rates = [rate] if rate is not None else [quantiser.rates - 1] if bare else list(range(quantiser.rates))
-    phi = _latents(field, model, target, valid)
+    moved = _latents(field, model, target, valid)
     found = []
     for k in rates:
-        z = quantiser.quantise(phi, k)
+        z = quantiser.quantise(moved, k)
         writer = Writer()
         quantiser.write(writer, z, k)
         values = _prior(field, model, quantiser.dequantise(z, k), target.shape[1:])

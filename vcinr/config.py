@@ -63,7 +63,6 @@ class Source(_Frozen):
     variables: tuple[str, ...] = ()
     train: tuple[Selection, ...]
     archive: tuple[Selection, ...]
-    archive_name: str
     test: dict[str, tuple[int | None, int | None]] = {}
     tiling: Tiling = Tiling()
     valid_every: Annotated[int, Field(ge=2)] = 10
@@ -102,7 +101,7 @@ class Meta(_Frozen):
     outer_rate: PositiveFloat = 3e-3
     warmup: Annotated[int, Field(ge=0)] = 100
     clip: PositiveFloat = 1.0
-    validate_every: Positive = 250
+    validate_every: Positive = 200
     encode_steps: Positive = 10
 
 
@@ -142,10 +141,17 @@ class Evaluate(_Frozen):
     max_values: Positive = 2_000_000
 
 
+class Active(_Frozen):
+    """The data set the pipeline works on: a key of `sources`, and the name of its archive."""
+
+    name: str
+    archive: str
+
+
 class Params(_Frozen):
     """The whole of params.yaml."""
 
-    source: str = "hadgem"
+    source: Active | None = None
     seed: int = 0
     threads: Positive = 2
     sources: dict[str, Source] = {}
@@ -157,16 +163,21 @@ class Params(_Frozen):
 
     @model_validator(mode="after")
     def _known_source(self) -> Params:
-        if self.sources and self.source not in self.sources:
-            raise ValueError(f"source: {self.source!r} is not under sources ({', '.join(self.sources)})")
+        if self.source is None:
+            return self
+        name, archive = self.source.name, self.source.archive
+        if name not in self.sources:
+            raise ValueError(f"source.name: {name!r} is not under sources ({', '.join(self.sources) or 'empty'})")
+        if not archive.startswith(name) or "/" in archive:
+            raise ValueError(f"source.archive: {archive!r} is no archive of {name}; name it {name}-something")
         return self
 
     @property
     def active(self) -> Source:
-        """The source that ``source`` names."""
-        if self.source not in self.sources:
-            raise ConfigError(f"params: source {self.source!r} has no entry under sources")
-        return self.sources[self.source]
+        """The source that ``source.name`` names."""
+        if self.source is None:
+            raise ConfigError("params: no source is chosen; set source: {name: ..., archive: ...}")
+        return self.sources[self.source.name]
 
 
 def _known_fields(location: tuple[Any, ...]) -> list[str]:

@@ -50,7 +50,7 @@ def train(
     paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     chosen = tuple(Selection(path=str(p)) for p in paths)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, system=system)
-    source = Source(variables=tuple(variables), train=chosen, archive=chosen, archive_name=out.stem, tiling=tiling)
+    source = Source(variables=tuple(variables), train=chosen, archive=chosen, tiling=tiling)
     signals = work / "signals.zarr"
     try:
         ingest(source, work, signals, watch)

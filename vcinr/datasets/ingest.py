@@ -50,14 +50,14 @@ def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[
 def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple[str, xr.Dataset]]:
     """(name, data set) of everything `source` archives, values and attributes as they lie in the files.
 
-    A gridded file is named by its stem and cut by its `select`. Voxels are one data set named
-    `archive_name`: ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and ``name``.
-    Raises InputError naming the file.
+    A gridded file is named by its stem and cut by its `select`. Voxels are one data set:
+    ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and ``name``. Raises InputError
+    naming the file.
     """
     opened = _open(source, source.archive, Path(raw), watch)
     if source.kind == "voxels":
         whole = xr.concat([d for _, d in opened], "item", data_vars="minimal", coords="minimal", compat="override")
-        return [(source.archive_name, whole)]
+        return [("occupancy", whole)]
     result: list[tuple[str, xr.Dataset]] = []
     seen: dict[str, int] = {}
     for path, dataset in opened:

@@ -1,8 +1,8 @@
 """The model artifact: everything a decoder (and an encoder) needs, one file, named by its SHA-256.
 
 Layout, little-endian: ``VCINRMDL`` | u16 version | u32 header length | header, JSON | tensors | u32 CRC-32 of all
-before it. The header lists every tensor's name, dtype, shape and stored length; float matrices are stored as
-float16, vectors as float32, integers deflated. A model in memory always holds the values its bytes decode to,
+before it. The header lists every tensor's name, dtype, shape and stored length; large float tensors are stored
+as float16, small ones as float32, integers deflated. A model in memory always holds the values its bytes decode to,
 so training-time figures and a reader's are of the same network.
 """
 
@@ -38,7 +38,8 @@ DELTA = 2.0**-18
 class Model:
     """A meta-learned INR, its normalisation and, once trained, its quantiser.
 
-    params: float32 arrays by name, among them ``phi_0`` and the Meta-SGD step sizes ``alpha``, both ``[d]``.
+    params: float32 arrays by name, among them ``phi_0`` ``[variables, d]`` in the order of `normalisation` and
+    the Meta-SGD step sizes ``alpha`` ``[d]``.
     system: coordinate system (:mod:`vcinr.signals.coordinates`). normalisation: (offset, scale) by variable.
     quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. encode_steps: inner steps
     of the encoder. provenance: free JSON-able facts (data, seed, version); no part of decoding.
@@ -71,7 +72,7 @@ class Model:
             "spec": self.spec.to_dict(),
             "system": dict(self.system),
             "dims": list(self.dims),
-            "normalisation": {k: list(v) for k, v in self.normalisation.items()},
+            "normalisation": [[k, *v] for k, v in self.normalisation.items()],
             "encode_steps": self.encode_steps,
             "provenance": dict(self.provenance),
             "tensors": table,
@@ -93,6 +94,15 @@ class Model:
             f"model {self.sha256[:12]} was not trained on variable {variable!r} but on "
             f"{', '.join(self.normalisation)}; train one with `vcinr train` or compress without a model"
         )
+
+    def index(self, variable: str) -> int:
+        """Row of `variable` in phi_0; raises ModelError like `scaling`."""
+        self.scaling(variable)
+        return list(self.normalisation).index(variable)
+
+    def start(self, variable: str) -> np.ndarray:
+        """phi_0 of `variable`, ``[d]``: where its inner loop starts, and what its coded latents are relative to."""
+        return self.params["phi_0"][self.index(variable)]
 
     def reconstruct(self, phi: np.ndarray, x: np.ndarray) -> np.ndarray:
         """f(x; theta, phi) in plain NumPy: phi ``[B, d]``, x ``[P, d_in]`` -> ``[B, P, d_out]`` float32.
@@ -157,7 +167,7 @@ def from_bytes(data: bytes, origin: str) -> Model:
             groups["inr"],
             header["system"],
             tuple(header["dims"]),
-            {k: (float(v[0]), float(v[1])) for k, v in header["normalisation"].items()},
+            {str(k): (float(offset), float(scale)) for k, offset, scale in header["normalisation"]},
             int(header["encode_steps"]),
             groups["quantiser"],
             header["provenance"],
@@ -174,7 +184,7 @@ def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance
 def _stored_dtype(array: np.ndarray) -> str:
     if array.dtype.kind in "iu":
         return "<i4"
-    return "<f2" if array.ndim >= 2 else "<f4"
+    return "<f2" if array.size > 4096 else "<f4"
 
 
 def _tensor(blob: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

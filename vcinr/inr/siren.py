@@ -15,8 +15,11 @@ from vcinr.inr.conditioning import conditioning
 from vcinr.inr.spec import Array, InrSpec, Params, namespace
 
 
-def initialise(spec: InrSpec, seed: int) -> dict[str, np.ndarray]:
-    """Fresh parameters, float32: SIREN initialisation (Sitzmann et al. 2020, section 3.2) and the conditioning's."""
+def initialise(spec: InrSpec, seed: int, variables: int = 1) -> dict[str, np.ndarray]:
+    """Fresh parameters, float32: SIREN initialisation (Sitzmann et al. 2020, section 3.2) and the conditioning's.
+
+    ``phi_0`` ``[variables, d]`` has a row for each variable, which reader and writer both know.
+    """
     rng = np.random.default_rng(seed)
     cond = conditioning(spec.conditioning)
     params: dict[str, np.ndarray] = {}
@@ -29,7 +32,7 @@ def initialise(spec: InrSpec, seed: int) -> dict[str, np.ndarray]:
         params[f"siren.{layer}.weight"] = rng.uniform(-bound, bound, (fan_out, fan_in))
         params[f"siren.{layer}.bias"] = rng.uniform(-1.0, 1.0, fan_out) / np.sqrt(fan_in) / spec.omega_0
     params[f"siren.{spec.depth - 1}.bias"] = np.full(spec.d_out, 0.5)
-    params["phi_0"] = 0.01 * rng.standard_normal(spec.latent)
+    params["phi_0"] = 0.01 * rng.standard_normal((variables, spec.latent))
     params.update(cond.initialise(spec, rng))
     return {name: np.asarray(value, np.float32) for name, value in params.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import zarr
 
 from vcinr.errors import InputError, ModelError
 from vcinr.inr.model import Model, load_model
-from vcinr.meta.inner import adapt
+from vcinr.meta.inner import Batch, adapt, batch_of
 from vcinr.meta.outer import psnr
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.signals import Signals, read_signals
@@ -24,38 +25,32 @@ def torch_params(model: Model) -> dict[str, torch.Tensor]:
 
 
 def find_latents(
-    model: Model,
-    x: np.ndarray,
-    y: np.ndarray,
-    weight: np.ndarray | None,
-    *,
+    model: Model, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray, *,
     steps: int | None = None,
-    batch: int = 16,
-) -> np.ndarray:
-    """Inner loop over all points: x ``[P, d_in]``, y ``[N, P, d_out]`` normalised -> phi ``[N, d]`` float32."""
+) -> np.ndarray:  # fmt: skip
+    """Inner loop over all points: x ``[P, d_in]``, y ``[N, P, d_out]`` normalised -> phi ``[N, d]`` float32.
+
+    variable ``[N]`` int64: rows of phi_0. Raises ModelError when the loop diverges.
+    """
     params, points = torch_params(model), torch.from_numpy(x)
-    # Memory is about batch * P * width * depth * 10 floats; large grids take fewer signals at a time.
-    batch = max(1, min(batch, int(8e6 / (len(x) * model.spec.width))))
     found = []
-    for start in range(0, len(y), batch):
-        part = slice(start, start + batch)
+    for part in _parts(len(y), len(x), model):
         w = None if weight is None else torch.from_numpy(weight[part])
-        found_here = adapt(
-            model.spec,
-            params,
-            points,
-            torch.from_numpy(y[part]),
-            w,
-            steps or model.encode_steps,
-            create_graph=False,
-        )
-        found.append(found_here.numpy())
+        batch = Batch(points, torch.from_numpy(y[part]), w, torch.from_numpy(variable[part]))
+        found.append(adapt(model.spec, params, batch, steps or model.encode_steps, create_graph=False).numpy())
     phi = np.concatenate(found) if found else np.empty((0, model.spec.latent), np.float32)
     if not np.isfinite(phi).all():
         raise ModelError(
             f"model {model.sha256[:12]}: the inner loop diverged on this data; it was trained on another kind"
         )
     return phi
+
+
+def _parts(signals: int, points: int, model: Model) -> Iterator[slice]:
+    """Signals taken at a time: memory is about signals * points * width * depth * 10 floats."""
+    size = max(1, min(16, int(8e6 / (points * model.spec.width))))
+    for start in range(0, signals, size):
+        yield slice(start, start + size)
 
 
 def extract_modulations(
@@ -81,8 +76,13 @@ def extract_modulations(
     for name, split in data.splits.items():
         if len(split) == 0:
             continue
-        phi, quality, before = _extract(artifact, data, name, steps)
-        done += len(split)
+
+        def tell(count: int, quality: float) -> None:
+            nonlocal done
+            done += count
+            watch(Progress("modulations", done, total, {"psnr_db": quality}, clock.left(done)))
+
+        phi, quality, before = _extract(artifact, data, name, steps, tell)
         group = root.create_group(name)
         for key, array in (("phi", phi), ("psnr_db", quality), ("psnr_phi_0_db", before)):
             group.create_array(key, data=array)
@@ -91,24 +91,22 @@ def extract_modulations(
             "psnr_db": float(quality.mean()),
             "psnr_phi_0_db": float(before.mean()),
         }
-        watch(Progress("modulations", done, total, {"psnr_db": float(quality.mean())}, clock.left(done)))
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     return summary
 
 
-def _extract(model: Model, data: Signals, split: str, steps: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _extract(
+    model: Model, data: Signals, split: str, steps: int | None, watch: Callable[[int, float], None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """phi ``[N, d]`` of a split, its PSNR, and the PSNR at phi_0, ``[N]`` each."""
-    x, params = data.inputs, torch_params(model)
-    points = torch.from_numpy(x)
+    params, x = torch_params(model), torch.from_numpy(data.inputs)
     phis, after, before = [], [], []
-    size = max(1, min(64, int(3e7 / (len(x) * model.spec.width))))
-    for start in range(0, len(data.splits[split]), size):
-        y, weight = data.normalised(split, slice(start, start + size))
-        phi = find_latents(model, x, y, weight, steps=steps)
-        target, w = torch.from_numpy(y), None if weight is None else torch.from_numpy(weight)
-        start_phi = params["phi_0"].expand(len(phi), -1)
-        phis.append(phi)
-        after.append(psnr(model.spec, params, points, target, w, torch.from_numpy(phi)).numpy())
-        before.append(psnr(model.spec, params, points, target, w, start_phi).numpy())
+    for part in _parts(len(data.splits[split]), len(x), model):
+        batch = batch_of(data, split, x, part)
+        phi = adapt(model.spec, params, batch, steps or model.encode_steps, create_graph=False)
+        phis.append(phi.numpy())
+        after.append(psnr(model.spec, params, batch, phi).numpy())
+        before.append(psnr(model.spec, params, batch, params["phi_0"][batch.variable]).numpy())
+        watch(len(phi), float(after[-1].mean()))
     return np.concatenate(phis), np.concatenate(after), np.concatenate(before)

@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 
 from vcinr.inr.siren import forward
 from vcinr.inr.spec import InrSpec, Params
+from vcinr.signals import Signals
 
 
-def signal_loss(
-    spec: InrSpec,
-    params: Params,
-    phi: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    weight: torch.Tensor | None,
-) -> torch.Tensor:
-    """Mean squared error of each signal, ``[B]``.
+@dataclass(frozen=True)
+class Batch:
+    """Signals as the loops see them.
 
-    phi ``[B, d]``, x ``[P, d_in]`` or ``[B, P, d_in]``, y ``[B, P, d_out]``; weight ``[B, P]`` is 0 at masked
-    points (whose y must be finite) and averages to 1 over each signal, or None.
+    x ``[P, d_in]`` shared coordinates; y ``[B, P, d_out]`` normalised features; weight ``[B, P]``, 0 at masked
+    points (whose y must be finite) and averaging to 1 over each signal, or None; variable ``[B]`` int64, the
+    row of phi_0 each signal starts from.
     """
-    error = (forward(spec, params, phi, x) - y).square().mean(-1)
-    return (error if weight is None else error * weight).mean(-1)
+
+    x: torch.Tensor
+    y: torch.Tensor
+    weight: torch.Tensor | None
+    variable: torch.Tensor
 
 
-def adapt(
-    spec: InrSpec,
-    params: Params,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    weight: torch.Tensor | None,
-    steps: int,
-    *,
-    create_graph: bool,
-) -> torch.Tensor:
+def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.ndarray | None = None) -> Batch:
+    """Signals `index` of a split, at the coordinates `points` (default: all of x)."""
+    y, weight = data.normalised(split, index)
+    variable = torch.from_numpy(data.variable_index(split)[index])
+    where = slice(None) if points is None else points
+    w = None if weight is None else torch.from_numpy(weight[:, where])
+    return Batch(x[where], torch.from_numpy(y[:, where]), w, variable)
+
+
+def signal_loss(spec: InrSpec, params: Params, phi: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Mean squared error of each signal at its phi ``[B, d]``, ``[B]``."""
+    error = (forward(spec, params, phi, batch.x) - batch.y).square().mean(-1)
+    return (error if batch.weight is None else error * batch.weight).mean(-1)
+
+
+def adapt(spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
     """Gradient inner loop with Meta-SGD step sizes: phi <- phi - alpha * dL/dphi, from phi_0; returns ``[B, d]``.
 
-    ``params`` holds ``phi_0`` ``[d]`` and ``alpha`` ``[d]``. With ``create_graph`` the steps stay
+    ``params`` holds ``phi_0`` ``[variables, d]`` and ``alpha`` ``[d]``. With ``create_graph`` the steps stay
     differentiable (second-order MAML). The gradient of the *sum* of the signals' mean losses keeps every
     signal's step independent of the batch size.
     """
-    phi = params["phi_0"].expand(y.shape[0], -1)
+    phi = params["phi_0"][batch.variable]
     if not create_graph:
         phi = phi.detach().requires_grad_(True)
     for _ in range(steps):
-        loss = signal_loss(spec, params, phi, x, y, weight).sum()
+        loss = signal_loss(spec, params, phi, batch).sum()
         (gradient,) = torch.autograd.grad(loss, phi, create_graph=create_graph)
         phi = phi - params["alpha"] * gradient
         if not create_graph:

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from vcinr.inr.model import Model, freeze, save_model
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.meta.checkpoint import load_checkpoint, save_checkpoint
-from vcinr.meta.inner import adapt, signal_loss
+from vcinr.meta.inner import Batch, adapt, batch_of, signal_loss
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.signals import Signals, coordinates, read_signals
 
-HISTORY = ("step", "seconds", "train_loss", "train_psnr_db", "valid_psnr_db")
+HISTORY = ("step", "seconds", "train_loss", "train_psnr_db", "valid_psnr_db", "rate_factor")
+COLLAPSE_DB = 3.0
+ALIVE_DB = 1.0
+MAX_RESTARTS = 4
 
 
 def meta_train(
@@ -40,7 +44,8 @@ def meta_train(
 ) -> dict[str, Any]:
     """Meta-train an INR and write ``out/model.vcinr`` and ``out/history.csv``.
 
-    The best-validation parameters are kept. `checkpoint` is written at every validation; a run that finds one
+    The best-validation parameters are kept, and training goes back to them at a lower rate when it collapses.
+    `checkpoint` is written at every validation; a run that finds one
     of the same data, parameters and seed goes on from it, any other is ignored. Returns a summary.
     """
     torch.set_num_threads(threads)
@@ -53,115 +58,165 @@ def meta_train(
         inr.conditioning, inr.rank, inr.mapping_width, inr.mapping_blocks,
     )  # fmt: skip
     fingerprint = _fingerprint(data, inr, meta, seed)
-    state = load_checkpoint(checkpoint, fingerprint)
-    if state is None:
-        arrays = initialise(spec, seed)
-        arrays["alpha"] = np.full(spec.latent, meta.inner_rate, np.float32)
-        parameters = {k: torch.tensor(v, requires_grad=True) for k, v in arrays.items()}
-        rng, done, best, best_psnr, history = np.random.default_rng(seed), 0, None, -math.inf, []
-        optimiser = _optimiser(parameters, meta)
+    run = _State.resumed(load_checkpoint(checkpoint, fingerprint), meta)
+    if run is None:
+        run = _State.fresh(spec, meta, seed, len(data.normalisation))
     else:
-        parameters = {k: v.requires_grad_(True) for k, v in state["parameters"].items()}
-        rng = np.random.default_rng()
-        rng.bit_generator.state = state["rng"]
-        done, best, best_psnr, history = state["step"], state["best"], state["best_psnr"], state["history"]
-        optimiser = _optimiser(parameters, meta)
-        optimiser.load_state_dict(state["optimiser"])
-        watch(Progress("meta-train", done, meta.steps, {"resumed_valid_psnr_db": best_psnr}))
+        watch(Progress("meta-train", run.step, meta.steps, {"resumed_valid_psnr_db": run.best_psnr}))
 
     x = torch.from_numpy(data.inputs)
-    held_x, held_y, held_weight = _validation(data, x)
-    clock = Clock(meta.steps, done)
-    spent = history[-1]["seconds"] if history else 0.0
-    batch = min(meta.batch, len(train))
+    held = _validation(data, x)
+    flat = _constant_psnr(held)
+    clock = Clock(meta.steps, run.step)
+    spent = run.history[-1]["seconds"] if run.history else 0.0
+    size = min(meta.batch, len(train))
     points = min(meta.points or len(x), len(x))
-    for step in range(done, meta.steps):
-        for group, base in zip(optimiser.param_groups, _rates(meta), strict=True):
-            group["lr"] = base * schedule(step, meta.steps, meta.warmup)
-        chosen = np.sort(rng.choice(len(train), batch, replace=False))
-        where = np.sort(rng.choice(len(x), points, replace=False))
-        y, weight = data.normalised("train", chosen)
-        loss = meta_step(
-            spec, parameters, x[where], torch.from_numpy(y[:, where]),
-            None if weight is None else torch.from_numpy(weight[:, where]), meta.inner_steps,
-        )  # fmt: skip
-        optimiser.zero_grad()
+    while run.step < meta.steps:
+        for group, base in zip(run.optimiser.param_groups, _rates(meta), strict=True):
+            group["lr"] = run.factor * base * schedule(run.step, meta.steps, meta.warmup, run.since)
+        chosen = np.sort(run.rng.choice(len(train), size, replace=False))
+        where = np.sort(run.rng.choice(len(x), points, replace=False))
+        batch = batch_of(data, "train", x, chosen, where)
+        loss = meta_step(spec, run.parameters, batch, meta.inner_steps)
+        run.optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(parameters.values()), meta.clip)
-        optimiser.step()
+        torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), meta.clip)
+        run.optimiser.step()
         with torch.no_grad():
-            parameters["alpha"].clamp_(min=0.0)  # a negative step size climbs the loss
-        if (step + 1) % meta.validate_every == 0 or step + 1 == meta.steps:
-            valid = validate(spec, parameters, held_x, held_y, held_weight, meta.inner_steps)
-            if valid > best_psnr:
-                best, best_psnr = {k: v.detach().clone() for k, v in parameters.items()}, valid
-            left = clock.left(step + 1)
-            seconds = spent + clock.spent
+            run.parameters["alpha"].clamp_(min=0.0)  # a negative step size climbs the loss
+        run.step += 1
+        if run.step % meta.validate_every == 0 or run.step == meta.steps:
+            before = validate(spec, run.parameters, held, 0)
+            valid = validate(spec, run.parameters, held, meta.inner_steps)
             mse = max(loss.item(), 1e-12)
-            row = (step + 1, round(seconds, 2), mse, -10 * math.log10(mse), valid)
-            history.append(dict(zip(HISTORY, row, strict=True)))
-            watch(Progress("meta-train", step + 1, meta.steps, dict(zip(HISTORY[2:], row[2:], strict=True)), left))
-            save_checkpoint(
-                checkpoint, fingerprint,
-                {
-                    "parameters": {k: v.detach() for k, v in parameters.items()},
-                    "optimiser": optimiser.state_dict(), "rng": rng.bit_generator.state, "step": step + 1,
-                    "best": best, "best_psnr": best_psnr, "history": history,
-                },
-            )  # fmt: skip
-    assert best is not None
+            row = (run.step, round(spent + clock.spent, 2), mse, -10 * math.log10(mse), valid, run.factor)
+            run.history.append(dict(zip(HISTORY, row, strict=True)))
+            shown = dict(zip(HISTORY[2:5], row[2:5], strict=True))
+            watch(Progress("meta-train", run.step, meta.steps, shown, clock.left(run.step)))
+            run.judge(spec, meta, seed, before, valid, flat)
+            save_checkpoint(checkpoint, fingerprint, run.saved())
     model = freeze(
         Model(
-            spec, {k: v.numpy() for k, v in best.items()}, data.system, data.dims, data.normalisation,
-            meta.encode_steps, {}, {"method": "vc-inr", "seed": seed, "steps": meta.steps, **data.attrs},
+            spec, {k: v.detach().numpy() for k, v in (run.best or run.parameters).items()}, data.system, data.dims,
+            data.normalisation, meta.encode_steps, {},
+            {"method": "vc-inr", "seed": seed, "steps": meta.steps, **data.attrs},
         )
     )  # fmt: skip
-    _write(Path(out), model, history)
-    return {"valid_psnr_db": best_psnr, "model_bytes": len(model.data), "sha256": model.sha256,
-            "parameters": sum(v.size for v in model.params.values()), "seconds": history[-1]["seconds"]}  # fmt: skip
+    _write(Path(out), model, run.history)
+    return {"valid_psnr_db": run.best_psnr, "model_bytes": len(model.data), "sha256": model.sha256,
+            "parameters": sum(v.size for v in model.params.values()), "restarts": run.restarts,
+            "seconds": run.history[-1]["seconds"]}  # fmt: skip
 
 
-def meta_step(
-    spec: InrSpec, parameters: Mapping[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor,
-    weight: torch.Tensor | None, inner_steps: int,
-) -> torch.Tensor:  # fmt: skip
+@dataclass
+class _State:
+    """Everything that training changes, hence what a checkpoint holds.
+
+    factor: of the outer rates, lowered after every collapse; since: the step of the last one, from which the
+    rates warm up again.
+    """
+
+    parameters: dict[str, torch.Tensor]
+    optimiser: torch.optim.Adam
+    rng: np.random.Generator
+    step: int = 0
+    best: dict[str, torch.Tensor] | None = None
+    best_psnr: float = -math.inf
+    factor: float = 1.0
+    since: int = 0
+    restarts: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def fresh(cls, spec: InrSpec, meta: Meta, seed: int, variables: int) -> _State:
+        parameters = _initial(spec, meta, seed, variables)
+        return cls(parameters, _optimiser(parameters, meta), np.random.default_rng(seed))
+
+    @classmethod
+    def resumed(cls, saved: dict[str, Any] | None, meta: Meta) -> _State | None:
+        if saved is None:
+            return None
+        saved = dict(saved)
+        parameters = {k: v.requires_grad_(True) for k, v in saved.pop("parameters").items()}
+        optimiser, rng = _optimiser(parameters, meta), np.random.default_rng()
+        optimiser.load_state_dict(saved.pop("optimiser"))
+        rng.bit_generator.state = saved.pop("rng")
+        return cls(parameters, optimiser, rng, **saved)
+
+    def saved(self) -> dict[str, Any]:
+        """Tensors, numbers and containers, for `save_checkpoint`."""
+        rest = {f.name: getattr(self, f.name) for f in fields(self)}
+        rest["parameters"] = {k: v.detach() for k, v in self.parameters.items()}
+        return {**rest, "optimiser": self.optimiser.state_dict(), "rng": self.rng.bit_generator.state}
+
+    def judge(self, spec: InrSpec, meta: Meta, seed: int, before: float, valid: float, flat: float) -> None:
+        """Keep the best parameters; after a collapse go back to them, or start afresh, at a lower rate.
+
+        Collapses are normal in second-order meta-learning of INRs. Two kinds are told apart from noise: the
+        held-out PSNR `valid` fell far below the best; or the inner loop is dead: it gains next to nothing over
+        phi_0 (`before`), or little while each signal's own mean (`flat`) would do better.
+        """
+        gain = valid - before
+        dead = before < 60.0 and (gain < ALIVE_DB or (gain < 6 * ALIVE_DB and valid < flat))
+        collapsed = not math.isfinite(valid) or valid < self.best_psnr - COLLAPSE_DB
+        if not dead and valid > self.best_psnr:
+            self.best, self.best_psnr = {k: v.detach().clone() for k, v in self.parameters.items()}, valid
+        if not (dead or collapsed) or self.restarts >= MAX_RESTARTS or self.step == meta.steps:
+            return
+        self.restarts, self.factor, self.since = self.restarts + 1, self.factor * 0.5, self.step
+        if self.best is None:
+            # Never alive yet: the inner steps overshoot too.
+            gentler = meta.model_copy(update={"inner_rate": meta.inner_rate * self.factor})
+            self.parameters = _initial(spec, gentler, seed + self.restarts, len(self.parameters["phi_0"]))
+        else:
+            self.parameters = {k: v.clone().requires_grad_(True) for k, v in self.best.items()}
+        self.optimiser = _optimiser(self.parameters, meta)
+
+
+def _initial(spec: InrSpec, meta: Meta, seed: int, variables: int) -> dict[str, torch.Tensor]:
+    arrays = initialise(spec, seed, variables)
+    arrays["alpha"] = np.full(spec.latent, meta.inner_rate, np.float32)
+    return {k: torch.tensor(v, requires_grad=True) for k, v in arrays.items()}
+
+
+def meta_step(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, inner_steps: int) -> torch.Tensor:
     """The outer loss: mean over the batch of L(phi after the inner loop), differentiable in every parameter."""
-    phi = adapt(spec, parameters, x, y, weight, inner_steps, create_graph=True)
-    return signal_loss(spec, parameters, phi, x, y, weight).mean()
+    phi = adapt(spec, parameters, batch, inner_steps, create_graph=True)
+    return signal_loss(spec, parameters, phi, batch).mean()
 
 
-def psnr(
-    spec: InrSpec, parameters: Mapping[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor,
-    weight: torch.Tensor | None, phi: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
+def psnr(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, phi: torch.Tensor) -> torch.Tensor:
     """PSNR in dB of each signal at its phi (peak 1, the training range), ``[B]``."""
     with torch.no_grad():
-        return -10.0 * torch.log10(signal_loss(spec, parameters, phi, x, y, weight).clamp_min(1e-12))
+        return -10.0 * torch.log10(signal_loss(spec, parameters, phi, batch).clamp_min(1e-12))
 
 
-def validate(
-    spec: InrSpec, parameters: Mapping[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor,
-    weight: torch.Tensor | None, steps: int,
-) -> float:  # fmt: skip
+def validate(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, steps: int) -> float:
     """Mean PSNR in dB after adaptation."""
     frozen = {k: v.detach() for k, v in parameters.items()}
-    phi = adapt(spec, frozen, x, y, weight, steps, create_graph=False)
-    return float(psnr(spec, frozen, x, y, weight, phi).mean())
+    phi = adapt(spec, frozen, batch, steps, create_graph=False)
+    return float(psnr(spec, frozen, batch, phi).mean())
 
 
-def _validation(data: Signals, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def _validation(data: Signals, x: torch.Tensor) -> Batch:
     """At most 32 held-out signals at 2,048 fixed points: validation must not outweigh training on large grids."""
     split = "valid" if len(data.splits["valid"]) else "train"
     chosen = np.unique(np.linspace(0, len(data.splits[split]) - 1, 32).astype(int))
     where = np.sort(np.random.default_rng(0).choice(len(x), min(len(x), 2048), replace=False))
-    y, weight = data.normalised(split, chosen)
-    held = None if weight is None else torch.from_numpy(weight[:, where])
-    return x[where], torch.from_numpy(y[:, where]), held
+    return batch_of(data, split, x, chosen, where)
 
 
-def schedule(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then cosine decay to zero, as a factor on the outer rates."""
-    return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+def _constant_psnr(batch: Batch) -> float:
+    """Mean PSNR in dB of signals replaced by their own mean: what a network that has died still reaches."""
+    w = torch.ones(batch.y.shape[:2]) if batch.weight is None else batch.weight
+    mean = (w[..., None] * batch.y).mean(1, keepdim=True)
+    mse = (w[..., None] * (batch.y - mean).square()).mean((1, 2))
+    return float((-10.0 * torch.log10(mse.clamp_min(1e-12))).mean())
+
+
+def schedule(step: int, steps: int, warmup: int, since: int = 0) -> float:
+    """Linear warm-up from step `since`, times cosine decay to zero at `steps`, as a factor on the outer rates."""
+    return min(1.0, (step - since + 1) / max(1, warmup)) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
 def _rates(meta: Meta) -> tuple[float, float]:

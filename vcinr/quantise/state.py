@@ -1,7 +1,8 @@
 """The variational quantiser as the codec uses it: phi -> integer code z -> phi~, in NumPy alone.
 
-One pair of networks serves several rates. Rate k scales the latent by its own gains before rounding and undoes
-them after: z = round(gain_k * g_a((phi - mean) / std)), phi~ = mean + std * g_s(z / gain_k)
+phi stands for the latent relative to its variable's phi_0. One pair of networks serves several rates: rate k
+scales the latent by its own gains before rounding and undoes them after,
+z = round(gain_k * g_a((phi - mean) / std)), phi~ = mean + std * g_s(z / gain_k)
 (Schwarz et al. 2023, Algorithm 2; Ballé et al. 2017; gains as in Cui et al. 2021). Tables are integers.
 """
 

@@ -16,7 +16,7 @@ from vcinr.errors import InputError
 from vcinr.inr.conditioning import residual_parameters
 from vcinr.inr.model import Model, freeze, load_model, save_model, with_quantiser
 from vcinr.meta.extract import torch_params
-from vcinr.meta.inner import signal_loss
+from vcinr.meta.inner import batch_of, signal_loss
 from vcinr.meta.outer import schedule, write_history
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.quantise.entropy import FactorisedPrior
@@ -59,8 +59,10 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     d, rates = model.spec.latent, len(cfg.lambdas)
-    latents = torch.from_numpy(phi["train"])
-    params = {k: torch.tensor(v, dtype=torch.float32) for k, v in _initial(rng, phi["train"], d, cfg).items()}
+    start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
+    moved = {name: values - start[name] for name, values in phi.items()}
+    latents, origin = torch.from_numpy(moved["train"]), torch.from_numpy(start["train"])
+    params = {k: torch.tensor(v, dtype=torch.float32) for k, v in _initial(rng, moved["train"], d, cfg).items()}
     learned = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
     # Start near the optimum of a Gaussian latent: the finer the rate, the larger the gains, lambda ~ gain**2.
     log_gain = torch.log(4.0 * torch.sqrt(torch.tensor(cfg.lambdas) / max(cfg.lambdas)))[:, None].repeat(1, d)
@@ -83,11 +85,8 @@ def fit(
         restored = synthesise(params, cfg.blocks, noisy / torch.exp(log_gain[k]))
         rate = prior.bits(noisy, k).sum(-1).mean() / values
         if cfg.distortion == "signal":
-            target, weight = data.normalised("train", chosen)
-            w = None if weight is None else torch.from_numpy(weight[:, where])
-            distortion = signal_loss(
-                model.spec, theta, restored, x[where], torch.from_numpy(target[:, where]), w
-            ).mean()
+            seen = batch_of(data, "train", x, chosen, where)
+            distortion = signal_loss(model.spec, theta, origin[chosen] + restored, seen).mean()
         else:
             distortion = ((restored - latents[chosen]) / params["std"]).square().mean()
         loss = rate + cfg.lambdas[k] * distortion
@@ -105,8 +104,8 @@ def fit(
 
     arrays = {k: v.detach().numpy() for k, v in params.items()}
     gain = torch.exp(log_gain).detach().numpy()
-    seen = np.concatenate([phi[name] for name in ("train", "valid") if name in phi])
-    low, high = _supports(arrays, cfg.blocks, gain, seen)
+    reached = np.concatenate([moved[name] for name in ("train", "valid") if name in moved])
+    low, high = _supports(arrays, cfg.blocks, gain, reached)
     offset, frequency = prior.tables(low, high)
     state = Quantiser(arrays, cfg.blocks, gain, offset, frequency)
     facts = {"lambdas": list(cfg.lambdas), "distortion": cfg.distortion}
@@ -116,15 +115,18 @@ def fit(
 def assess(model: Model, data: Signals, split: str, phi: np.ndarray) -> list[dict[str, float]]:
     """Every rate on `split`: modelled and coded bits per value, mean PSNR of the NumPy decoder's output."""
     quantiser = Quantiser.from_tensors(model.quantiser)
-    x, (y, weight) = data.inputs, data.normalised(split)
-    counted = y.shape[1] * y.shape[2]
+    x, start = data.inputs, model.params["phi_0"][data.variable_index(split)]
+    counted = len(x) * model.spec.d_out
     rows = []
     for rate in range(quantiser.rates):
-        z = quantiser.quantise(phi, rate)
+        z = quantiser.quantise(phi - start, rate)
         writer = Writer()
         quantiser.write(writer, z, rate)
-        error = (model.reconstruct(quantiser.dequantise(z, rate), x) - y) ** 2
-        mse = (error.mean(-1) if weight is None else error.mean(-1) * weight).mean(-1)
+        restored, mse = start + quantiser.dequantise(z, rate), np.empty(len(z))
+        for i in range(len(z)):
+            y, weight = data.normalised(split, slice(i, i + 1))
+            error = ((model.reconstruct(restored[i : i + 1], x) - y) ** 2).mean(-1)
+            mse[i] = (error if weight is None else error * weight).mean()
         rows.append(
             {
                 "modelled_bits_per_value": quantiser.bits(z, rate) / (len(z) * counted),

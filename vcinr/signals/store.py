@@ -52,6 +52,11 @@ class Signals:
         """Network inputs ``[P, d_in]`` float32."""
         return coordinates.inputs(self.system, self.axes)
 
+    def variable_index(self, split: str) -> np.ndarray:
+        """Index of every signal's variable in `normalisation`, ``[N]`` int64."""
+        order = {name: i for i, name in enumerate(self.normalisation)}
+        return np.array([order[v] for v in self.splits[split].variable], np.int64)
+
     def normalised(self, split: str, index: Any = slice(None)) -> tuple[np.ndarray, np.ndarray | None]:
         """Targets ``[B, P, d_out]`` float32 and weights ``[B, P]`` (None where nothing is masked).
 
@@ -102,7 +107,7 @@ def write_signals(path: str | Path, signals: Signals) -> None:
             **signals.attrs,
             "dims": list(signals.dims),
             "system": signals.system,
-            "normalisation": {k: list(v) for k, v in signals.normalisation.items()},
+            "normalisation": [[k, *v] for k, v in signals.normalisation.items()],
         }
     )
     for dim, axis in zip(signals.dims, signals.axes, strict=True):
@@ -141,7 +146,7 @@ def read_signals(path: str | Path) -> Signals:
             dims,
             tuple(members[f"axes/{d}"][...] for d in dims),
             attrs.pop("system"),
-            {k: (v[0], v[1]) for k, v in attrs.pop("normalisation").items()},
+            {k: (offset, scale) for k, offset, scale in attrs.pop("normalisation")},
             attrs,
         )
     except (FileNotFoundError, KeyError, zarr.errors.GroupNotFoundError) as error:

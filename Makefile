@@ -1,0 +1,59 @@
+# Everything a checkout needs, from nothing: `make repro` builds the environment and runs the pipeline.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+UV := uv==0.13.9
+
+export PATH := $(BIN):$(PATH)
+export DO_NOT_TRACK := 1
+
+.PHONY: help setup repro test test-all lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## the environment in .venv, again when pyproject.toml or constraints.txt change
+
+repro: setup ## the whole pipeline, as far as something has changed; the report is at the end
+	@dvc repro
+	@echo
+	@cat report/summary.txt
+	@echo "Report: $(CURDIR)/report/index.html"
+
+# The tests' arrays are small: more threads only get in each other's way.
+test test-all: export OMP_NUM_THREADS ?= 1
+
+test: setup lint ## checks and the fast tests
+	@python -m pytest -m "not slow"
+
+test-all: setup lint ## checks and all tests
+	@python -m pytest
+
+lint: setup ## ruff and mypy
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+bench: setup ## the evaluation beside other codecs, measured again
+	@dvc repro --single-item --force evaluate
+	@cat report/summary.txt
+
+clean: ## remove the environment and caches; data, models and results stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist *.egg-info
+
+# uv is quick but does not read pip's settings, so those for local wheels and certificates are handed to it. With no
+# local wheels it takes PyTorch's CPU build. Where uv cannot be had, or fails, pip does it all.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, $(PYTHON) is %d.%d; name one: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@pip() { $(BIN)/python -m pip "$$@"; }; \
+	links="$${PIP_FIND_LINKS:-$$(pip config get global.find-links 2>/dev/null)}"; \
+	cert="$${PIP_CERT:-$$(pip config get global.cert 2>/dev/null)}"; \
+	if [ -n "$$links" ]; then export UV_FIND_LINKS="$$(echo $$links | tr ' ' ',')"; else torch=--torch-backend=cpu; fi; \
+	if [ -n "$$cert" ]; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi; \
+	echo "Installing into $(VENV); the first time takes a minute or more"; \
+	{ pip install --quiet $(UV) && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --compile-bytecode $$torch \
+		-e '.[dev]' -c constraints.txt; } || pip install -e '.[dev]' -c constraints.txt
+	@touch $@

@@ -1,0 +1,219 @@
+"""What every flow shares: where files lie, how progress and results are shown, how an error ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow, get_run_logger
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.settings import get_current_settings
+
+from vcinr.config import Params, load
+from vcinr.errors import ConfigError, VcinrError
+from vcinr.progress import Progress, Watch
+
+PARAMS = "params.yaml"
+LOG_EVERY, ARTIFACT_EVERY = 1.0, 5.0  # seconds
+RETRY_DELAYS = [5.0, 20.0]  # seconds before the second and the third try of what a network may spoil
+
+_on_terminal = False  # `main` sets it; a served run has its log alone
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the stages read and write for one source; dvc.yaml declares the same paths."""
+
+    source: str
+    archive_name: str
+    raw: Path = Path("data/raw")
+    plots: Path = Path("plots")
+    report: Path = Path("report")
+    metrics: Path = Path("metrics")
+
+    @property
+    def signals(self) -> Path:
+        """Signals in splits, written by ingest."""
+        return Path("data/signals", f"{self.source}.zarr")
+
+    @property
+    def training(self) -> Path:
+        """The folder of the meta-trained model and its history."""
+        return Path("training", self.source)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Lies beside the training folder: DVC empties a stage's outputs before it runs."""
+        return Path("training", f"{self.source}.checkpoint")
+
+    @property
+    def trained(self) -> Path:
+        """The model after meta-training, still without a quantiser."""
+        return self.training / "model.vcinr"
+
+    @property
+    def modulations(self) -> Path:
+        """Latent modulations of every signal."""
+        return Path("data/modulations", f"{self.source}.zarr")
+
+    @property
+    def model(self) -> Path:
+        """The complete model."""
+        return Path("models", f"{self.source}.vcinr")
+
+    @property
+    def quantiser_history(self) -> Path:
+        """The quantiser's learning curves."""
+        return Path("models", f"{self.source}-history.csv")
+
+    @property
+    def archive(self) -> Path:
+        """The archive of the source's archive data."""
+        return Path("archives", f"{self.archive_name}.zarr")
+
+
+def places_of(params: Params) -> Places:
+    """Where the active source's stages read and write."""
+    if params.source is None:
+        raise ConfigError(f"{PARAMS}: no source is chosen; set source: {{name: ..., archive: ...}}")
+    return Places(params.source.name, params.source.archive)
+
+
+def transient(error: BaseException | None) -> bool:
+    """Whether trying again may help: a download or a connection failed; no file is absent or refused."""
+    if error is None:
+        return False
+    if "download failed" in str(error):  # a registry's client says no more than that
+        return True
+    lasting = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+    if isinstance(error, OSError):
+        return not isinstance(error, lasting)
+    return transient(error.__cause__ or error.__context__)
+
+
+def server_url() -> str:
+    """The address of this process's Prefect server, for child processes, which else start their own."""
+    with get_client(sync_client=True) as client:
+        return str(client.api_url).rstrip("/")
+
+
+def is_url(path: str) -> bool:
+    """Whether fsspec, not the file system, opens `path`."""
+    return "://" in path
+
+
+def tries_after_the_first(paths: Iterable[str]) -> int:
+    """How often to retry work on `paths`: a damaged local file stays so, a network may recover."""
+    return len(RETRY_DELAYS) if any(map(is_url, paths)) else 0
+
+
+def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
+    """A task's retry condition."""
+    try:
+        state.result()
+    except Exception as error:
+        return transient(error)
+    return False
+
+
+def say(line: str) -> None:
+    """Print a line on standard error when a person is there to read it."""
+    if _on_terminal:
+        print(line, file=sys.stderr, flush=True)
+
+
+def watcher(stage: str) -> Watch:
+    """A callback that shows progress in the run's log, in an artifact and, under `main`, on the terminal."""
+    log = get_run_logger()
+    last = {"log": float("-inf"), "artifact": float("-inf")}
+    artifact: list[Any] = []
+
+    def watch(progress: Progress) -> None:
+        now, final = time.monotonic(), progress.step >= progress.total
+        if final or now - last["log"] >= LOG_EVERY:
+            last["log"] = now
+            say(str(progress))
+            log.info("%s", progress)
+        if final or now - last["artifact"] >= ARTIFACT_EVERY:
+            last["artifact"] = now
+            percent = 100.0 * progress.step / max(1, progress.total)
+            # A busy server must never end hours of training.
+            with contextlib.suppress(Exception):
+                if artifact:
+                    update_progress_artifact(artifact[0], percent, description=str(progress))
+                else:
+                    key = f"{artifact_key(stage)}-progress"
+                    artifact.append(create_progress_artifact(percent, key, str(progress)))
+
+    return watch
+
+
+def record(stage: str, summary: Mapping[str, Any], path: Path | None = None) -> None:
+    """Publish a stage's summary as a table artifact and, with `path`, as a JSON file of metrics."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        temporary.replace(path)
+    rows = [{"figure": name, "value": value} for name, value in _flat(summary)]
+    # The table repeats what the file holds: the stage is done even if the server is not at hand.
+    with contextlib.suppress(Exception):
+        create_table_artifact(rows, f"{artifact_key(stage)}-summary", f"Summary of {stage}")
+
+
+def artifact_key(name: str) -> str:
+    """`name` in the letters that Prefect allows in an artifact's key."""
+    return re.sub("[^a-z0-9]+", "-", name.lower())
+
+
+def _flat(summary: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in summary.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, value if isinstance(value, int | float | str) else json.dumps(value)))
+    return rows
+
+
+class _OneLine(logging.Filter):
+    """Takes the traceback from the log of an error that explains itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], VcinrError):
+            record.exc_info = record.exc_text = None
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(_OneLine())
+
+
+def main(flow: Flow[..., Any]) -> None:
+    """Run a flow as a command: progress on the terminal, an error as one line there, exit status 1.
+
+    The parameters file is checked before anything starts. Prefect's own log goes to its server only.
+    """
+    global _on_terminal
+    _on_terminal = True
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.setLevel(logging.CRITICAL)
+    try:
+        load(PARAMS)
+        if not get_current_settings().api.url:
+            say(f"{flow.name}: starting, with a Prefect server of its own")
+        flow()
+    except VcinrError as error:
+        say(f"{flow.name}: {error}")
+        sys.exit(1)

@@ -1,0 +1,210 @@
+"""Stage 5, and the same work on a user's own files: data sets to archives."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.common import (
+    PARAMS,
+    RETRY_DELAYS,
+    is_url,
+    main,
+    places_of,
+    record,
+    tries_after_the_first,
+    watcher,
+    worth_retrying,
+)
+from vcinr.config import Source, load
+from vcinr.errors import InputError, VcinrError
+
+
+@task(
+    name="compress",
+    cache_policy=NO_CACHE,
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=worth_retrying,
+)
+def compress_file(
+    path: str, target: str, model: str | None, abs_error: float | None, variables: list[str] | None,
+    chunk: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Compress one file or store, unless its archive is there, newer than it and of the same request."""
+    from vcinr.archive.write import compress
+    from vcinr.datasets.readers import open_dataset
+    from vcinr.inr.model import load_model
+
+    artifact = load_model(model) if model else None
+    existing = _describe(target)
+    if Path(path).resolve() == Path(target).resolve():
+        raise InputError(f"{path}: the archive would replace its own input; choose another output")
+    if existing and _answers(existing, path, artifact.sha256 if artifact else None, abs_error, variables):
+        get_run_logger().info("%s: complete, verified and newer than %s; not compressed again", target, path)
+        return {**existing, "skipped": True}
+    # Only an archive is replaced, whole; `compress` refuses any other folder of that name.
+    return compress(
+        open_dataset(path), target, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk,
+        overwrite=existing is not None, watch=watcher("compress"),
+    )  # fmt: skip
+
+
+@flow(name="compress-archive")
+def compress_archive(
+    inputs: list[str] | str,
+    output: str,
+    model: str | None = None,
+    abs_error: float | None = None,
+    variables: list[str] | None = None,
+    chunk: int = 48,
+) -> dict[str, Any]:
+    """Compress files to archives that plain xarray opens.
+
+    Args:
+        inputs: a path, glob pattern or URL, or several of them. Relative paths are relative to the folder
+            that the deployment is served from.
+        output: for one input (no pattern), a name ending in .zarr is the archive; else it is a folder that
+            receives one STEM.zarr for each input.
+        model: a .vcinr model; without one the fallback coders work alone.
+        abs_error: largest absolute error of every value; best effort without.
+        variables: those to compress (default: all that can be).
+        chunk: signals a chunk.
+    """
+    jobs = plan(inputs, output)
+    summary: dict[str, Any] = {}
+    failed: list[str] = []
+    for path, target in jobs:
+        state = compress_file.with_options(retries=tries_after_the_first([path]))(
+            path, target, model, abs_error, variables, chunk, return_state=True
+        )
+        result = state.result(raise_on_failure=False)
+        if not isinstance(result, Exception):
+            summary[target] = result
+        elif isinstance(result, VcinrError) and len(jobs) > 1:
+            failed.append(f"{path}: {result}")  # the others can still be done
+        else:
+            raise result
+    record("compress-archive", summary)
+    if failed:
+        raise InputError(f"{len(failed)} of {len(jobs)} inputs failed: {'; '.join(failed)}")
+    return summary
+
+
+@task(name="compress", cache_policy=NO_CACHE)
+def compress_source(
+    source: Source, raw: Path, target: Path, model: Path, abs_error: float | None, chunk: int
+) -> dict[str, Any]:
+    """Compress a source's archive data: one data set is the archive `target`, several are STEM.zarr in it."""
+    from vcinr.archive.write import compress
+    from vcinr.datasets.ingest import archive_variables, open_archive
+    from vcinr.inr.model import load_model
+
+    artifact, watch = load_model(model), watcher("compress-archive")
+    members = open_archive(source, raw, watch)
+    targets = [target] if len(members) == 1 else [target / f"{name}.zarr" for name, _ in members]
+    summary: dict[str, Any] = {}
+    for (name, dataset), path in zip(members, targets, strict=True):
+        variables = archive_variables(source, dataset)
+        facts = compress(
+            dataset, path, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk,
+            overwrite=True, watch=watch,
+        )  # fmt: skip
+        # Metrics are compared between runs: names that change with every model have no place among them.
+        summary[name] = {key: value for key, value in facts.items() if key not in ("archive", "models")}
+    return summary
+
+
+@flow(name="compress-archive-stage")
+def stage(params: str = PARAMS) -> dict[str, Any]:
+    """Compress the active source's archive data with its model."""
+    p = load(params)
+    places = places_of(p)
+    summary = compress_source(p.active, places.raw, places.archive, places.model, p.codec.abs_error, p.codec.chunk)
+    record("compress_archive", summary, places.metrics / "compress_archive.json")
+    return summary
+
+
+def plan(inputs: Iterable[str] | str, output: str) -> list[tuple[str, str]]:
+    """(input, archive) of every file that `inputs` names; InputError where there is none, or a clash."""
+    given = [_at_home(i) for i in ([inputs] if isinstance(inputs, str) else inputs)]
+    output = _at_home(output)
+    paths = [path for pattern in given for path in _expand(pattern)]
+    if not paths:
+        raise InputError("inputs: no file named; give a path, a pattern or a URL")
+    if len(given) == 1 and not _is_pattern(given[0]) and output.endswith(".zarr"):
+        return [(paths[0], output)]
+    jobs: dict[str, str] = {}
+    for path in paths:
+        target = f"{output.rstrip('/')}/{_stem(path)}.zarr"
+        if jobs.setdefault(target, path) != path:
+            raise InputError(f"{jobs[target]} and {path} would both become {target}; use two folders")
+    return [(path, target) for target, path in jobs.items()]
+
+
+def _is_pattern(path: str) -> bool:
+    if is_url(path):
+        return "*" in path  # other wildcards are at home in URLs
+    return any(c in path for c in "*?[") and not Path(path).exists()
+
+
+def _expand(path: str) -> list[str]:
+    if not _is_pattern(path):
+        return [path]
+    if is_url(path):
+        import fsspec
+
+        system, inner = fsspec.core.url_to_fs(path)
+        found = [system.unstrip_protocol(name) for name in system.glob(inner)]
+    else:
+        found = glob.glob(path, recursive=True)
+    if not found:
+        raise InputError(f"{path}: no file matches this pattern")
+    return sorted(found)
+
+
+def _at_home(path: str) -> str:
+    return path if is_url(path) else os.path.expanduser(path)
+
+
+def _stem(path: str) -> str:
+    return Path(path.split("?")[0].rstrip("/")).stem
+
+
+def _describe(target: str) -> dict[str, Any] | None:
+    """What the archive `target` says of itself; None where there is no archive of vcinr."""
+    from vcinr.archive.read import info
+
+    try:
+        facts = info(target)
+    except VcinrError:
+        return None
+    return facts if facts["variables"] else None
+
+
+def _answers(
+    facts: dict[str, Any], path: str, model: str | None, abs_error: float | None, variables: list[str] | None
+) -> bool:
+    """Whether an archive is what compressing `path` now would give: newer, same request, and it verifies."""
+    from vcinr.archive.read import is_complete
+
+    if is_url(path) or not Path(path).exists():
+        return False
+    written = Path(facts["archive"], "zarr.json").stat().st_mtime
+    if written < max(f.stat().st_mtime for f in [Path(path), *Path(path).rglob("*")]):
+        return False
+    lossless = abs_error == 0 or (abs_error is None and model is None)
+    kind = "lossless" if lossless else "none" if abs_error is None else "absolute"
+    promise = ({"kind": kind, "value": None if lossless else abs_error}, None if abs_error == 0 else model)
+    stored = facts["variables"]
+    same = all((v["bound"], v["model"]) == promise for v in stored.values())
+    return same and set(variables or stored) == set(stored) and is_complete(facts["archive"])
+
+
+if __name__ == "__main__":
+    main(stage)

@@ -1,0 +1,60 @@
+"""Stage 6: what the archive and the model are worth, beside other codecs."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.common import PARAMS, artifact_key, main, places_of, record, watcher
+from vcinr.config import Evaluate, load
+
+LARGEST_IMAGE = 2**20  # bytes; images travel inside the artifact, no other server has the local files
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def measure(
+    signals: Path, model: Path, archive: Path, history: Path, options: Evaluate, metrics: Path, plots: Path,
+    report: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure, draw and write the report."""
+    from benchmarks.evaluate import evaluate
+
+    return evaluate(signals, model, archive, history, options, metrics, plots, report, watcher("evaluate"))
+
+
+@flow(name="evaluate")
+def evaluate(params: str = PARAMS) -> dict[str, Any]:
+    """Evaluate the active source's model and archive."""
+    p = load(params)
+    places = places_of(p)
+    summary = measure(
+        places.signals, places.model, places.archive, places.training / "history.csv", p.evaluate,
+        places.metrics / "evaluate.json", places.plots, places.report,
+    )  # fmt: skip
+    record("evaluate", summary)
+    show(places.report)
+    return summary
+
+
+def show(report: Path) -> None:
+    """Publish the report's figures, its summary and where it lies as artifacts of the run."""
+    summary = report / "summary.txt"
+    text = summary.read_text() if summary.exists() else ""
+    page = (report / "index.html").resolve()
+    with contextlib.suppress(Exception):  # the report is written; showing it here too must not fail the stage
+        create_markdown_artifact(f"```\n{text}\n```\n\nReport: [{page}]({page.as_uri()})", "evaluate-report")
+        for image in sorted(report.glob("*.png")):
+            if image.stat().st_size <= LARGEST_IMAGE:
+                data = base64.b64encode(image.read_bytes()).decode()
+                key = artifact_key(f"evaluate-{image.stem}")
+                create_image_artifact(f"data:image/png;base64,{data}", key, image.stem)
+
+
+if __name__ == "__main__":
+    main(evaluate)

@@ -1,0 +1,34 @@
+"""Stage 3: the latent modulation of every signal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.common import PARAMS, main, places_of, record, watcher
+from vcinr.config import load
+
+
+@task(name="extract-modulations", cache_policy=NO_CACHE)
+def extract(signals: Path, model: Path, out: Path, steps: int, threads: int) -> dict[str, Any]:
+    """Run the inner loop on every signal."""
+    from vcinr.meta.extract import extract_modulations
+
+    return extract_modulations(signals, model, out, steps=steps, threads=threads, watch=watcher("extract-modulations"))
+
+
+@flow(name="extract-modulations")
+def extract_modulations(params: str = PARAMS) -> dict[str, Any]:
+    """Extract the modulations of the active source's signals."""
+    p = load(params)
+    places = places_of(p)
+    summary = extract(places.signals, places.trained, places.modulations, p.meta.encode_steps, p.threads)
+    record("extract_modulations", summary, places.metrics / "extract_modulations.json")
+    return summary
+
+
+if __name__ == "__main__":
+    main(extract_modulations)

@@ -1,0 +1,35 @@
+"""Stage 2: the shared network, learnt so that a few steps fit it to any signal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.common import PARAMS, main, places_of, record, watcher
+from vcinr.config import Inr, Meta, load
+
+
+@task(name="meta-train", cache_policy=NO_CACHE)
+def train(signals: Path, inr: Inr, meta: Meta, seed: int, threads: int, out: Path, checkpoint: Path) -> dict[str, Any]:
+    """Meta-train, going on from the checkpoint of an interrupted run of the same parameters and data."""
+    from vcinr.meta.outer import meta_train
+
+    watch = watcher("meta-train")
+    return meta_train(signals, inr, meta, seed=seed, threads=threads, out=out, checkpoint=checkpoint, watch=watch)
+
+
+@flow(name="meta-train")
+def meta_train(params: str = PARAMS) -> dict[str, Any]:
+    """Meta-train the network of the active source."""
+    p = load(params)
+    places = places_of(p)
+    summary = train(places.signals, p.inr, p.meta, p.seed, p.threads, places.training, places.checkpoint)
+    record("meta_train", summary, places.metrics / "meta_train.json")
+    return summary
+
+
+if __name__ == "__main__":
+    main(meta_train)

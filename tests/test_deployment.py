@@ -1,0 +1,73 @@
+"""The very words of the manual: serve the deployments, start a run by name, read the archive with xarray."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import ROOT, group, wait_until
+
+from flows.plugin import full_name
+
+
+@pytest.fixture(scope="module")
+def served(prefect_server, tmp_path_factory):
+    """`python -m flows.deploy` against the session's server."""
+    log = tmp_path_factory.mktemp("deploy") / "log"
+    command = [sys.executable, "-m", "flows.deploy"]
+    with group(command, log, cwd=ROOT, env={**prefect_server, "PYTHONUNBUFFERED": "1"}) as process:
+        wait_until(lambda: "polling for scheduled runs" in log.read_text(), 60, process, log)
+        yield log
+
+
+def prefect(env, *words) -> subprocess.Popen:
+    command = [str(Path(sys.executable).parent / "prefect"), *words]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_run_started_by_name_writes_an_archive(served, prefect_server, tmp_path):
+    rng = np.random.default_rng(0)
+    t2m = xr.DataArray(rng.normal(280, 5, (4, 9, 16)).astype("f4"), dims=("time", "lat", "lon"))
+    for name in ("a", "b"):
+        t2m.to_dataset(name="t2m").to_netcdf(tmp_path / f"{name}.nc")
+    runs = {
+        # The bare name needs flows/plugin.py; Prefect's own form must work beside it.
+        "compress-archive": ["-p", f"inputs={tmp_path}/a.nc", "-p", f"output={tmp_path}/one.zarr"],
+        "compress-archive/compress-archive": ["-p", f"inputs={tmp_path}/*.nc", "-p", f"output={tmp_path}/out"],
+    }
+    started = [
+        prefect(prefect_server, "deployment", "run", name, *words, "-p", "abs_error=0.1", "--watch")
+        for name, words in runs.items()
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output + served.read_text()
+    for path in ("one.zarr", "out/a.zarr", "out/b.zarr"):
+        back = xr.open_zarr(tmp_path / path)["t2m"]
+        assert float(abs(back - t2m).max()) <= 0.1
+
+
+def test_an_unknown_name_is_one_clear_line(served, prefect_server):
+    process = prefect(prefect_server, "deployment", "run", "compress-archives")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.split("\n")[0].startswith("No deployment is called 'compress-archives'")
+    assert "Traceback" not in output
+
+
+def test_a_name_of_two_deployments_is_refused(capsys):
+    class Client:
+        async def read_deployments(self, deployment_filter):
+            return [SimpleNamespace(flow_id=0), SimpleNamespace(flow_id=1)]
+
+        async def read_flow(self, flow_id):
+            return SimpleNamespace(name=("x", "y")[flow_id])
+
+    with pytest.raises(SystemExit) as ended:
+        asyncio.run(full_name(Client(), "d"))
+    assert ended.value.code == 1
+    assert "x/d, y/d" in capsys.readouterr().out

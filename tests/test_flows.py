@@ -1,0 +1,313 @@
+"""Flows call the stages with the right things, follow DVC's graph, and end an error as one line."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+from conftest import ROOT, group, wait_until
+from dvc.repo import Repo
+from prefect.artifacts import Artifact
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+from flows.common import places_of, transient
+from flows.compress_archive import compress_archive, plan
+from flows.compress_archive import stage as compress_archive_stage
+from flows.evaluate import evaluate
+from flows.extract_modulations import extract_modulations
+from flows.ingest import ingest
+from flows.meta_train import meta_train
+from flows.pipeline import pipeline, stages
+from flows.train_quantiser import train_quantiser
+from vcinr.config import load
+from vcinr.errors import InputError, VcinrError
+from vcinr.progress import Progress
+
+SOURCE = {"train": [{"path": "e.nc"}], "archive": [{"path": "a.nc"}], "variables": ["t"]}
+PARAMS = {
+    "source": {"name": "s", "archive": "s-x"}, "seed": 7, "threads": 1, "sources": {"s": SOURCE},
+    "codec": {"abs_error": 0.5, "chunk": 9}, "meta": {"encode_steps": 11},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def server(request):
+    """Flows that a test runs use the session's server; tests that run none do not start it."""
+    if "project" not in request.fixturenames:
+        yield
+        return
+    env = request.getfixturevalue("prefect_server")
+    # Logs stay here: sending them takes a second a flow, and outlives the server at the end.
+    with temporary_settings({PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_LOGGING_TO_API_ENABLED: False}):
+        yield
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with a params.yaml, made the current one."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
+    return tmp_path
+
+
+class Fake:
+    """Stands for a stage function: keeps what it was called with, reports progress, returns a summary."""
+
+    def __call__(self, *args, watch=None, **named):
+        watch = watch or args[-1]
+        for step in range(3):
+            watch(Progress("fake", step + 1, 3, {"loss": 0.5}, 1.0))
+        self.args, self.named = [a for a in args if a is not watch], named
+        return {"psnr_db": 40.0, "splits": {"test": 3}}
+
+
+def run_stage(monkeypatch, function, flow):
+    fake = Fake()
+    monkeypatch.setattr(function, fake)
+    flow()
+    return fake
+
+
+# --- Stages ------------------------------------------------------------------------------------------------
+
+
+def test_ingest(project, monkeypatch):
+    fake = run_stage(monkeypatch, "vcinr.datasets.ingest.ingest", ingest)
+    source, raw, out = fake.args
+    assert (source.variables, raw, out) == (("t",), Path("data/raw"), Path("data/signals/s.zarr"))
+    assert json.loads(Path("metrics/ingest.json").read_text())["psnr_db"] == 40.0
+    table, progress = Artifact.get("ingest-summary"), Artifact.get("ingest-progress")
+    assert {"figure": "splits.test", "value": 3} in json.loads(table.data)
+    assert progress.data == 100.0
+
+
+def test_meta_train(project, monkeypatch):
+    fake = run_stage(monkeypatch, "vcinr.meta.outer.meta_train", meta_train)
+    places = places_of(load("params.yaml"))
+    assert fake.args[0] == places.signals
+    assert fake.args[1].width == 64
+    assert fake.named == {
+        "seed": 7, "threads": 1, "out": Path("training/s"), "checkpoint": Path("training/s.checkpoint")
+    }  # fmt: skip
+
+
+def test_extract_modulations(project, monkeypatch):
+    fake = run_stage(monkeypatch, "vcinr.meta.extract.extract_modulations", extract_modulations)
+    assert fake.args == [
+        Path("data/signals/s.zarr"), Path("training/s/model.vcinr"), Path("data/modulations/s.zarr")
+    ]  # fmt: skip
+    assert fake.named == {"steps": 11, "threads": 1}
+
+
+def test_train_quantiser(project, monkeypatch):
+    fake = run_stage(monkeypatch, "vcinr.quantise.train.train_quantiser", train_quantiser)
+    assert fake.args[2] == Path("data/modulations/s.zarr")
+    assert fake.named["out"] == Path("models/s.vcinr")
+    assert fake.named["history"] == Path("models/s-history.csv")
+
+
+def test_compress_archive(project, monkeypatch):
+    data = xr.Dataset({"t": ("x", [1.0])})
+    monkeypatch.setattr("vcinr.datasets.ingest.open_archive", lambda *_: [("a", data)])
+    monkeypatch.setattr("vcinr.inr.model.load_model", lambda path: f"model {path}")
+    fake = run_stage(monkeypatch, "vcinr.archive.write.compress", compress_archive_stage)
+    assert fake.args[1] == Path("archives/s-x.zarr")
+    assert fake.named["model"] == "model models/s.vcinr"
+    assert (fake.named["abs_error"], fake.named["chunk"], fake.named["variables"]) == (0.5, 9, ("t",))
+
+    monkeypatch.setattr("vcinr.datasets.ingest.open_archive", lambda *_: [("a", data), ("b", data)])
+    fake = run_stage(monkeypatch, "vcinr.archive.write.compress", compress_archive_stage)
+    assert fake.args[1] == Path("archives/s-x.zarr/b.zarr")
+
+
+def test_evaluate(project, monkeypatch):
+    Path("report").mkdir()
+    Path("report/rate.png").write_bytes(b"png")
+    Path("report/summary.txt").write_text("all well")
+    fake = run_stage(monkeypatch, "benchmarks.evaluate.evaluate", evaluate)
+    assert fake.args[:4] == [
+        Path("data/signals/s.zarr"), Path("models/s.vcinr"), Path("archives/s-x.zarr"), Path("training/s/history.csv")
+    ]  # fmt: skip
+    assert fake.args[5:] == [Path("metrics/evaluate.json"), Path("plots"), Path("report")]
+    assert "all well" in Artifact.get("evaluate-report").data
+    assert Artifact.get("evaluate-rate").data.startswith("data:image/png;base64,")
+
+
+def test_dvc_declares_what_the_stages_read_and_write():
+    with Repo(str(ROOT)) as repo:
+        found = {stage.addressing: stage for stage in repo.index.stages}
+    p = places_of(load(ROOT / "params.yaml"))
+    outs = {name: {out.def_path for out in stage.outs} - {f"metrics/{name}.json"} for name, stage in found.items()}
+    assert outs == {
+        "ingest": {str(p.signals)}, "meta_train": {str(p.training)}, "extract_modulations": {str(p.modulations)},
+        "train_quantiser": {str(p.model), str(p.quantiser_history)}, "compress_archive": {str(p.archive)},
+        "evaluate": {str(p.plots), str(p.report)},
+    }  # fmt: skip
+    for name, stage in found.items():
+        assert stage.cmd == f"python -m flows.{name}"
+        assert all(dep.exists for dep in stage.deps if dep.def_path.startswith(("vcinr", "benchmarks")))
+
+
+# --- Errors ------------------------------------------------------------------------------------------------
+
+
+def stage_command(name, folder, env):
+    env = {**env, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", f"flows.{name}"]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_a_mistyped_parameter_is_one_line(tmp_path):
+    (tmp_path / "params.yaml").write_text("sead: 1\n")
+    done = stage_command("ingest", tmp_path, os.environ)
+    assert done.returncode == 1
+    assert done.stderr == "ingest: params.yaml: sead: unknown parameter; did you mean 'seed'?\n"
+
+
+def test_an_error_of_a_stage_is_one_line(project, prefect_server):
+    done = stage_command("ingest", project, prefect_server)
+    assert done.returncode == 1
+    assert done.stderr == "ingest: e.nc: no such file or store; check the path\n"
+
+
+def test_what_is_tried_again():
+    def raised(error, cause=None):
+        with contextlib.suppress(Exception):
+            try:
+                raise cause
+            except type(cause):
+                raise error from None
+        return error
+
+    assert transient(InputError("package x: the download failed (no route)"))
+    assert transient(raised(InputError("https://x: cannot be read"), ConnectionResetError()))
+    assert not transient(raised(InputError("x.nc: no such file"), FileNotFoundError()))
+    assert not transient(raised(InputError("x.nc: no number"), ValueError()))
+
+
+# --- Users' files ------------------------------------------------------------------------------------------
+
+
+def test_plan(tmp_path):
+    for name in ("a.nc", "b.nc", "sub/a.nc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    t = str(tmp_path)
+    assert plan(f"{t}/a.nc", "o.zarr") == [(f"{t}/a.nc", "o.zarr")]
+    assert plan(f"{t}/a.nc", "o/") == [(f"{t}/a.nc", "o/a.zarr")]
+    assert plan(f"{t}/*.nc", "o") == [(f"{t}/a.nc", "o/a.zarr"), (f"{t}/b.nc", "o/b.zarr")]
+    assert plan([f"{t}/b.nc", f"{t}/sub/*"], "o") == [(f"{t}/b.nc", "o/b.zarr"), (f"{t}/sub/a.nc", "o/a.zarr")]
+    assert plan("https://x.org/d/f.nc?v=1", "o") == [("https://x.org/d/f.nc?v=1", "o/f.zarr")]
+    with pytest.raises(InputError, match="no file matches"):
+        plan(f"{t}/*.grib", "o")
+    with pytest.raises(InputError, match="would both become"):
+        plan(f"{t}/**/a.nc", "o")
+    with pytest.raises(InputError, match="no file named"):
+        plan([], "o")
+
+
+def test_an_archive_is_made_once_for_each_request(project):
+    values = np.random.default_rng(0).normal(size=(3, 8, 12)).astype("f4")
+    xr.Dataset({"t": (("time", "lat", "lon"), values)}).to_netcdf("in.nc")
+
+    def run(**options):
+        [facts] = compress_archive("in.nc", "out.zarr", **options).values()
+        return facts.get("skipped", False)
+
+    assert not run(abs_error=0.1)
+    assert run(abs_error=0.1)
+    assert not run(abs_error=0.2)
+    assert float(abs(xr.open_zarr("out.zarr")["t"] - values).max()) > 0.1
+    os.utime("in.nc", (time.time() + 5, time.time() + 5))
+    assert not run(abs_error=0.2)
+    assert not run()  # lossless
+    os.utime("in.nc", (0, 0))
+    assert run()
+    next(f for f in Path("out.zarr/t/c").rglob("*") if f.is_file()).write_bytes(b"damaged")
+    assert not run()
+
+
+def test_nothing_but_an_archive_is_replaced(project):
+    xr.Dataset({"t": (("y", "x"), np.zeros((4, 5), "f4"))}).to_zarr("in.zarr")
+    Path("notes.zarr").mkdir()
+    Path("notes.zarr/thesis.txt").touch()
+    with pytest.raises(InputError, match="exists already"):
+        compress_archive("in.zarr", "notes.zarr")
+    assert Path("notes.zarr/thesis.txt").exists()
+    with pytest.raises(InputError, match="its own input"):
+        compress_archive("in.zarr", "in.zarr")
+
+
+def test_one_bad_input_does_not_stop_the_others(project):
+    Path("in").mkdir()
+    xr.Dataset({"t": (("y", "x"), np.zeros((4, 5), "f4"))}).to_netcdf("in/good.nc")
+    Path("in/bad.nc").write_bytes(b"not netCDF")
+    with pytest.raises(InputError, match=r"1 of 2 inputs failed: in/bad.nc"):
+        compress_archive("in/*.nc", "out")
+    assert sorted(os.listdir("out")) == ["good.zarr"]
+
+
+# --- The pipeline ------------------------------------------------------------------------------------------
+
+
+def dvc_project(folder, commands):
+    """A folder with DVC stages: name -> (command, stages it depends on)."""
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    stage = {
+        name: {"cmd": cmd, "deps": [f"{n}.out" for n in after], "outs": [f"{name}.out"]}
+        for name, (cmd, after) in commands.items()
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stage}))
+
+
+def test_the_pipeline_runs_dvc_s_stages_in_dvc_s_order(project, prefect_server):
+    note = "echo $PREFECT_API_URL > {0}.out; echo {0} >> order"
+    dvc_project(project, {
+        "last": (note.format("last"), ["left", "right"]),
+        "left": (note.format("left"), ["first"]),
+        "right": (note.format("right"), ["first"]),
+        "first": (note.format("first"), []),
+    })  # fmt: skip
+    assert stages()[1] == {"first": [], "left": ["first"], "right": ["first"], "last": ["left", "right"]}
+    pipeline()
+    order = Path("order").read_text().split()
+    assert (order[0], order[-1], len(order)) == ("first", "last", 4)
+    assert Path("last.out").read_text().strip() == prefect_server["PREFECT_API_URL"]
+    pipeline()
+    assert len(Path("order").read_text().split()) == 4  # nothing changed, nothing run
+
+
+def test_the_repository_s_stages():
+    names = ["ingest", "meta_train", "extract_modulations", "train_quantiser", "compress_archive", "evaluate"]
+    with contextlib.chdir(ROOT):
+        assert list(stages()[1]) == names
+
+
+def test_a_failing_stage_ends_the_pipeline(project):
+    dvc_project(project, {"a": ("echo no good; exit 3", []), "b": ("touch b.out", ["a"])})
+    with pytest.raises(VcinrError, match="stage a failed"):
+        pipeline()
+    assert not Path("b.out").exists()
+
+
+def test_no_process_outlives_a_stopped_pipeline(project, prefect_server):
+    dvc_project(project, {"a": ("sleep 300 & echo $! > pid; wait", [])})
+    log, pid = project / "log", project / "pid"
+    env = {**prefect_server, "PYTHONPATH": str(ROOT)}
+    with group([sys.executable, "-m", "flows.pipeline"], log, cwd=project, env=env) as process:
+        wait_until(lambda: pid.exists() and pid.read_text().strip() != "", 60, process, log)
+        process.send_signal(signal.SIGTERM)  # to the flow alone, as Prefect does when a run is cancelled
+        assert process.wait(30) != 0
+    with pytest.raises(ProcessLookupError):  # a killed process is listed until its new parent has seen it
+        for _ in range(50):
+            os.kill(int(pid.read_text()), 0)
+            time.sleep(0.1)
