@@ -129,6 +129,24 @@ def test_a_flipped_byte_names_its_chunk_and_spares_the_others(archive, dataset):
     assert vcinr.verify(archive, dataset)[0] == []
 
 
+def test_a_changed_digit_in_the_metadata_is_caught(archive):
+    """Coordinates, scaling and fill lie in zarr.json as text; no change of them may give other values."""
+    path = archive / "sst" / "zarr.json"
+    good = path.read_text()
+    for old, new in (
+        ('"stop": 40.0', '"stop": 41.0'),
+        ('"fill": 1.0000', '"fill": 2.0000'),
+        ('"abs_error"', '"abs_errox"'),
+    ):
+        assert old in good
+        path.write_text(good.replace(old, new))
+        assert vcinr.verify(archive)[0] or "errox" in new
+        with pytest.raises((CorruptError, InputError)):
+            zarr.open_array(path.parent, mode="r")[...]
+    path.write_text(good)
+    assert vcinr.verify(archive)[0] == []
+
+
 def test_a_flipped_byte_in_a_coordinate_is_caught(archive):
     victim = chunks(archive, "lat")[0]
     damaged = bytearray(victim.read_bytes())

@@ -147,7 +147,8 @@ def test_malicious_bodies_raise_our_errors_only(data):
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(8, len(body) - 1))] = data.draw(st.integers(0, 255))
     body[3] = data.draw(st.sampled_from([0, 1]))
-    body[4:8] = struct.pack("<I", zlib.crc32(bytes(body[8:]), zlib.crc32(bytes(body[2:4]))))
+    seed = codec.seed_of(field, values.dtype, values.shape)
+    body[4:8] = struct.pack("<I", zlib.crc32(bytes(body[8:]), zlib.crc32(bytes(body[2:4]), seed)))
     try:
         back = codec.decode(bytes(body), values.shape, values.dtype, field)
         assert back.shape == values.shape
@@ -160,7 +161,7 @@ def test_a_chunk_with_a_prior_needs_its_model(tiny_model, tiny_maps):
     values = tiny_maps.splits["test"].features[..., 0]
     encoded = codec.encode(values, field, None)
     assert encoded.mode == "prior"
-    with pytest.raises(ModelError, match="needs its model"):
+    with pytest.raises(CorruptError, match="metadata"):
         codec.decode(encoded.data, values.shape, values.dtype, field_of(values.shape))
 
 
@@ -186,3 +187,22 @@ def test_best_effort_reads_the_rate_asked_for(tiny_model, tiny_maps):
     assert codec.describe(coarse.data)["rate"] == 0
     with pytest.raises(ModelError, match="rates"):
         codec.encode(values, field, None, rate=99)
+
+
+def test_a_chunk_is_bound_to_its_metadata():
+    """Read under another grid, scaling, fill, dtype or shape, a chunk is an error and not another value."""
+    from dataclasses import replace
+
+    values = np.random.default_rng(0).standard_normal((4, 6, 6)).astype("f4")
+    field = field_of(values.shape)
+    data = codec.encode(values, field, 0.1).data
+    others = [
+        replace(field, axes=(field.axes[0], field.axes[1] + 1)), replace(field, scaling=(0.0, 2.0)),
+        replace(field, fill=3.0), replace(field, signal_axes=(2, 1)), replace(field, variable="w"),
+    ]  # fmt: skip
+    for other in others:
+        with pytest.raises(CorruptError, match="metadata"):
+            codec.decode(data, values.shape, values.dtype, other)
+    for shape, dtype in (((4, 6, 6), "f8"), ((2, 12, 6), "f4"), ((5, 6, 6), "f4")):
+        with pytest.raises(CorruptError):
+            codec.decode(data, shape, np.dtype(dtype), field)

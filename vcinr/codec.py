@@ -6,19 +6,23 @@ code); (3) code what is left with the residual coder at a step that leaves room 
 and for the decoder's slack between machines; (4) keep the smallest of the candidates, lossless among them;
 (5) decode the very bytes, store the values that miss the bound verbatim, and decode again.
 
-Chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else | u8 flags | the sections that the
-flags announce, in the order of `_Section`, each a LEB128 length and its bytes | stream. In mode 0 (lossless) the
-stream is the shuffled, deflated bytes; in mode 1 the ANS bitstream of latents, then residual.
+Chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else and of the field | u8 flags | the
+sections that the flags announce, in the order of `_Section`, each a LEB128 length and its bytes | stream. In mode 0
+(lossless) the stream is the shuffled, deflated bytes; in mode 1 the ANS bitstream of latents, then residual. The
+checksum starts from a digest of the field, dtype and chunk shape (`seed_of`), so a chunk read under other metadata
+than it was written with is an error, not another value.
 """
 
 from __future__ import annotations
 
 import enum
+import json
 import math
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,32 +124,40 @@ def encode(
     """
     values = np.asarray(values)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    chunk_shape = chunk_shape or native.shape
+    seed = seed_of(field, native.dtype, chunk_shape)
     model = field.model if _applies(field, native.shape) else None
     sections: dict[_Section, bytes] = {}
-    if chunk_shape is not None and chunk_shape != native.shape:
+    if chunk_shape != native.shape:
         sections[_Section.EXTENT] = b"".join(_leb128(n) for n in native.shape)
-    lossless = _assemble(_LOSSLESS, sections, side.encode_lossless(native))
+    lossless = _assemble(_LOSSLESS, sections, side.encode_lossless(native), seed)
+    exact = partial(_measure, lossless, native, field, abs_error, "lossless", {"lossless": len(lossless)}, chunk_shape)
     if native.size == 0 or native.dtype.kind not in "fiu" or (abs_error is None and model is None):
-        return _measure(lossless, native, field, None, "lossless", {"lossless": len(lossless)})
+        return exact()
     signals = gather(native, field.signal_axes)
     valid = valid_values(signals, field.fill)
     target = np.where(valid, signals, 0).astype(np.float64)
     sections.update(_mask_sections(signals, valid))
     candidate = _best(target, valid, field, model, native.dtype, abs_error, rate)
     if candidate is None:
-        return _measure(lossless, native, field, abs_error, "lossless", {"lossless": len(lossless)})
+        return exact()
     sections.update(candidate.sections)
-    data = _assemble(_LOSSY, sections, candidate.stream)
+    data = _assemble(_LOSSY, sections, candidate.stream, seed)
     if abs_error is not None:
-        missed = _missed(native, decode(data, native.shape, native.dtype, field), field.fill, abs_error)
+        missed = _missed(native, _cropped(data, native, field, chunk_shape), field.fill, abs_error)
         if missed.size:
             sections[_Section.EXCEPTIONS] = _exceptions(native, missed)
-            data = _assemble(_LOSSY, sections, candidate.stream)
+            data = _assemble(_LOSSY, sections, candidate.stream, seed)
     if len(data) >= len(lossless):
-        return _measure(lossless, native, field, abs_error, "lossless", {"lossless": len(lossless)})
+        return exact()
     names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
     parts = {s.name.lower(): len(b) for s, b in sections.items() if s.name} | {"stream": len(candidate.stream)}
-    return _measure(data, native, field, abs_error, "+".join(names) or "constant", parts)
+    return _measure(data, native, field, abs_error, "+".join(names) or "constant", parts, chunk_shape)
+
+
+def _cropped(data: bytes, values: np.ndarray, field: Field, chunk_shape: tuple[int, ...]) -> np.ndarray:
+    """A chunk decoded as a reader would, cut to the part that lies inside the array."""
+    return decode(data, chunk_shape, values.dtype, field)[tuple(slice(n) for n in values.shape)]
 
 
 def decode(
@@ -154,19 +166,34 @@ def decode(
     """Decompress a chunk to ``chunk_shape`` of `dtype` in native byte order.
 
     A chunk that reaches beyond its array is filled there with `padding`.
-
     Raises CorruptError for bytes that are not a chunk or of another shape, ModelError when a prior is needed
     and the field has no model.
     """
-    mode, sections, stream = _disassemble(data)
     native = np.dtype(dtype).newbyteorder("=")
+    mode, sections, stream = _disassemble(data, seed_of(field, native, chunk_shape))
     shape = _extent(sections.get(_Section.EXTENT), chunk_shape)
-    if shape != chunk_shape:
-        sections.pop(_Section.EXTENT)
-        out = np.full(chunk_shape, padding, native)
-        inner = decode(_assemble(mode, sections, stream), shape, native, field)
-        out[tuple(slice(n) for n in shape)] = inner
-        return out
+    inner = _reconstruct(mode, sections, stream, shape, native, field)
+    if shape == chunk_shape:
+        return inner
+    out = np.full(chunk_shape, padding, native)
+    out[tuple(slice(n) for n in shape)] = inner
+    return out
+
+
+def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
+    """CRC-32 of all that decoding a chunk depends on besides its bytes."""
+    known = (
+        field.variable, field.signal_axes, [[float(v).hex() for v in axis] for axis in field.axes],
+        field.model.sha256 if field.model else None, [float(v).hex() for v in field.scaling],
+        None if field.fill is None else repr(field.fill), dtype.newbyteorder("<").str, chunk_shape,
+    )  # fmt: skip
+    return zlib.crc32(json.dumps(known, separators=(",", ":")).encode())
+
+
+def _reconstruct(
+    mode: int, sections: dict[_Section, bytes], stream: bytes, shape: tuple[int, ...], native: np.dtype, field: Field
+) -> np.ndarray:
+    """Values ``shape`` from the parts of a chunk."""
     count = math.prod(shape)
     if mode == _LOSSLESS:
         return side.decode_lossless(stream, count, native).reshape(shape)
@@ -205,8 +232,8 @@ def decode(
 
 
 def describe(data: bytes) -> dict[str, int | str | None]:
-    """Mode and section sizes of a chunk, without decoding it; raises CorruptError."""
-    mode, sections, stream = _disassemble(data)
+    """Mode and section sizes of a chunk, as it states them: its checksum, which needs the field, is not checked."""
+    mode, sections, stream = _disassemble(data, None)
     if mode == _LOSSLESS:
         return {"mode": "lossless", "bytes": len(data)}
     sizes: dict[str, int | str | None] = {s.name.lower(): len(b) for s, b in sections.items() if s.name}
@@ -445,10 +472,11 @@ def _apply_exceptions(out: np.ndarray, data: bytes) -> None:
 
 
 def _measure(
-    data: bytes, values: np.ndarray, field: Field, abs_error: float | None, mode: str, parts: dict[str, int]
-) -> Encoded:
+    data: bytes, values: np.ndarray, field: Field, abs_error: float | None, mode: str, parts: dict[str, int],
+    chunk_shape: tuple[int, ...],
+) -> Encoded:  # fmt: skip
     """Decode what was written and measure it; raises BoundError should the bound not hold after all."""
-    decoded = decode(data, values.shape, values.dtype, field)
+    decoded = _cropped(data, values, field, chunk_shape)
     kept = valid_values(values, field.fill) if values.dtype.kind in "fiu" else np.zeros(values.shape, bool)
     errors = errors_of(values, decoded)[kept] if kept.any() else np.zeros(0)
     worst = float(errors.max(initial=0.0))
@@ -461,23 +489,23 @@ def _measure(
     return Encoded(data, worst, float(np.square(errors).sum()), int(kept.sum()), mode, parts)
 
 
-def _assemble(mode: int, sections: dict[_Section, bytes], stream: bytes) -> bytes:
+def _assemble(mode: int, sections: dict[_Section, bytes], stream: bytes, seed: int) -> bytes:
     flags, body = 0, b""
     for section in _Section:
         if section in sections:
             flags |= section
             body += _leb128(len(sections[section])) + sections[section]
-    checked = bytes([VERSION, mode]), bytes([flags]) + body + stream
-    return _MAGIC + checked[0] + struct.pack("<I", zlib.crc32(checked[1], zlib.crc32(checked[0]))) + checked[1]
+    head, rest = bytes([VERSION, mode]), bytes([flags]) + body + stream
+    return _MAGIC + head + struct.pack("<I", zlib.crc32(rest, zlib.crc32(head, seed))) + rest
 
 
-def _disassemble(data: bytes) -> tuple[int, dict[_Section, bytes], bytes]:
+def _disassemble(data: bytes, seed: int | None) -> tuple[int, dict[_Section, bytes], bytes]:
     """Mode, sections and stream; the checksum is checked before anything is parsed."""
     if len(data) < 9 or data[:2] != _MAGIC:
         raise CorruptError("not a vcinr chunk")
     body = data[8:]
-    if zlib.crc32(body, zlib.crc32(data[2:4])) != struct.unpack("<I", data[4:8])[0]:
-        raise CorruptError("checksum mismatch: the chunk is damaged")
+    if seed is not None and zlib.crc32(body, zlib.crc32(data[2:4], seed)) != struct.unpack("<I", data[4:8])[0]:
+        raise CorruptError("checksum mismatch: the chunk or the array's metadata is damaged")
     if data[2] > VERSION:
         raise CorruptError(f"chunk of format version {data[2]}; this vcinr reads up to {VERSION}: upgrade it")
     if data[3] not in (_LOSSLESS, _LOSSY) or body[0] >= 128:

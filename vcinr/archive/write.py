@@ -190,8 +190,8 @@ def _default_variables(dataset: xr.Dataset, model: Model | None) -> list[str]:
 
 def _fill(values: xr.DataArray) -> float | int | None:
     fill = values.attrs.get("_FillValue", values.attrs.get("missing_value"))
-    if fill is None or np.ndim(fill) > 0 or isinstance(fill, str):
-        return None
+    if fill is None or np.ndim(fill) > 0 or isinstance(fill, str) or not np.isfinite(fill):
+        return None  # what is not finite is set aside in any case
     return np.asarray(fill).astype(values.dtype).item()
 
 
