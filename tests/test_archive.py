@@ -57,7 +57,7 @@ def test_plain_xarray_reads_it(archive, dataset):
         assert float(np.abs(back["sst"] - xr.decode_cf(dataset)["sst"]).max()) <= 0.1
         assert np.array_equal(np.isnan(back["sst"]), dataset["sst"] > 1e10)
         assert float(np.abs(back["packed"] - xr.decode_cf(dataset)["packed"]).max()) <= 0.1 + 1e-9
-        assert back["sst"].attrs["units"] == "K" and back["sst"].attrs["vcinr_abs_error"] == 0.1
+        assert back["sst"].attrs["units"] == "K" and back["sst"].attrs["vcinr_bound_value"] == 0.1
         assert back["sst"].attrs["vcinr_max_abs_error"] <= 0.1
         assert back.attrs["title"] == "test" and back.attrs["history"].startswith("made\n")
         assert list(back["name"].values) == list(dataset["name"].values)
@@ -166,10 +166,10 @@ def test_verify_sees_a_broken_bound(archive, dataset):
     other = dataset.copy(deep=True)
     other["sst"][6, 8, 8] += 0.5
     problems, _ = vcinr.verify(archive, other)
-    assert len(problems) == 1 and "sst/c/1/0/0" in problems[0] and "exceeds" in problems[0]
+    assert len(problems) == 1 and "sst/c/1/0/0" in problems[0] and "outside" in problems[0]
     other = dataset.copy(deep=True)
     other["sst"][0, 0, 0] = 280
-    assert "masked" in " ".join(vcinr.verify(archive, other)[0]) or "exceeds" in " ".join(
+    assert "masked" in " ".join(vcinr.verify(archive, other)[0]) or "outside" in " ".join(
         vcinr.verify(archive, other)[0]
     )
     other = dataset.copy(deep=True)
@@ -195,6 +195,27 @@ def test_relative_bound_lossless_and_best_effort(dataset, tmp_path, tiny_model):
     assert vcinr.info(tmp_path / "exact")["variables"]["sst"]["bound"]["kind"] == "lossless"
     assert vcinr.verify(tmp_path / "exact", dataset)[0] == []
     xr.testing.assert_equal(vcinr.open(tmp_path / "exact", decode=False)["packed"].load(), dataset["packed"])
+
+
+def test_other_kinds_of_bound(dataset, tmp_path):
+    data = xr.decode_cf(dataset)["sst"].values
+    kept = np.isfinite(data)
+    spread = data[kept].max() - data[kept].min()
+
+    def errors(name, **bound):
+        vcinr.compress(dataset, tmp_path / name, variables=["sst"], **bound)
+        assert vcinr.verify(tmp_path / name, dataset)[0] == []
+        back = xr.open_zarr(tmp_path / name)["sst"].values
+        assert np.array_equal(np.isfinite(back), kept)
+        return vcinr.info(tmp_path / name)["variables"]["sst"], np.abs(back - data)[kept].astype("f8")
+
+    _, e = errors("pointwise", point_rel_error=1e-4)
+    assert (e <= 1e-4 * np.abs(data[kept])).all() and e.max() > 0
+    facts, e = errors("psnr", psnr=50.0)
+    found = -10 * np.log10((e**2).mean() / spread**2)
+    assert 50.0 <= found < 53.0 and facts["psnr_db"] == pytest.approx(found, abs=0.01)
+    facts, e = errors("rate", rate=4.0)
+    assert 2.0 < facts["bits_per_value"] <= 4.0 and facts["bound"] == {"kind": "rate", "value": 4.0}
 
 
 def waves(tiny_maps) -> xr.Dataset:
@@ -281,6 +302,8 @@ def test_existing_archives_are_not_overwritten_unasked(archive, dataset):
         ({"abs_error": -1.0}, "positive"),
         ({"abs_error": float("nan")}, "positive"),
         ({"abs_error": 1.0, "rel_error": 0.1}, "not both"),
+        ({"psnr": 50.0, "rate": 0.1}, "not both"),
+        ({"point_rel_error": 0.1, "variables": ["packed"]}, "add_offset"),
         ({"abs_error": {"other": 1.0}}, "other"),
         ({"variables": ["name"]}, "'name'.*no number"),
     ],
@@ -295,7 +318,7 @@ def test_codec_writes_through_plain_xarray(tmp_path):
     values = np.random.default_rng(0).standard_normal((6, 8, 8)).cumsum(1).cumsum(2)
     data = xr.Dataset({"v": (("t", "y", "x"), values)})
     axes = tuple(encode_axis(np.arange(8.0)) for _ in range(2))
-    serializer = VcinrCodec(variable="v", signal_axes=(1, 2), axes=axes, abs_error=0.05)
+    serializer = VcinrCodec(variable="v", signal_axes=(1, 2), axes=axes, bound=("absolute", 0.05))
     encoding = {"v": {"serializer": serializer, "compressors": None, "chunks": (4, 8, 8)}}
     data.to_zarr(tmp_path / "z", zarr_format=3, consolidated=False, encoding=encoding)
     back = xr.open_zarr(tmp_path / "z")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vcinr import codec
-from vcinr.errors import CorruptError, ModelError, VcinrError
+from vcinr.errors import BoundError, CorruptError, ModelError, VcinrError
 
 FLOATS = ["f2", "f4", "f8", ">f4", ">f8"]
 INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
@@ -48,6 +48,42 @@ def test_bound_holds_for_any_floats(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an overflow or an invalid cast is a defect here
         check(values, bound, fill)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_relative_bound_holds_at_every_point(data):
+    dtype = np.dtype(data.draw(st.sampled_from([*FLOATS, "i4", "u1"])))
+    shape = tuple(data.draw(st.lists(st.integers(0, 6), min_size=0, max_size=4)))
+    values = data.draw(hnp.arrays(dtype, shape, elements=hnp.from_dtype(dtype)))
+    bound = codec.Bound("relative", 10 ** data.draw(st.floats(-6, 0)))
+    field = field_of(shape)
+    back = codec.decode(codec.encode(values, field, bound).data, shape, dtype, field)
+    native = values.astype(dtype.newbyteorder("="))
+    kept = codec.valid_values(native, None)
+    assert (
+        codec.errors_of(native, back)[kept] <= np.broadcast_to(codec.allowed_errors(native, bound), shape)[kept]
+    ).all()
+    assert native[~kept].tobytes() == back[~kept].tobytes()
+    assert ((native == 0) <= (back == 0)).all()
+
+
+@pytest.mark.parametrize("target", [30.0, 60.0])
+def test_psnr_is_met_closely(target):
+    values = np.random.default_rng(0).standard_normal((6, 20, 20)).cumsum(1).cumsum(2)
+    spread = np.ptp(values)
+    encoded = codec.encode(values, field_of(values.shape), codec.Bound("psnr", target, spread))
+    found = -10 * np.log10(encoded.squared_error / encoded.valid / spread**2)
+    assert target <= found < target + 1.5
+
+
+@pytest.mark.parametrize("target", [0.5, 3.0, 12.0])
+def test_rate_is_kept_and_used(target):
+    values = np.random.default_rng(0).standard_normal((6, 20, 20)).cumsum(1).cumsum(2)
+    encoded = codec.encode(values, field_of(values.shape), codec.Bound("rate", target))
+    assert 0.8 * target < 8 * len(encoded.data) / values.size <= target
+    with pytest.raises(BoundError, match="allow more"):
+        codec.encode(values[:1, :2, :2], field_of((1, 2, 2)), codec.Bound("rate", 0.1))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

@@ -61,6 +61,12 @@ def compress(
     rel_error: Annotated[
         float | None, typer.Option("--rel-error", help="Bound as a fraction of each variable's range.")
     ] = None,
+    point_rel_error: Annotated[
+        float | None,
+        typer.Option("--point-rel-error", help="Bound as a fraction of every value's own magnitude."),
+    ] = None,
+    psnr: Annotated[float | None, typer.Option("--psnr", help="At least so many dB; peak: the range.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="At most so many bits per value.")] = None,
     var: Variables = None,
     chunk: Annotated[int, typer.Option("--chunk", min=1, help="About how many signals a chunk holds.")] = 48,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing archive.")] = False,
@@ -75,7 +81,8 @@ def compress(
     with open_dataset(source) as dataset:
         try:
             run(
-                dataset, target, model=loaded, abs_error=abs_error, rel_error=rel_error, variables=var, chunk=chunk,
+                dataset, target, model=loaded, abs_error=abs_error, rel_error=rel_error,
+                point_rel_error=point_rel_error, psnr=psnr, rate=rate, variables=var, chunk=chunk,
                 overwrite=overwrite, watch=_watch,
             )  # fmt: skip
         except InputError as error:

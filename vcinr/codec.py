@@ -6,8 +6,8 @@ code); (3) code what is left with the residual coder at a step that leaves room 
 and for the decoder's slack between machines; (4) keep the smallest of the candidates, lossless among them;
 (5) decode the very bytes, store the values that miss the bound verbatim, and decode again.
 
-Chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else and of the field | u8 flags | the
-sections that the flags announce, in the order of `_Section`, each a LEB128 length and its bytes | stream. In mode 0
+Chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else and of the field | u16 flags |
+the sections that the flags announce, in the order of `_Section`, each a LEB128 length and its bytes | stream. In mode 0
 (lossless) the stream is the shuffled, deflated bytes; in mode 1 the ANS bitstream of latents, then residual. The
 checksum starts from a digest of the field, dtype and chunk shape (`seed_of`), so a chunk read under other metadata
 than it was written with is an error, not another value.
@@ -20,10 +20,10 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +42,23 @@ _LOSSLESS, _LOSSY = 0, 1
 _LARGEST = 1e30  # larger values are coded losslessly: means and differences of them may overflow
 
 
+Kind = Literal["absolute", "relative", "psnr", "rate"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a chunk promises.
+
+    absolute: |x - x^| <= value; relative: |x - x^| <= value * |x| at every point, zeros exact; psnr: at least
+    `value` dB with peak `peak` over the chunk; rate: at most `value` bits per value. The first two hold for every
+    valid value in the array's own dtype.
+    """
+
+    kind: Kind
+    value: float
+    peak: float = 1.0
+
+
 class _Section(enum.IntFlag):
     EXTENT = 1
     MASK = 2
@@ -50,6 +67,7 @@ class _Section(enum.IntFlag):
     CONSTANT = 16
     RESIDUAL = 32
     EXCEPTIONS = 64
+    LOG = 128
 
 
 @dataclass(frozen=True)
@@ -112,39 +130,104 @@ class _Candidate:
 
 
 def encode(
-    values: np.ndarray, field: Field, abs_error: float | None, *, rate: int | None = None,
+    values: np.ndarray, field: Field, bound: Bound | float | None, *, rate: int | None = None,
     chunk_shape: tuple[int, ...] | None = None,
 ) -> Encoded:  # fmt: skip
     """Compress one chunk.
 
-    values: any real dtype and shape, all of a chunk of `chunk_shape` that lies inside the array; every value
-    that is finite and not `field.fill` is kept within `abs_error` of the original, in the array's own dtype.
-    Without a bound the model's finest rate (or `rate`) alone is used, and without a model too the chunk is
-    stored losslessly. Raises ModelError when the model cannot be applied.
+    values: any real dtype and shape, all of a chunk of `chunk_shape` that lies inside the array; what is finite
+    and not `field.fill` is kept within `bound` (a number is an absolute one), everything else exactly. Without a
+    bound the model's finest rate (or `rate`) alone is used, and without a model too the chunk is stored
+    losslessly. Raises ModelError when the model cannot be applied, BoundError for a rate too low to reach.
     """
     values = np.asarray(values)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
-    chunk_shape = chunk_shape or native.shape
+    if isinstance(bound, float | int):
+        bound = Bound("absolute", float(bound))
+    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, rate=rate)
+    if bound is None or bound.kind in ("absolute", "relative"):
+        return run(bound)
+    kept = native[valid_values(native, field.fill)] if native.dtype.kind in "fiu" else native[:0]
+    spread = float(kept.max()) - float(kept.min()) if kept.size else 0.0
+    if not 0.0 < spread < _LARGEST:
+        return run(Bound("absolute", 0.0))
+    if bound.kind == "psnr":
+        return _search_psnr(run, bound, spread)
+    return _search_rate(run, bound, spread, native)
+
+
+def _search_psnr(run: Callable[[Bound], Encoded], bound: Bound, spread: float) -> Encoded:
+    """The coarsest absolute bound that still meets the PSNR, within a few per cent."""
+    allowed = bound.peak**2 * 10 ** (-bound.value / 10)
+    error, best = min(math.sqrt(3 * allowed), spread), None
+    for _ in range(12):
+        encoded = run(Bound("absolute", error))
+        ratio = allowed / max(encoded.squared_error / max(1, encoded.valid), 1e-300)
+        if ratio >= 1 and (best is None or len(encoded.data) < len(best.data)):
+            best = encoded
+        if best is not None and (ratio < 1.06 or error >= spread):
+            break
+        error = min(error * min(max(0.98 * math.sqrt(ratio), 0.25), 3.0), spread)
+    return best or run(Bound("absolute", 0.0))
+
+
+def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, values: np.ndarray) -> Encoded:
+    """The finest absolute bound whose chunk is small enough, by bisection of its logarithm."""
+    allowed = bound.value * values.size / 8
+    low, high = spread * 2.0**-40, spread
+    best = run(Bound("absolute", high))
+    if len(best.data) > allowed:
+        raise BoundError(
+            f"{values.size} values cannot be coded in {bound.value:g} bits each (at least "
+            f"{8 * len(best.data) / values.size:.3g}); allow more or take larger chunks"
+        )
+    for _ in range(14):
+        middle = math.sqrt(low * high)
+        encoded = run(Bound("absolute", middle))
+        if len(encoded.data) <= allowed:
+            best, high = encoded, middle
+        else:
+            low = middle
+    return best
+
+
+def _encode(
+    native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...], rate: int | None
+) -> Encoded:
+    """`encode` for a pointwise bound or none."""
     seed = seed_of(field, native.dtype, chunk_shape)
     model = field.model if _applies(field, native.shape) else None
     sections: dict[_Section, bytes] = {}
     if chunk_shape != native.shape:
         sections[_Section.EXTENT] = b"".join(_leb128(n) for n in native.shape)
     lossless = _assemble(_LOSSLESS, sections, side.encode_lossless(native), seed)
-    exact = partial(_measure, lossless, native, field, abs_error, "lossless", {"lossless": len(lossless)}, chunk_shape)
-    if native.size == 0 or native.dtype.kind not in "fiu" or (abs_error is None and model is None):
+    exact = partial(_measure, lossless, native, field, bound, "lossless", {"lossless": len(lossless)}, chunk_shape)
+    if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and model is None):
         return exact()
     signals = gather(native, field.signal_axes)
     valid = valid_values(signals, field.fill)
-    target = np.where(valid, signals, 0).astype(np.float64)
+    tolerance: float | None = None
+    if bound is not None and bound.kind == "relative":
+        model = None  # it predicts values, not their logarithms
+        valid &= signals != 0
+        with np.errstate(divide="ignore"):
+            target = np.where(valid, np.log(np.abs(np.where(valid, signals, 1).astype(np.float64))), 0.0)
+        sections[_Section.LOG] = _signs(signals, valid)
+        tolerance = math.log1p(bound.value) - 1e-12
+        if native.dtype.kind == "f":
+            tolerance -= float(np.finfo(native.dtype).eps)
+    else:
+        target = np.where(valid, signals, 0).astype(np.float64)
+        if bound is not None:
+            tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     sections.update(_mask_sections(signals, valid))
-    candidate = _best(target, valid, field, model, native.dtype, abs_error, rate)
+    candidate = _best(target, valid, field, model, tolerance, rate)
     if candidate is None:
         return exact()
     sections.update(candidate.sections)
     data = _assemble(_LOSSY, sections, candidate.stream, seed)
-    if abs_error is not None:
-        missed = _missed(native, _cropped(data, native, field, chunk_shape), field.fill, abs_error)
+    if bound is not None:
+        missed = _missed(native, _cropped(data, native, field, chunk_shape), field.fill, bound)
         if missed.size:
             sections[_Section.EXCEPTIONS] = _exceptions(native, missed)
             data = _assemble(_LOSSY, sections, candidate.stream, seed)
@@ -152,7 +235,7 @@ def encode(
         return exact()
     names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
     parts = {s.name.lower(): len(b) for s, b in sections.items() if s.name} | {"stream": len(candidate.stream)}
-    return _measure(data, native, field, abs_error, "+".join(names) or "constant", parts, chunk_shape)
+    return _measure(data, native, field, bound, "+".join(names) or "constant", parts, chunk_shape)
 
 
 def _cropped(data: bytes, values: np.ndarray, field: Field, chunk_shape: tuple[int, ...]) -> np.ndarray:
@@ -221,6 +304,9 @@ def _reconstruct(
         if step <= 0:
             raise CorruptError("residual step is malformed")
         recon = recon + residual.decode(reader, (n, *grid), step, plan, valid)
+    if _Section.LOG in sections:
+        with np.errstate(over="ignore"):
+            recon = np.exp(recon) * _read_signs(sections[_Section.LOG], (n, *grid))
     out = _to_dtype(recon, native)
     if valid is not None:
         specials = sections.get(_Section.SPECIALS, b"")
@@ -286,14 +372,14 @@ def _latents(field: Field, model: Model, target: np.ndarray, valid: np.ndarray) 
 
 
 def _best(
-    target: np.ndarray, valid: np.ndarray, field: Field, model: Model | None, dtype: np.dtype,
-    abs_error: float | None, rate: int | None,
+    target: np.ndarray, valid: np.ndarray, field: Field, model: Model | None, tolerance: float | None,
+    rate: int | None,
 ) -> _Candidate | None:  # fmt: skip
-    """The smallest candidate; None when only lossless coding will do."""
+    """The smallest candidate; None when only lossless coding will do. No tolerance: the prior alone."""
     magnitude = float(np.abs(target[valid]).max(initial=0.0))
-    tolerance = math.inf if abs_error is None else _tolerance(abs_error, dtype, magnitude)
-    priors = [] if model is None else _priors(target, valid, field, model, tolerance, abs_error is None, rate)
-    if abs_error is None:
+    slack = math.inf if tolerance is None else tolerance
+    priors = [] if model is None else _priors(target, valid, field, model, slack, tolerance is None, rate)
+    if tolerance is None:
         return _bare(priors[0])
     if magnitude > _LARGEST:
         return None
@@ -394,6 +480,22 @@ def _choices(left: np.ndarray) -> Iterator[tuple[str, int | bool]]:
         yield "spread", spread
 
 
+def _signs(signals: np.ndarray, valid: np.ndarray) -> bytes:
+    """Signs of the valid values: nothing if all are positive, one byte if all are negative, else a mask."""
+    negative = valid & (signals < 0)
+    if not negative.any():
+        return b""
+    return b"\1" if negative[valid].all() else b"\2" + side.encode_mask(negative)
+
+
+def _read_signs(section: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    if section in (b"", b"\1"):
+        return np.array(-1.0 if section else 1.0)
+    if section[:1] != b"\2":
+        raise CorruptError("signs are malformed")
+    return np.where(side.decode_mask(section[1:], shape), -1.0, 1.0)
+
+
 def _tolerance(abs_error: float, dtype: np.dtype, magnitude: float) -> float:
     """What the float64 reconstruction may be off so that the value in the output dtype is within the bound."""
     if dtype.kind in "iu":
@@ -436,13 +538,23 @@ def _decode_specials(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
     raise CorruptError("values under the mask are malformed")
 
 
-def _missed(values: np.ndarray, decoded: np.ndarray, fill: float | int | None, abs_error: float) -> np.ndarray:
+def _missed(values: np.ndarray, decoded: np.ndarray, fill: float | int | None, bound: Bound) -> np.ndarray:
     """Flat indices of the valid values that decode outside the bound."""
-    return np.flatnonzero((errors_of(values, decoded) > abs_error) & valid_values(values, fill))
+    return np.flatnonzero((errors_of(values, decoded) > allowed_errors(values, bound)) & valid_values(values, fill))
+
+
+def allowed_errors(values: np.ndarray, bound: Bound) -> np.ndarray | float:
+    """The largest error that a pointwise bound allows at each value, or everywhere."""
+    if bound.kind == "absolute":
+        return bound.value
+    with np.errstate(invalid="ignore", over="ignore"):
+        return bound.value * np.abs(values.astype(np.float64))
 
 
 def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """|x - x^| without overflow or wrap-around: exact for integers, in at least float64 for floats."""
+    """|x - x^| without overflow or wrap-around: exact for integers, in float64 for floats, zero for other types."""
+    if values.dtype.kind not in "fiu":
+        return np.zeros(values.shape)
     if values.dtype.kind in "iu":
         high, low = np.maximum(values, decoded), np.minimum(values, decoded)
         return (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)
@@ -472,21 +584,24 @@ def _apply_exceptions(out: np.ndarray, data: bytes) -> None:
 
 
 def _measure(
-    data: bytes, values: np.ndarray, field: Field, abs_error: float | None, mode: str, parts: dict[str, int],
+    data: bytes, values: np.ndarray, field: Field, bound: Bound | None, mode: str, parts: dict[str, int],
     chunk_shape: tuple[int, ...],
 ) -> Encoded:  # fmt: skip
     """Decode what was written and measure it; raises BoundError should the bound not hold after all."""
     decoded = _cropped(data, values, field, chunk_shape)
     kept = valid_values(values, field.fill) if values.dtype.kind in "fiu" else np.zeros(values.shape, bool)
-    errors = errors_of(values, decoded)[kept] if kept.any() else np.zeros(0)
-    worst = float(errors.max(initial=0.0))
+    errors = errors_of(values, decoded)
+    worst, chosen = float(errors[kept].max(initial=0.0)), errors[kept]
     exact = values[~kept].tobytes() == decoded[~kept].tobytes()
-    if not exact or (abs_error is not None and worst > abs_error):
+    missed = 0 if bound is None or not kept.any() else _missed(values, decoded, field.fill, bound).size
+    if not exact or missed:
         raise BoundError(
-            f"variable {field.variable!r}: decoding gave an error of {worst:g} against the bound {abs_error}"
-            f"{'' if exact else ', and changed masked values'}; this is a defect of vcinr, nothing was written"
+            f"variable {field.variable!r}: decoding gave {missed} values outside the bound, the largest error "
+            f"being {worst:g}{'' if exact else ', and changed masked values'}; this is a defect of vcinr, nothing "
+            "was written"
         )
-    return Encoded(data, worst, float(np.square(errors).sum()), int(kept.sum()), mode, parts)
+    with np.errstate(over="ignore"):
+        return Encoded(data, worst, float(np.square(chosen).sum()), int(kept.sum()), mode, parts)
 
 
 def _assemble(mode: int, sections: dict[_Section, bytes], stream: bytes, seed: int) -> bytes:
@@ -495,22 +610,23 @@ def _assemble(mode: int, sections: dict[_Section, bytes], stream: bytes, seed: i
         if section in sections:
             flags |= section
             body += _leb128(len(sections[section])) + sections[section]
-    head, rest = bytes([VERSION, mode]), bytes([flags]) + body + stream
+    head, rest = bytes([VERSION, mode]), struct.pack("<H", flags) + body + stream
     return _MAGIC + head + struct.pack("<I", zlib.crc32(rest, zlib.crc32(head, seed))) + rest
 
 
 def _disassemble(data: bytes, seed: int | None) -> tuple[int, dict[_Section, bytes], bytes]:
     """Mode, sections and stream; the checksum is checked before anything is parsed."""
-    if len(data) < 9 or data[:2] != _MAGIC:
+    if len(data) < 10 or data[:2] != _MAGIC:
         raise CorruptError("not a vcinr chunk")
     body = data[8:]
     if seed is not None and zlib.crc32(body, zlib.crc32(data[2:4], seed)) != struct.unpack("<I", data[4:8])[0]:
         raise CorruptError("checksum mismatch: the chunk or the array's metadata is damaged")
     if data[2] > VERSION:
         raise CorruptError(f"chunk of format version {data[2]}; this vcinr reads up to {VERSION}: upgrade it")
-    if data[3] not in (_LOSSLESS, _LOSSY) or body[0] >= 128:
+    (flags,) = struct.unpack_from("<H", body)
+    if data[3] not in (_LOSSLESS, _LOSSY) or flags >= 2 * max(_Section):
         raise CorruptError("chunk of an unknown mode")
-    flags, position, sections = body[0], 1, {}
+    position, sections = 2, {}
     for section in _Section:
         if flags & section:
             length, position = _read_leb128(body, position)

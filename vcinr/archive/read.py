@@ -47,7 +47,7 @@ def info(path: str | Path) -> dict[str, Any]:
         sha = attrs.get("vcinr_model_sha256")
         if sha is not None:
             used[str(sha)] = int(root[f"{models.GROUP}/{sha}"].shape[0]) if f"{models.GROUP}/{sha}" in root else 0
-        bound = attrs.get("vcinr_abs_error")
+        bound = attrs.get("vcinr_bound_value")
         variables[name] = {
             "values": array.size,
             "dtype": str(array.dtype),
@@ -194,12 +194,19 @@ def _compare(
     serializer = next(c for c in array.metadata.codecs if isinstance(c, VcinrCodec))  # type: ignore[union-attr]
     original = original.astype(original.dtype.newbyteorder("="), copy=False)
     kept = codec.valid_values(original, serializer.fill)
-    worst = float(codec.errors_of(original, decoded)[kept].max(initial=0.0))
-    bound = serializer.abs_error
+    errors = codec.errors_of(original, decoded)
+    worst = float(errors[kept].max(initial=0.0))
+    bound = serializer.bound
     if bound is None and array.attrs.get("vcinr_bound") == "lossless":
-        bound = 0.0
-    if bound is not None and not worst <= bound:
-        problems.append(f"chunk {name}/{key}: an error of {worst:g} exceeds the bound {bound:g}")
+        bound = ("absolute", 0.0)
+    if bound is not None and bound[0] in ("absolute", "relative"):
+        allowed = codec.allowed_errors(original, codec.Bound(bound[0], bound[1]))  # type: ignore[arg-type]
+        missed = int(((errors > allowed) & kept).sum())
+        if missed:
+            problems.append(
+                f"chunk {name}/{key}: {missed} value(s) outside the {bound[0]} bound {bound[1]:g}, the largest error "
+                f"being {worst:g}"
+            )
     if original[~kept].tobytes() != decoded[~kept].tobytes():
         problems.append(f"chunk {name}/{key}: masked values (NaN, infinite or fill) differ from the original")
     return worst

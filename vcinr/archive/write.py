@@ -8,7 +8,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from vcinr import codec
 from vcinr.archive import models
 from vcinr.archive.metadata import OWN, without_storage
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
+from vcinr.codec import Bound
 from vcinr.errors import InputError, ModelError, VcinrError
 from vcinr.inr.model import Model
 from vcinr.progress import Clock, Progress, Watch, silent
-from vcinr.signals import Layout, coordinates, layout_of
+from vcinr.signals import Layout, layout_of
 
 ATTRIBUTE = "vcinr_"
 """Prefix of the provenance attributes on a compressed variable."""
@@ -40,25 +41,26 @@ SEPARATOR = "."
 class _Job:
     """One variable to compress.
 
-    abs_error: bound in the variable's own units; packing: (scale_factor, add_offset) from the stored numbers
-    to these units.
+    bound: in the variable's own units; packing: (scale_factor, add_offset) from the stored numbers to these
+    units; spread: range of the stored numbers, where the bound needs it.
     """
 
     name: str
     values: xr.DataArray
     layout: Layout
     model: Model | None
-    abs_error: float | None
+    bound: Bound | None
 
     @property
     def packing(self) -> tuple[float, float]:
-        attrs = self.values.attrs
-        return float(attrs.get("scale_factor", 1.0)), float(attrs.get("add_offset", 0.0))
+        return _packing(self.values)
 
     @property
-    def stored_bound(self) -> float | None:
-        """The bound in the numbers as stored."""
-        return None if self.abs_error is None else self.abs_error / abs(self.packing[0])
+    def stored_bound(self) -> Bound | None:
+        """The bound for the numbers as stored."""
+        if self.bound is None or self.bound.kind != "absolute":
+            return self.bound
+        return replace(self.bound, value=self.bound.value / abs(self.packing[0]))
 
     @property
     def scaling(self) -> tuple[float, float]:
@@ -77,6 +79,9 @@ def compress(
     model: Model | None = None,
     abs_error: float | Mapping[str, float] | None = None,
     rel_error: float | None = None,
+    point_rel_error: float | None = None,
+    psnr: float | None = None,
+    rate: float | None = None,
     variables: Sequence[str] | None = None,
     chunk: int = 48,
     overwrite: bool = False,
@@ -85,22 +90,25 @@ def compress(
     """Compress variables of `dataset` into the Zarr archive `target` and keep all else as it is.
 
     `dataset` is best opened undecoded (``vcinr.datasets.readers.open_dataset``), so that packed values, fill
-    values and times survive as stored. abs_error: bound in the variables' units, one for all or by name;
-    rel_error: instead, a fraction of each variable's range. Without either: best effort with a model, lossless
-    without. `chunk`: about how many signals one Zarr chunk holds. Returns what `vcinr info --json` prints.
+    values and times survive as stored. abs_error: bound in the variables' units, one for all or by name; or instead
+    one of rel_error: a fraction of each variable's range; point_rel_error: a fraction of every value's own
+    magnitude, zeros exact; psnr: at least so many dB, peak the variable's range; rate: at most so many bits per
+    value in every chunk. Without any: best effort with a model, lossless without. chunk: about how many signals one
+    Zarr chunk holds. Returns what `vcinr info --json` prints.
 
-    The archive appears under its name only when it is whole. Raises InputError, ModelError or, should the
-    encoder be at fault, BoundError; nothing is left behind then.
+    The archive appears under its name only when it is whole. Raises InputError, ModelError, BoundError for a rate
+    too low to reach; nothing is left behind then.
     """
     target = Path(target)
     if target.exists() and not overwrite:
         raise InputError(f"{target}: exists already; choose another name or pass overwrite (--overwrite)")
     if "://" in str(target):
         raise InputError(f"{target}: archives are written to local paths; write it here and copy the folder")
+    requests = {"rel_error": rel_error, "point_rel_error": point_rel_error, "psnr": psnr, "rate": rate}
     dataset = _flat_names(dataset)
     if variables:
         variables = [name.replace("/", SEPARATOR) for name in variables]
-    jobs = list(_jobs(dataset, model, abs_error, rel_error, variables))
+    jobs = list(_jobs(dataset, model, abs_error, requests, variables))
     temporary = target.with_name(f".{target.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -133,10 +141,16 @@ def _flat_names(dataset: xr.Dataset) -> xr.Dataset:
 
 def _jobs(
     dataset: xr.Dataset, model: Model | None, abs_error: float | Mapping[str, float] | None,
-    rel_error: float | None, variables: Sequence[str] | None,
+    requests: Mapping[str, float | None], variables: Sequence[str] | None,
 ) -> Iterator[_Job]:  # fmt: skip
-    if abs_error is not None and rel_error is not None:
-        raise InputError("give an absolute or a relative error bound, not both")
+    asked = {name: value for name, value in {"abs_error": abs_error, **requests}.items() if value is not None}
+    if len(asked) > 1:
+        raise InputError(f"give one kind of bound, not both {' and '.join(asked)}")
+    for name, value in asked.items():
+        numbers = value.values() if isinstance(value, Mapping) else [value]
+        for number in numbers:
+            if not (math.isfinite(number) and number >= 0):
+                raise InputError(f"{name}: the bound must be a positive number, got {number}")
     chosen = list(variables) if variables else _default_variables(dataset, model)
     if not chosen:
         raise InputError("the file has no numeric variable with dimensions to compress; name one with --var")
@@ -148,29 +162,53 @@ def _jobs(
             raise InputError(f"variable {name!r} is not in the file; it has {known}")
         values = dataset[name]
         if values.dtype.kind not in "fiub":
-            raise InputError(f"variable {name!r} has dtype {values.dtype}, which is no number; it is kept as it is "
-                             "when you do not name it")  # fmt: skip
-        bound = abs_error.get(name) if isinstance(abs_error, Mapping) else abs_error
-        if rel_error is not None:
-            bound = rel_error * _range(values) * abs(float(values.attrs.get("scale_factor", 1.0)))
-        if bound is not None and not (math.isfinite(bound) and bound >= 0):
-            raise InputError(f"variable {name!r}: the error bound must be a positive number, got {bound}")
-        bound = bound or None  # a constant field or a bound of zero: lossless
-        if bound is None and (rel_error is not None or abs_error is not None):
-            yield _Job(name, values, layout_of(values), None, None)
-            continue
-        yield _job(name, values, model, bound)
+            raise InputError(
+                f"variable {name!r} has dtype {values.dtype}, which is no number; unnamed, it is kept as it is"
+            )
+        bound = _bound(values, abs_error, requests)
+        # A bound of zero, or the range of a constant, leaves nothing for a model to do.
+        exact = bool(asked) and bound is None
+        yield _Job(name, values, *_fitted(name, values, None if exact else model), bound)
 
 
-def _job(name: str, values: xr.DataArray, model: Model | None, bound: float | None) -> _Job:
+def _bound(
+    values: xr.DataArray, abs_error: float | Mapping[str, float] | None, requests: Mapping[str, float | None]
+) -> Bound | None:
+    """The bound asked for `values`, in its own units; None for best effort or lossless."""
+    factor, shift = _packing(values)
+    absolute = abs_error.get(str(values.name)) if isinstance(abs_error, Mapping) else abs_error
+    if requests["rel_error"] is not None:
+        absolute = requests["rel_error"] * _range(values) * abs(factor)
+    if absolute is not None:
+        return Bound("absolute", absolute) if absolute > 0 else None
+    if relative := requests["point_rel_error"]:
+        if shift != 0.0:
+            raise InputError(
+                f"variable {values.name!r} is packed with an add_offset; a bound relative to each value needs "
+                "unpacked values: give an absolute bound"
+            )
+        return Bound("relative", relative)
+    if psnr := requests["psnr"]:
+        spread = _range(values)
+        return Bound("psnr", psnr, spread) if spread > 0 else None
+    return Bound("rate", rate) if (rate := requests["rate"]) else None
+
+
+def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layout, Model | None]:
+    """The layout of `values`, by the model's dimensions and coordinate system where there is one."""
     if model is None:
-        return _Job(name, values, layout_of(values), None, bound)
+        return layout_of(values), None
     model.scaling(name)
     dims = model.dims if set(model.dims) <= set(values.dims) else None
     layout = layout_of(values, dims, "sphere" if model.system["system"] == "sphere" else "box")
-    if len(layout.dims) != len(model.dims) or model.spec.d_in != coordinates.dimension(dict(model.system)):
+    if len(layout.dims) != len(model.dims):
         raise ModelError(f"variable {name!r} has the grid {layout.dims}, the model was trained on {model.dims}")
-    return _Job(name, values, layout, model, bound)
+    return layout, model
+
+
+def _packing(values: xr.DataArray) -> tuple[float, float]:
+    """(scale_factor, add_offset) of packed values, else (1, 0)."""
+    return float(values.attrs.get("scale_factor", 1.0)), float(values.attrs.get("add_offset", 0.0))
 
 
 def _default_variables(dataset: xr.Dataset, model: Model | None) -> list[str]:
@@ -203,10 +241,7 @@ def _range(values: xr.DataArray) -> float:
 
 def _write(dataset: xr.Dataset, jobs: list[_Job], target: Path, model: Model | None, chunk: int, watch: Watch) -> None:
     rest = dataset.drop_vars([job.name for job in jobs])
-    history = "; ".join(
-        f"{job.name} {'lossless' if job.abs_error is None and job.model is None else _promise(job.abs_error)}"
-        for job in jobs
-    )
+    history = "; ".join(f"{job.name} {_promise(job)}" for job in jobs)
     earlier = rest.attrs.get("history")
     rest.attrs["history"] = "\n".join(filter(None, [earlier, f"vcinr {vcinr.__version__} compress: {history}"]))
     rest.attrs["vcinr_requires"] = (
@@ -233,8 +268,11 @@ def _write(dataset: xr.Dataset, jobs: list[_Job], target: Path, model: Model | N
         zarr.consolidate_metadata(root.store)
 
 
-def _promise(bound: float | None) -> str:
-    return "best effort" if bound is None else f"within {bound:g} of the input, lossy"
+def _promise(job: _Job) -> str:
+    if job.bound is None:
+        return "lossless" if job.model is None else "best effort, lossy"
+    units = {"absolute": "of the input", "relative": "of each value", "psnr": "dB or more", "rate": "bits per value"}
+    return f"within {job.bound.value:g} {units[job.bound.kind]}, lossy"
 
 
 def _grid_of_chunks(job: _Job, chunk: int) -> tuple[tuple[int, ...], list[range]]:
@@ -258,7 +296,7 @@ def _write_variable(root: zarr.Group, job: _Job, chunk: int) -> Iterator[dict[st
         axes=tuple(encode_axis(a) for a in job.layout.axes),
         model=job.model.sha256 if job.model else None,
         scaling=job.scaling,
-        abs_error=job.stored_bound,
+        bound=(job.stored_bound.kind, job.stored_bound.value) if job.stored_bound else None,
         fill=fill,
     )
     dtype = values.dtype.newbyteorder("=")
@@ -289,11 +327,13 @@ def _write_variable(root: zarr.Group, job: _Job, chunk: int) -> Iterator[dict[st
         }
     array.attrs.update(_attributes(values, dtype))
     facts: dict[str, Any] = {
-        "version": vcinr.__version__, "bound": "lossless" if job.abs_error is None and job.model is None else
-        "none" if job.abs_error is None else "absolute", "max_abs_error": worst * abs(job.packing[0]), "bytes": stored,
-    }  # fmt: skip
-    if job.abs_error is not None:
-        facts["abs_error"] = job.abs_error
+        "version": vcinr.__version__,
+        "bound": job.bound.kind if job.bound else "lossless" if job.model is None else "none",
+        "max_abs_error": worst * abs(job.packing[0]),
+        "bytes": stored,
+    }
+    if job.bound is not None:
+        facts["bound_value"] = job.bound.value
     if job.model is not None:
         facts["model_sha256"] = job.model.sha256
     if counted and squared > 0 and high > low:

@@ -46,9 +46,9 @@ def decode_axis(axis: Mapping[str, Any]) -> np.ndarray:
 class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """The codec and its JSON configuration.
 
-    variable, signal_axes, axes, scaling, fill: see :class:`vcinr.codec.Field`; model: SHA-256 or None; abs_error: the
-    bound chunks are encoded with, or None. To *write* through plain Zarr with a model, register it first with
-    ``vcinr.archive.models.register``.
+    variable, signal_axes, axes, scaling, fill: see :class:`vcinr.codec.Field`; model: SHA-256 or None; bound: (kind,
+    value) that chunks are encoded with (see :class:`vcinr.codec.Bound`), in the numbers as stored, or None. To
+    *write* through plain Zarr with a model, register it first with ``vcinr.archive.models.register``.
     """
 
     is_fixed_size = False
@@ -58,7 +58,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     axes: tuple[Mapping[str, Any], ...] = ()
     model: str | None = None
     scaling: tuple[float, float] = (0.0, 1.0)
-    abs_error: float | None = None
+    bound: tuple[str, float] | None = None
     fill: float | int | None = None
     version: int = CONFIG_VERSION
 
@@ -71,6 +71,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         config["signal_axes"] = tuple(config.get("signal_axes", ()))
         config["axes"] = tuple(config.get("axes", ()))
         config["scaling"] = tuple(config.get("scaling", (0.0, 1.0)))
+        config["bound"] = tuple(config["bound"]) if config.get("bound") else None
         try:
             return cls(**config)
         except TypeError as error:
@@ -83,7 +84,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             "configuration": {
                 "version": self.version, "variable": self.variable, "signal_axes": list(self.signal_axes),
                 "axes": [dict(a) for a in self.axes], "model": self.model, "scaling": list(self.scaling),
-                "abs_error": self.abs_error, "fill": self.fill,
+                "bound": list(self.bound) if self.bound else None, "fill": self.fill,
             },
         }  # fmt: skip
 
@@ -96,6 +97,16 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         axes = self.signal_axes or tuple(range(max(0, ndim - 2), ndim))
         values = tuple(decode_axis(a) for a in self.axes)
         return codec.Field(self.variable, axes, values, model, self.scaling, self.fill)
+
+    @property
+    def promise(self) -> codec.Bound | None:
+        """The bound as the chunk codec takes it."""
+        if self.bound is None:
+            return None
+        kind, value = self.bound
+        if kind not in ("absolute", "relative", "rate"):
+            raise CorruptError(f"a chunk cannot be encoded to a bound of kind {kind!r} through Zarr")
+        return codec.Bound(kind, float(value))  # type: ignore[arg-type]
 
     def _decode(self, data: bytes, spec: ArraySpec, model: Any) -> np.ndarray:
         dtype = spec.dtype.to_native_dtype()
@@ -132,5 +143,5 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         model = models.registered(self.model) if self.model else None
         values = chunk_array.as_numpy_array()
-        encoded = await asyncio.to_thread(codec.encode, values, self.field(values.ndim, model), self.abs_error)
+        encoded = await asyncio.to_thread(codec.encode, values, self.field(values.ndim, model), self.promise)
         return chunk_spec.prototype.buffer.from_bytes(encoded.data)
