@@ -162,6 +162,24 @@ def test_a_missing_chunk_is_an_error_not_a_fill_value(archive):
     assert "missing" in vcinr.verify(archive)[0][0]
 
 
+def test_exchanged_chunks_are_seen(archive):
+    """Each is a sound chunk of this array, only not of this place."""
+    first, second, _ = chunks(archive, "sst")
+    one, two = first.read_bytes(), second.read_bytes()
+    first.write_bytes(two)
+    second.write_bytes(one)
+    problems, _ = vcinr.verify(archive)
+    assert len(problems) == 2 and "sst/c/0/0/0" in problems[0] and "manifest" in problems[0]
+
+
+def test_the_error_of_every_chunk_is_recorded(archive, dataset):
+    recorded = zarr.open_group(archive, mode="r")["manifest/sst/max_abs_error"][...]
+    back = vcinr.open(archive, decode=False)["sst"].values
+    error = np.abs(back.astype("f8") - dataset["sst"].values)
+    found = [error[i : i + 4].max() for i in range(0, 10, 4)]
+    assert recorded.shape == (3, 1, 1) and np.allclose(recorded.ravel(), found)
+
+
 def test_verify_sees_a_broken_bound(archive, dataset):
     other = dataset.copy(deep=True)
     other["sst"][6, 8, 8] += 0.5

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from vcinr import codec
 from vcinr.archive import models
 from vcinr.archive.metadata import without_storage
+from vcinr.archive.write import MANIFEST
 from vcinr.archive.zarr_codec import VcinrCodec
-from vcinr.errors import InputError, VcinrError
+from vcinr.errors import CorruptError, InputError, VcinrError
 from vcinr.progress import Clock, Progress, Watch, silent
 
 _READ_ERRORS = (VcinrError, ValueError, RuntimeError, OSError, KeyError, TypeError)
@@ -91,9 +95,12 @@ def verify(
         if against is not None:
             original = _original(against, name, array, problems)
         worst = 0.0
-        for key, part in _chunks(array):
+        sums = _sums(root, name, array, problems)
+        for index, key, part in _chunks(array):
             try:
                 decoded = np.asarray(array[part])
+                if sums is not None and _crc32(root, array, key) != sums[index]:
+                    raise CorruptError("these are not the bytes that were written here (manifest)")
             except _READ_ERRORS as error:
                 problems.append(_line(name, key, error))
             else:
@@ -154,13 +161,31 @@ def _compressed(root: zarr.Group) -> Iterator[tuple[str, zarr.Array]]:
             yield name, array
 
 
-def _chunks(array: zarr.Array) -> Iterator[tuple[str, tuple[slice, ...]]]:
+def _sums(root: Any, name: str, array: zarr.Array, problems: list[str]) -> np.ndarray | None:
+    """CRC-32 of every chunk as the manifest has them; None, with a problem noted, where it does not."""
+    try:
+        sums = np.asarray(root[f"{MANIFEST}/{name}/crc32"][...])
+    except _READ_ERRORS as error:
+        problems.append(f"variable {name!r}: its manifest cannot be read ({' '.join(str(error).split())})")
+        return None
+    if sums.shape != array.cdata_shape:
+        problems.append(f"variable {name!r}: its manifest is of another shape")
+        return None
+    return sums
+
+
+def _crc32(root: Any, array: zarr.Array, key: str) -> int:
+    buffer = sync(root.store.get(f"{array.path}/{key}", default_buffer_prototype()))
+    return zlib.crc32(buffer.to_bytes()) if buffer is not None else -1
+
+
+def _chunks(array: zarr.Array) -> Iterator[tuple[tuple[int, ...], str, tuple[slice, ...]]]:
     counts = [range(-(-n // c)) for n, c in zip(array.shape, array.chunks, strict=True)]
     for index in itertools.product(*counts):
         part = tuple(
             slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, array.chunks, array.shape, strict=True)
         )
-        yield array.metadata.encode_chunk_key(index), part
+        yield index, array.metadata.encode_chunk_key(index), part
 
 
 def _chunk_bytes(path: str | Path, array: zarr.Array) -> int:

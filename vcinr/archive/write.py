@@ -7,6 +7,7 @@ import itertools
 import math
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,9 @@ from vcinr.signals import Layout, layout_of
 
 ATTRIBUTE = "vcinr_"
 """Prefix of the provenance attributes on a compressed variable."""
+MANIFEST = "manifest"
+"""Group with, for every compressed variable, each chunk's achieved error and the CRC-32 of its bytes."""
+CHECKED = (ZstdCodec(level=5), Crc32cCodec())
 SEPARATOR = "."
 """Stands for the slash in the names of group members."""
 
@@ -247,10 +251,9 @@ def _write(dataset: xr.Dataset, jobs: list[_Job], target: Path, model: Model | N
     rest.attrs["vcinr_requires"] = (
         "Reading the variables marked vcinr_version needs the Python package vcinr: pip install vcinr"
     )
-    checked = {"compressors": (ZstdCodec(level=5), Crc32cCodec())}
     rest = without_storage(rest)
     # What is given as `encoding` replaces a variable's own, so it has to be repeated here.
-    encoding = {str(name): {**variable.encoding, **checked} for name, variable in rest.variables.items()}
+    encoding = {str(name): {**variable.encoding, "compressors": CHECKED} for name, variable in rest.variables.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # strings and consolidated metadata are extensions to Zarr v3
         rest.to_zarr(target, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
@@ -307,6 +310,7 @@ def _write_variable(root: zarr.Group, job: _Job, chunk: int) -> Iterator[dict[st
     field = serializer.field(values.ndim, job.model)
     worst, squared, counted, stored = 0.0, 0.0, 0, 0
     low, high = math.inf, -math.inf
+    errors, sums = (np.zeros(array.cdata_shape, dtype) for dtype in ("f8", "u4"))
     for index in itertools.product(*_grid_of_chunks(job, chunk)[1]):
         part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))
         block = np.asarray(values[part].values)
@@ -319,6 +323,7 @@ def _write_variable(root: zarr.Group, job: _Job, chunk: int) -> Iterator[dict[st
         kept = block[codec.valid_values(block, fill)]
         if kept.size:
             low, high = min(low, float(kept.min())), max(high, float(kept.max()))
+        errors[index], sums[index] = encoded.max_abs_error * abs(job.packing[0]), zlib.crc32(encoded.data)
         worst, squared = max(worst, encoded.max_abs_error), squared + encoded.squared_error
         counted, stored = counted + encoded.valid, stored + len(encoded.data)
         yield {
@@ -340,6 +345,9 @@ def _write_variable(root: zarr.Group, job: _Job, chunk: int) -> Iterator[dict[st
         # Peak is the variable's own range, as in every figure of `vcinr info`.
         facts["psnr_db"] = 10 * math.log10((high - low) ** 2 / (squared / counted))
     array.attrs.update({ATTRIBUTE + k: v for k, v in facts.items()})
+    manifest = root.require_group(MANIFEST).create_group(job.name)
+    for name, column in (("max_abs_error", errors), ("crc32", sums)):
+        manifest.create_array(name, data=column, compressors=CHECKED)
 
 
 def _zarr_fill(fill: float | int | None, dtype: np.dtype) -> Any:
