@@ -34,7 +34,7 @@ from vcinr.progress import Progress
 SOURCE = {"train": [{"path": "e.nc"}], "archive": [{"path": "a.nc"}], "variables": ["t"]}
 PARAMS = {
     "source": {"name": "s", "archive": "s-x"}, "seed": 7, "threads": 1, "sources": {"s": SOURCE},
-    "codec": {"abs_error": 0.5, "chunk": 9}, "meta": {"encode_steps": 11},
+    "codec": {"abs_error": 0.5, "chunk": 9},
 }  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_extract_modulations(project, monkeypatch):
     assert fake.args == [
         Path("data/signals/s.zarr"), Path("training/s/model.vcinr"), Path("data/modulations/s.zarr")
     ]  # fmt: skip
-    assert fake.named == {"steps": 11, "threads": 1}
+    assert fake.named == {"threads": 1}
 
 
 def test_train_quantiser(project, monkeypatch):

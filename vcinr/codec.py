@@ -131,20 +131,23 @@ class _Candidate:
 
 def encode(
     values: np.ndarray, field: Field, bound: Bound | float | None, *, rate: int | None = None,
-    chunk_shape: tuple[int, ...] | None = None,
+    chunk_shape: tuple[int, ...] | None = None, latents: np.ndarray | None = None,
 ) -> Encoded:  # fmt: skip
     """Compress one chunk.
 
     values: any real dtype and shape, all of a chunk of `chunk_shape` that lies inside the array; what is finite
     and not `field.fill` is kept within `bound` (a number is an absolute one), everything else exactly. Without a
     bound the model's finest rate (or `rate`) alone is used, and without a model too the chunk is stored
-    losslessly. Raises ModelError when the model cannot be applied, BoundError for a rate too low to reach.
+    losslessly. `latents` are the model's for these values (`latents_of`), where they are known already. Raises
+    ModelError when the model cannot be applied, BoundError for a rate too low to reach.
     """
     values = np.asarray(values)
+    if latents is None:
+        latents = latents_of(values, field)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     if isinstance(bound, float | int):
         bound = Bound("absolute", float(bound))
-    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, rate=rate)
+    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, rate=rate, latents=latents)
     if bound is None or bound.kind in ("absolute", "relative"):
         return run(bound)
     kept = native[valid_values(native, field.fill)] if native.dtype.kind in "fiu" else native[:0]
@@ -192,23 +195,23 @@ def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, v
 
 
 def _encode(
-    native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...], rate: int | None
-) -> Encoded:
+    native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...], rate: int | None,
+    latents: np.ndarray | None,
+) -> Encoded:  # fmt: skip
     """`encode` for a pointwise bound or none."""
     seed = seed_of(field, native.dtype, chunk_shape)
-    model = field.model if _applies(field, native.shape) else None
     sections: dict[_Section, bytes] = {}
     if chunk_shape != native.shape:
         sections[_Section.EXTENT] = b"".join(_leb128(n) for n in native.shape)
     lossless = _assemble(_LOSSLESS, sections, side.encode_lossless(native), seed)
     exact = partial(_measure, lossless, native, field, bound, "lossless", {"lossless": len(lossless)}, chunk_shape)
-    if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and model is None):
+    if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and latents is None):
         return exact()
     signals = gather(native, field.signal_axes)
     valid = valid_values(signals, field.fill)
     tolerance: float | None = None
     if bound is not None and bound.kind == "relative":
-        model = None  # it predicts values, not their logarithms
+        latents = None  # the model predicts values, not their logarithms
         valid &= signals != 0
         with np.errstate(divide="ignore"):
             target = np.where(valid, np.log(np.abs(np.where(valid, signals, 1).astype(np.float64))), 0.0)
@@ -221,7 +224,7 @@ def _encode(
         if bound is not None:
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     sections.update(_mask_sections(signals, valid))
-    candidate = _best(target, valid, field, model, tolerance, rate)
+    candidate = _best(target, valid, field, latents, tolerance, rate)
     if candidate is None:
         return exact()
     sections.update(candidate.sections)
@@ -350,8 +353,14 @@ def _prior(field: Field, model: Model, moved: np.ndarray, grid: tuple[int, ...])
     return (offset + scale * model.reconstruct(phi, x)[..., 0].astype(np.float64)).reshape(len(phi), *grid)
 
 
-def _latents(field: Field, model: Model, target: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Latents ``[n, d]`` of the signals, relative to the variable's phi_0."""
+def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
+    """The model's latents ``[n, d]`` of a chunk's signals, relative to phi_0; None where no model applies.
+
+    Raises ModelError when torch, which the inner loop needs, is not installed.
+    """
+    model = field.model
+    if model is None or not _applies(field, values.shape) or values.dtype.kind not in "fiu" or values.size == 0:
+        return None
     try:
         from vcinr.meta.extract import find_latents
     except ImportError:
@@ -360,8 +369,11 @@ def _latents(field: Field, model: Model, target: np.ndarray, valid: np.ndarray) 
             "or compress without a model"
         ) from None
     offset, scale = field.scaling
+    signals = gather(values, field.signal_axes)
+    valid = valid_values(signals, field.fill)
     flat_valid = valid.reshape(len(valid), -1)
-    y = np.where(valid, (target - offset) / scale, 0.0).astype(np.float32).reshape(len(target), -1, 1)
+    target = np.where(valid, signals, offset).astype(np.float64)
+    y = ((target - offset) / scale).astype(np.float32).reshape(len(target), -1, 1)
     weight = None
     if not flat_valid.all():
         share = np.maximum(flat_valid.mean(axis=1, keepdims=True), 1.0 / flat_valid.shape[1])
@@ -372,13 +384,13 @@ def _latents(field: Field, model: Model, target: np.ndarray, valid: np.ndarray) 
 
 
 def _best(
-    target: np.ndarray, valid: np.ndarray, field: Field, model: Model | None, tolerance: float | None,
+    target: np.ndarray, valid: np.ndarray, field: Field, latents: np.ndarray | None, tolerance: float | None,
     rate: int | None,
 ) -> _Candidate | None:  # fmt: skip
     """The smallest candidate; None when only lossless coding will do. No tolerance: the prior alone."""
     magnitude = float(np.abs(target[valid]).max(initial=0.0))
     slack = math.inf if tolerance is None else tolerance
-    priors = [] if model is None else _priors(target, valid, field, model, slack, tolerance is None, rate)
+    priors = [] if latents is None else _priors(target.shape[1:], field, latents, slack, tolerance is None, rate)
     if tolerance is None:
         return _bare(priors[0])
     if magnitude > _LARGEST:
@@ -407,20 +419,20 @@ def _best(
 
 
 def _priors(
-    target: np.ndarray, valid: np.ndarray, field: Field, model: Model, tolerance: float, bare: bool, rate: int | None
-) -> list[_Prior]:  # fmt: skip
+    grid: tuple[int, ...], field: Field, latents: np.ndarray, tolerance: float, bare: bool, rate: int | None
+) -> list[_Prior]:
     """The model's decoded latents at every rate worth trying (`bare`: the finest alone)."""
-    quantiser = Quantiser.from_tensors(model.quantiser)
+    assert field.model is not None
+    quantiser = Quantiser.from_tensors(field.model.quantiser)
     if rate is not None and not 0 <= rate < quantiser.rates:
         raise ModelError(f"the model has the rates 0 to {quantiser.rates - 1}, not {rate}")
     rates = [rate] if rate is not None else [quantiser.rates - 1] if bare else list(range(quantiser.rates))
-    moved = _latents(field, model, target, valid)
     found = []
     for k in rates:
-        z = quantiser.quantise(moved, k)
+        z = quantiser.quantise(latents, k)
         writer = Writer()
         quantiser.write(writer, z, k)
-        values = _prior(field, model, quantiser.dequantise(z, k), target.shape[1:])
+        values = _prior(field, field.model, quantiser.dequantise(z, k), grid)
         found.append(_Prior(k, values, 0.0, writer, tolerance - DELTA * abs(field.scaling[1])))
     return found
 

@@ -103,6 +103,7 @@ class Meta(_Frozen):
     clip: PositiveFloat = 1.0
     validate_every: Positive = 200
     encode_steps: Positive = 10
+    encode_points: Positive = 16384
 
 
 class Quantiser(_Frozen):

@@ -41,8 +41,9 @@ class Model:
     params: float32 arrays by name, among them ``phi_0`` ``[variables, d]`` in the order of `normalisation` and
     the Meta-SGD step sizes ``alpha`` ``[d]``.
     system: coordinate system (:mod:`vcinr.signals.coordinates`). normalisation: (offset, scale) by variable.
-    quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. encode_steps: inner steps
-    of the encoder. provenance: free JSON-able facts (data, seed, version); no part of decoding.
+    encode_steps, encode_points: inner steps of the encoder, and at how many points of a larger grid it takes them.
+    quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. provenance: free JSON-able
+    facts (data, seed, version); no part of decoding.
     """
 
     spec: InrSpec
@@ -51,6 +52,7 @@ class Model:
     dims: tuple[str, ...]
     normalisation: Mapping[str, tuple[float, float]]
     encode_steps: int
+    encode_points: int
     quantiser: Mapping[str, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,6 +76,7 @@ class Model:
             "dims": list(self.dims),
             "normalisation": [[k, *v] for k, v in self.normalisation.items()],
             "encode_steps": self.encode_steps,
+            "encode_points": self.encode_points,
             "provenance": dict(self.provenance),
             "tensors": table,
         }
@@ -169,6 +172,7 @@ def from_bytes(data: bytes, origin: str) -> Model:
             tuple(header["dims"]),
             {str(k): (float(offset), float(scale)) for k, offset, scale in header["normalisation"]},
             int(header["encode_steps"]),
+            int(header["encode_points"]),
             groups["quantiser"],
             header["provenance"],
         )
@@ -184,7 +188,7 @@ def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance
 def _stored_dtype(array: np.ndarray) -> str:
     if array.dtype.kind in "iu":
         return "<i4"
-    return "<f2" if array.size > 4096 else "<f4"
+    return "<f2" if array.size > 1024 else "<f4"
 
 
 def _tensor(blob: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -28,10 +28,15 @@ def find_latents(
     model: Model, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray, *,
     steps: int | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Inner loop over all points: x ``[P, d_in]``, y ``[N, P, d_out]`` normalised -> phi ``[N, d]`` float32.
+    """Inner loop: x ``[P, d_in]``, y ``[N, P, d_out]`` normalised, weight ``[N, P]`` -> phi ``[N, d]`` float32.
 
-    variable ``[N]`` int64: rows of phi_0. Raises ModelError when the loop diverges.
+    variable ``[N]`` int64: rows of phi_0. Of more than the model's `encode_points` points a fixed random part is
+    taken: the latents change little, the time a lot. Raises ModelError when the loop diverges.
     """
+    if len(x) > model.encode_points:
+        chosen = np.sort(np.random.default_rng(0).choice(len(x), model.encode_points, replace=False))
+        x, y = x[chosen], y[:, chosen]
+        weight = None if weight is None else weight[:, chosen]
     params, points = torch_params(model), torch.from_numpy(x)
     found = []
     for part in _parts(len(y), len(x), model):
@@ -100,12 +105,15 @@ def _extract(
     model: Model, data: Signals, split: str, steps: int | None, watch: Callable[[int, float], None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """phi ``[N, d]`` of a split, its PSNR, and the PSNR at phi_0, ``[N]`` each."""
-    params, x = torch_params(model), torch.from_numpy(data.inputs)
+    inputs, params = data.inputs, torch_params(model)
+    x = torch.from_numpy(inputs)
     phis, after, before = [], [], []
     for part in _parts(len(data.splits[split]), len(x), model):
         batch = batch_of(data, split, x, part)
-        phi = adapt(model.spec, params, batch, steps or model.encode_steps, create_graph=False)
-        phis.append(phi.numpy())
+        weight = None if batch.weight is None else batch.weight.numpy()
+        found = find_latents(model, inputs, batch.y.numpy(), weight, batch.variable.numpy(), steps=steps)
+        phis.append(found)
+        phi = torch.from_numpy(found)
         after.append(psnr(model.spec, params, batch, phi).numpy())
         before.append(psnr(model.spec, params, batch, params["phi_0"][batch.variable]).numpy())
         watch(len(phi), float(after[-1].mean()))

@@ -98,7 +98,7 @@ def meta_train(
     model = freeze(
         Model(
             spec, {k: v.detach().numpy() for k, v in (run.best or run.parameters).items()}, data.system, data.dims,
-            data.normalisation, meta.encode_steps, {},
+            data.normalisation, meta.encode_steps, meta.encode_points, {},
             {"method": "vc-inr", "seed": seed, "steps": meta.steps, **data.attrs},
         )
     )  # fmt: skip
