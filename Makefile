@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all lint bench clean
+.PHONY: help setup repro test test-all lint bench fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,6 +39,9 @@ lint: setup ## ruff and mypy
 bench: setup ## the evaluation beside other codecs, measured again
 	@dvc repro --single-item --force evaluate
 	@cat report/summary.txt
+
+fuzz: setup ## the decoders against mutated archives, SECONDS=60
+	@OMP_NUM_THREADS=1 python tests/fuzz/decoder.py $(or $(SECONDS),60)
 
 clean: ## remove the environment and caches; data, models and results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist *.egg-info

@@ -22,7 +22,7 @@ from flows.common import (
     watcher,
     worth_retrying,
 )
-from vcinr.config import Source, load
+from vcinr.config import Codec, Source, load
 from vcinr.errors import InputError, VcinrError
 
 
@@ -97,9 +97,7 @@ def compress_archive(
 
 
 @task(name="compress", cache_policy=NO_CACHE)
-def compress_source(
-    source: Source, raw: Path, target: Path, model: Path, abs_error: float | None, chunk: int
-) -> dict[str, Any]:
+def compress_source(source: Source, raw: Path, target: Path, model: Path, options: Codec) -> dict[str, Any]:
     """Compress a source's archive data: one data set is the archive `target`, several are STEM.zarr in it."""
     from vcinr.archive.write import compress
     from vcinr.datasets.ingest import archive_variables, open_archive
@@ -112,8 +110,8 @@ def compress_source(
     for (name, dataset), path in zip(members, targets, strict=True):
         variables = archive_variables(source, dataset)
         facts = compress(
-            dataset, path, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk,
-            overwrite=True, watch=watch,
+            dataset, path, model=artifact, abs_error=options.abs_error, rel_error=options.rel_error,
+            variables=variables, chunk=options.chunk, overwrite=True, watch=watch,
         )  # fmt: skip
         # Metrics are compared between runs: names that change with every model have no place among them.
         summary[name] = {key: value for key, value in facts.items() if key not in ("archive", "models")}
@@ -125,7 +123,7 @@ def stage(params: str = PARAMS) -> dict[str, Any]:
     """Compress the active source's archive data with its model."""
     p = load(params)
     places = places_of(p)
-    summary = compress_source(p.active, places.raw, places.archive, places.model, p.codec.abs_error, p.codec.chunk)
+    summary = compress_source(p.active, places.raw, places.archive, places.model, p.codec)
     record("compress_archive", summary, places.metrics / "compress_archive.json")
     return summary
 

@@ -366,3 +366,20 @@ def test_real_scenario_with_a_model(hadgem_run, tmp_path):
     facts = vcinr.compress(original, tmp_path / "a1b.zarr", model=load_model(hadgem_run["model"]), abs_error=0.5)
     assert vcinr.verify(tmp_path / "a1b.zarr", original)[0] == []
     assert facts["variables"]["air_temperature"]["bits_per_value"] < 0.6  # SZ3 needs about 1.3
+
+
+def test_numcodecs_finds_the_codec_and_keeps_the_bound():
+    import numcodecs
+
+    values = np.random.default_rng(0).standard_normal((5, 12, 12)).cumsum(1).astype(">f4")
+    values[0, 0, 0] = np.nan
+    encoder = numcodecs.get_codec({"id": "vcinr", "bound": ["absolute", 0.05], "fill": None})
+    data = encoder.encode(values)
+    back = numcodecs.get_codec(encoder.get_config()).decode(data)
+    assert back.dtype == values.dtype and np.nanmax(np.abs(back - values)) <= 0.05 and np.isnan(back[0, 0, 0])
+    out = np.empty(values.shape, ">f4")
+    assert encoder.decode(data, out) is out and np.array_equal(out, back, equal_nan=True)
+    assert len(data) < values.nbytes / 3
+    for damaged in (data[:20], b"x" + data[1:], data[:-1] + b"!"):
+        with pytest.raises(CorruptError):
+            encoder.decode(damaged)

@@ -128,10 +128,20 @@ class Quantiser(_Frozen):
 
 
 class Codec(_Frozen):
-    """The archive written by the pipeline: bound in the variable's own units, or none for best effort."""
+    """The archive written by the pipeline: one bound for every variable, or none for best effort.
+
+    abs_error: in the variable's own units; rel_error: a fraction of its range.
+    """
 
     abs_error: PositiveFloat | None = None
+    rel_error: PositiveFloat | None = None
     chunk: Positive = 48
+
+    @model_validator(mode="after")
+    def _one(self) -> Codec:
+        if self.abs_error is not None and self.rel_error is not None:
+            raise ValueError("give abs_error or rel_error, and null for the other")
+        return self
 
 
 class Evaluate(_Frozen):

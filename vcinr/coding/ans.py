@@ -8,6 +8,9 @@ divided by that power of two, hence exact, and the bitstream is the same on ever
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import constriction
 import numpy as np
 
@@ -33,15 +36,21 @@ def quantise_frequencies(weights: np.ndarray) -> np.ndarray:
     return frequencies
 
 
-def _model(frequencies: np.ndarray) -> constriction.stream.model.Categorical:
+def _categorical(frequencies: np.ndarray) -> Any:
     return constriction.stream.model.Categorical(np.asarray(frequencies, np.float64) / TOTAL, perfect=False)
+
+
+def _limbs(width: int) -> Iterator[tuple[int, int]]:
+    """(shift, bits) of the limbs of at most 16 bits that raw bits are coded in."""
+    for shift in range(0, width, _LIMB):
+        yield shift, min(_LIMB, width - shift)
 
 
 class Writer:
     """Collects symbols; `getvalue` gives the bitstream."""
 
     def __init__(self) -> None:
-        self._calls: list[tuple[np.ndarray, np.ndarray]] = []
+        self._calls: list[tuple[np.ndarray, Any]] = []
 
     def fork(self) -> Writer:
         """A writer that goes on from here on its own."""
@@ -56,25 +65,20 @@ class Writer:
             return
         if symbols.min() < 0 or symbols.max() >= len(frequencies):
             raise ValueError("symbol outside its table")
-        self._calls.append((symbols, np.array(frequencies)))
+        self._calls.append((symbols, _categorical(frequencies)))
 
     def bits(self, values: np.ndarray, width: int) -> None:
-        """Non-negative integers below 2**width, uniformly, at most 48 bits wide."""
+        """Non-negative integers below 2**width, uniformly."""
         values = np.asarray(values, np.int64).ravel()
-        for shift in range(0, width, _LIMB):
-            n = min(_LIMB, width - shift)
-            self.symbols((values >> shift) & ((1 << n) - 1), _uniform(n))
+        for shift, n in _limbs(width if values.size else 0):
+            limb = ((values >> shift) & ((1 << n) - 1)).astype(np.int32)
+            self._calls.append((limb, constriction.stream.model.Uniform(1 << n)))
 
     def getvalue(self) -> bytes:
-        """The bitstream, a multiple of four bytes (empty if nothing was written)."""
-        if not self._calls:
-            return b""
+        """The bitstream, a multiple of four bytes."""
         coder = constriction.stream.stack.AnsCoder()
-        for symbols, frequencies in reversed(self._calls):
-            if frequencies.size == 1 << _LIMB:
-                coder.encode_reverse(symbols, constriction.stream.model.Uniform(1 << _LIMB))
-            else:
-                coder.encode_reverse(symbols, _model(frequencies))
+        for symbols, model in reversed(self._calls):
+            coder.encode_reverse(symbols, model)
         return coder.get_compressed().astype("<u4").tobytes()
 
 
@@ -95,18 +99,12 @@ class Reader:
         """`count` symbols, int32."""
         if count == 0 or len(frequencies) < 2:
             return np.zeros(count, np.int32)
-        if frequencies.size == 1 << _LIMB:
-            return self._coder.decode(constriction.stream.model.Uniform(1 << _LIMB), count)
-        return self._coder.decode(_model(frequencies), count)
+        return self._coder.decode(_categorical(frequencies), count)
 
     def bits(self, count: int, width: int) -> np.ndarray:
         """`count` integers of `width` bits, int64."""
         values = np.zeros(count, np.int64)
-        for shift in range(0, width, _LIMB):
-            n = min(_LIMB, width - shift)
-            values |= self.symbols(count, _uniform(n)).astype(np.int64) << shift
+        for shift, n in _limbs(width if count else 0):
+            limb = self._coder.decode(constriction.stream.model.Uniform(1 << n), count)
+            values |= limb.astype(np.int64) << shift
         return values
-
-
-def _uniform(bits: int) -> np.ndarray:
-    return np.full(1 << bits, TOTAL >> bits, np.int64)

@@ -1,0 +1,114 @@
+"""Fuzz the decoders: mutated chunks, models and streams under a correct checksum, for a stated time.
+
+Usage: python tests/fuzz/decoder.py SECONDS [SEED]. Anything but an array of the right shape or an error of vcinr's
+own ends the run with the mutated bytes; otherwise the number of executions is printed.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from vcinr import codec
+from vcinr.archive.numcodecs_codec import VcinrCodec
+from vcinr.errors import VcinrError
+from vcinr.inr.model import Model, from_bytes
+from vcinr.inr.siren import initialise
+from vcinr.inr.spec import InrSpec
+
+Target = tuple[bytes, Callable[[bytes], object]]
+
+
+def chunks() -> Iterator[Target]:
+    """A golden chunk of every kind of section, and its decoder."""
+    rng = np.random.default_rng(0)
+    smooth = rng.standard_normal((5, 9, 8)).cumsum(1).cumsum(2).astype("f4")
+    holed = smooth.copy()
+    holed[:, 2:4, 3:] = np.nan
+    holed[0, 0, 0] = np.inf
+    cases = [
+        (smooth, 0.1), (holed, 0.5), (smooth, None), (np.full_like(smooth, 3.0), 0.1), (smooth.astype("f8"), 1e-9),
+        (smooth, codec.Bound("relative", 0.01)), ((smooth * 50).astype("i2"), 3.0),
+    ]  # fmt: skip
+    field = codec.Field("v", (1, 2), (np.arange(9.0), np.arange(8.0)))
+    for values, bound in cases:
+        for shape in (values.shape, (8, 9, 8)):
+            data = codec.encode(values, field, bound, chunk_shape=shape).data
+            seed = codec.seed_of(field, values.dtype, shape)
+            yield data, lambda b, s=shape, d=values.dtype, k=seed: codec.decode(sealed(b, k), s, d, field)
+
+
+def models() -> Iterator[Target]:
+    """A small model file."""
+    spec = InrSpec(2, 1, 8, 4, 30.0, 4, "gates", 2, 8, 1)
+    params = {**initialise(spec, 0), "alpha": np.ones(4, "f4")}
+    model = Model(spec, params, {"system": "box", "bounds": [[0, 1], [0, 1]]}, ("y", "x"), {"v": (0.0, 1.0)}, 3, 100)
+    yield model.data, lambda b: from_bytes(b[:-4] + struct.pack("<I", zlib.crc32(b[:-4])), "fuzz")
+
+
+def arrays() -> Iterator[Target]:
+    """A numcodecs buffer."""
+    yield VcinrCodec(("absolute", 0.1)).encode(np.arange(60.0).reshape(3, 4, 5)), VcinrCodec().decode
+
+
+def sealed(data: bytes, seed: int) -> bytes:
+    """The chunk with its checksum made right, so that the parser behind it is reached."""
+    if len(data) < 8:
+        return data
+    return data[:4] + struct.pack("<I", zlib.crc32(data[8:], zlib.crc32(data[2:4], seed))) + data[8:]
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """One to six random changes: bytes set, bits flipped, parts cut, repeated or exchanged."""
+    out = bytearray(data)
+    for _ in range(rng.integers(1, 7)):
+        if not out:
+            break
+        i, j = sorted(int(v) for v in rng.integers(0, len(out) + 1, 2))
+        match rng.integers(0, 6):
+            case 0:
+                out[min(i, len(out) - 1)] = rng.integers(0, 256)
+            case 1:
+                out[min(i, len(out) - 1)] ^= 1 << int(rng.integers(0, 8))
+            case 2:
+                del out[i : min(j, i + 16)]
+            case 3:
+                out[i:i] = out[i : min(j, i + 16)]
+            case 4:
+                out[i : i + 4] = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"])
+            case _:
+                out = out[:j]
+    return bytes(out)
+
+
+def main(seconds: float, seed: int) -> int:
+    """Run for `seconds`; returns the exit status."""
+    warnings.simplefilter("ignore")
+    rng = np.random.default_rng(seed)
+    targets = [*chunks(), *models(), *arrays()]
+    runs = accepted = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        data, decode = targets[int(rng.integers(len(targets)))]
+        bad = mutated(data, rng)
+        runs += 1
+        try:
+            decode(bad)
+            accepted += 1
+        except VcinrError:
+            pass
+        except BaseException as error:
+            print(f"execution {runs}: {type(error).__name__}: {error}\n{bad.hex()}")
+            return 1
+    print(f"{runs} executions in {seconds:g} s over {len(targets)} targets, {accepted} decoded, no crash")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -1,0 +1,78 @@
+"""numcodecs codec ``vcinr``: one array to bytes and back, for benchmarks and stores that speak numcodecs.
+
+The bytes are a chunk of :mod:`vcinr.codec` behind a small header with dtype and shape; the bound is verified as
+everywhere. It works without a model: a numcodecs codec sees values alone, neither their coordinates nor a store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Any
+
+import numpy as np
+from numcodecs.abc import Codec
+
+from vcinr import codec
+from vcinr.errors import CorruptError
+
+_MAGIC = b"VCNC"
+_LIMIT = 1 << 40
+
+
+class VcinrCodec(Codec):
+    """``bound`` (kind, value) as in :class:`vcinr.codec.Bound`, absolute or relative, or None for lossless.
+
+    ``fill``: value that stands for missing besides NaN. The last two axes are taken as a signal's grid.
+    """
+
+    codec_id = "vcinr"
+
+    def __init__(self, bound: tuple[str, float] | None = None, fill: float | None = None) -> None:
+        if bound is not None and (len(bound) != 2 or bound[0] not in ("absolute", "relative", "rate")):
+            raise ValueError(f"bound must be ('absolute' or 'relative' or 'rate', value), got {bound!r}")
+        self.bound = None if bound is None else (bound[0], float(bound[1]))
+        self.fill = fill
+
+    def get_config(self) -> dict[str, Any]:
+        """The codec as a JSON-able mapping."""
+        return {"id": self.codec_id, "bound": list(self.bound) if self.bound else None, "fill": self.fill}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> VcinrCodec:
+        """Inverse of `get_config`."""
+        bound = config.get("bound")
+        return cls(tuple(bound) if bound else None, config.get("fill"))
+
+    def encode(self, buf: Any) -> bytes:
+        """Compress an array of any real dtype and shape."""
+        values = np.asarray(buf)
+        bound = None if self.bound is None else codec.Bound(*self.bound)  # type: ignore[arg-type]
+        native = values.astype(values.dtype.newbyteorder("="), copy=False)
+        header = json.dumps([values.dtype.str, list(values.shape)], separators=(",", ":")).encode()
+        chunk = codec.encode(native, self._field(native.ndim), bound).data
+        return _MAGIC + struct.pack("<H", len(header)) + header + chunk
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Decompress; raises CorruptError for bytes that are none of this codec's."""
+        data = bytes(memoryview(buf).cast("B"))
+        if len(data) < 6 or data[:4] != _MAGIC:
+            raise CorruptError("not an array of the numcodecs codec vcinr")
+        (length,) = struct.unpack_from("<H", data, 4)
+        try:
+            dtype_text, shape = json.loads(data[6 : 6 + length])
+            dtype, shape = np.dtype(dtype_text), tuple(int(n) for n in shape)
+        except (ValueError, TypeError) as error:
+            raise CorruptError(f"header is malformed ({error})") from None
+        if dtype.kind not in "fiub" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > _LIMIT:
+            raise CorruptError("header declares no array that could have been encoded")
+        native = dtype.newbyteorder("=")
+        values = codec.decode(data[6 + length :], shape, native, self._field(len(shape))).astype(dtype, copy=False)
+        if out is None:
+            return values
+        np.copyto(np.asarray(out).reshape(shape), values)
+        return out
+
+    def _field(self, ndim: int) -> codec.Field:
+        return codec.Field("", tuple(range(max(0, ndim - 2), ndim)), (), fill=self.fill)
