@@ -215,6 +215,15 @@ def test_relative_bound_lossless_and_best_effort(dataset, tmp_path, tiny_model):
     xr.testing.assert_equal(vcinr.open(tmp_path / "exact", decode=False)["packed"].load(), dataset["packed"])
 
 
+def test_flags_are_left_alone_unless_named(dataset, tmp_path):
+    dataset["basin"] = (("lat", "lon"), np.arange(108, dtype="i4").reshape(12, 9))
+    facts = vcinr.compress(dataset, tmp_path / "a", abs_error=5.0)
+    assert set(facts["variables"]) == {"sst", "packed"}
+    assert np.array_equal(vcinr.open(tmp_path / "a")["basin"], dataset["basin"])
+    facts = vcinr.compress(dataset, tmp_path / "b", abs_error=5.0, variables=["basin"])
+    assert facts["variables"]["basin"]["max_abs_error"] > 0
+
+
 def test_other_kinds_of_bound(dataset, tmp_path):
     data = xr.decode_cf(dataset)["sst"].values
     kept = np.isfinite(data)

@@ -98,7 +98,7 @@ def compress(
     one of rel_error: a fraction of each variable's range; point_rel_error: a fraction of every value's own
     magnitude, zeros exact; psnr: at least so many dB, peak the variable's range; rate: at most so many bits per
     value in every chunk. Without any: best effort with a model, lossless without. chunk: about how many signals one
-    Zarr chunk holds. Returns what `vcinr info --json` prints.
+    Zarr chunk holds. variables: default all of two or more dimensions, bare integers apart. Returns what `vcinr info --json` prints.
 
     The archive appears under its name only when it is whole. Raises InputError, ModelError, BoundError for a rate
     too low to reach; nothing is left behind then.
@@ -218,7 +218,12 @@ def _packing(values: xr.DataArray) -> tuple[float, float]:
 def _default_variables(dataset: xr.Dataset, model: Model | None) -> list[str]:
     from vcinr.datasets.readers import numeric_fields
 
-    fields = [n for n in numeric_fields(dataset) if dataset[n].ndim >= 2]
+    # Bare integers are flags, classes and counts as often as measurements: they are coded lossily only by name.
+    fields = [
+        n
+        for n in numeric_fields(dataset)
+        if dataset[n].ndim >= 2 and (dataset[n].dtype.kind == "f" or "scale_factor" in dataset[n].attrs)
+    ]
     if model is None:
         return fields
     known = [n for n in fields if n in model.normalisation]
