@@ -97,8 +97,9 @@ def compress(
     values and times survive as stored. abs_error: bound in the variables' units, one for all or by name; or instead
     one of rel_error: a fraction of each variable's range; point_rel_error: a fraction of every value's own
     magnitude, zeros exact; psnr: at least so many dB, peak the variable's range; rate: at most so many bits per
-    value in every chunk. Without any: best effort with a model, lossless without. chunk: about how many signals one
-    Zarr chunk holds. variables: default all of two or more dimensions, bare integers apart. Returns what `vcinr info --json` prints.
+    value in every chunk. Without any: best effort with a model, lossless without. variables: default all of two or
+    more dimensions, bare integers apart. chunk: about how many signals one Zarr chunk holds. Returns what
+    `vcinr info --json` prints.
 
     The archive appears under its name only when it is whole. Raises InputError, ModelError, BoundError for a rate
     too low to reach; nothing is left behind then.
