@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import warnings
 import zlib
@@ -264,8 +263,3 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     if a.dtype.kind in "fc" and b.dtype.kind in "fc":
         return bool(np.array_equal(a, b, equal_nan=True))
     return bool(np.array_equal(a, b))
-
-
-def dump(facts: dict[str, Any]) -> str:
-    """Facts as JSON text."""
-    return json.dumps(facts, indent=2)
