@@ -38,7 +38,7 @@ def compress_file(
 ) -> dict[str, Any]:  # fmt: skip
     """Compress one file or store, unless its archive is there, newer than it and of the same request."""
     from vcinr.archive.write import compress
-    from vcinr.datasets.readers import open_dataset
+    from vcinr.datasets.readers import open_groups
     from vcinr.inr.model import load_model
 
     artifact = load_model(model) if model else None
@@ -50,7 +50,7 @@ def compress_file(
         return {**existing, "skipped": True}
     # Only an archive is replaced, whole; `compress` refuses any other folder of that name.
     return compress(
-        open_dataset(path), target, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk,
+        open_groups(path), target, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk,
         overwrite=existing is not None, watch=watcher("compress"),
     )  # fmt: skip
 
@@ -69,8 +69,8 @@ def compress_archive(
     Args:
         inputs: a path, glob pattern or URL, or several of them. Relative paths are relative to the folder
             that the deployment is served from.
-        output: for one input (no pattern), a name ending in .zarr is the archive; else it is a folder that
-            receives one STEM.zarr for each input.
+        output: for one input (no pattern), a name ending in .zarr or .zip is the archive; else it is a folder
+            that receives one STEM.zarr for each input. Paths or fsspec URLs.
         model: a .vcinr model; without one the fallback coders work alone.
         abs_error: largest absolute error of every value; best effort without.
         variables: those to compress (default: all that can be).
@@ -135,7 +135,7 @@ def plan(inputs: Iterable[str] | str, output: str) -> list[tuple[str, str]]:
     paths = [path for pattern in given for path in _expand(pattern)]
     if not paths:
         raise InputError("inputs: no file named; give a path, a pattern or a URL")
-    if len(given) == 1 and not _is_pattern(given[0]) and output.endswith(".zarr"):
+    if len(given) == 1 and not _is_pattern(given[0]) and output.endswith((".zarr", ".zip")):
         return [(paths[0], output)]
     jobs: dict[str, str] = {}
     for path in paths:
@@ -191,15 +191,16 @@ def _answers(
     """Whether an archive is what compressing `path` now would give: newer, same request, and it verifies."""
     from vcinr.archive.read import is_complete
 
-    if is_url(path) or not Path(path).exists():
+    archive = Path(facts["archive"])
+    if is_url(path) or not Path(path).exists() or not archive.exists():
         return False
-    written = Path(facts["archive"], "zarr.json").stat().st_mtime
+    written = (archive / "zarr.json" if archive.is_dir() else archive).stat().st_mtime
     if written < max(f.stat().st_mtime for f in [Path(path), *Path(path).rglob("*")]):
         return False
     lossless = abs_error == 0 or (abs_error is None and model is None)
     kind = "lossless" if lossless else "none" if abs_error is None else "absolute"
     promise = ({"kind": kind, "value": None if lossless else abs_error}, None if abs_error == 0 else model)
-    stored = facts["variables"]
+    stored = {name: v for name, v in facts["variables"].items() if not v["note"]}
     same = all((v["bound"], v["model"]) == promise for v in stored.values())
     return same and set(variables or stored) == set(stored) and is_complete(facts["archive"])
 

@@ -1,5 +1,6 @@
 """Archives: what xarray reads back, random access, damage, models, metadata, nothing half written."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -61,6 +62,7 @@ def test_plain_xarray_reads_it(archive, dataset):
         assert back["sst"].attrs["vcinr_max_abs_error"] <= 0.1
         assert back.attrs["title"] == "test" and back.attrs["history"].startswith("made\n")
         assert list(back["name"].values) == list(dataset["name"].values)
+        assert "pip install vcinr" in back.attrs["vcinr_requires"]
 
 
 def test_everything_else_is_identical(archive, dataset):
@@ -97,8 +99,8 @@ def test_one_value_reads_one_chunk(archive, monkeypatch):
 
     calls = []
     real = codec.decode
-    monkeypatch.setattr(codec, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
     with xr.open_zarr(archive) as back:
+        monkeypatch.setattr(codec, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
         float(back["sst"][7, 8, 8])
     assert len(calls) <= 2  # the second is the inner call of a chunk that reaches beyond the array
 
@@ -129,21 +131,39 @@ def test_a_flipped_byte_names_its_chunk_and_spares_the_others(archive, dataset):
     assert vcinr.verify(archive, dataset)[0] == []
 
 
-def test_a_changed_digit_in_the_metadata_is_caught(archive):
+def test_a_changed_digit_in_the_metadata_is_caught(tiny_maps, tiny_model, tmp_path):
     """Coordinates, scaling and fill lie in zarr.json as text; no change of them may give other values."""
-    path = archive / "sst" / "zarr.json"
-    good = path.read_text()
-    for old, new in (('"stop": 40.0', '"stop": 41.0'), ('"fill": 1.0000', '"fill": 2.0000')):
-        assert old in good
-        path.write_text(good.replace(old, new))
+    archive, data = tmp_path / "a.zarr", waves(tiny_maps)
+    data["t"].attrs["_FillValue"] = np.float32(1e20)
+    vcinr.compress(data, archive, model=tiny_model, abs_error=5.0)
+    for path in (archive / "t" / "zarr.json", archive / "zarr.json"):
+        good = path.read_text()
+        for old, new in (
+            ('"stop": 60.0', '"stop": 61.0'),
+            ("1.00000002004", "2.00000002004"),
+            ('"scaling"', '"scalings"'),
+        ):
+            assert old in good
+            path.write_text(good.replace(old, new))
+            with contextlib.suppress(InputError, CorruptError):
+                assert vcinr.verify(archive)[0]
+            with pytest.raises((CorruptError, InputError)):
+                vcinr.open(archive)["t"].load()
+                zarr.open_array(archive / "t", mode="r")[...]
+        path.write_text(good)
+        assert vcinr.verify(archive)[0] == []
+
+
+def test_a_changed_attribute_is_seen(archive):
+    """Plain xarray cannot know, but verify does, and so does vcinr.open."""
+    for path in (archive / "packed" / "zarr.json", archive / "zarr.json"):
+        good = path.read_text()
+        path.write_text(good.replace('"scale_factor": 0.01', '"scale_factor": 0.02'))
         assert vcinr.verify(archive)[0]
-        with pytest.raises(CorruptError):
-            zarr.open_array(path.parent, mode="r")[...]
-    path.write_text(good.replace('"scaling"', '"scalings"'))
-    with pytest.raises(CorruptError, match="scalings"):
-        vcinr.verify(archive)
-    path.write_text(good)
-    assert vcinr.verify(archive)[0] == []
+        path.write_text(good)
+    path.write_text(good.replace('"scale_factor": 0.01', '"scale_factor": 0.02'))
+    with pytest.raises(CorruptError, match="metadata"):
+        vcinr.open(archive)
 
 
 def test_a_flipped_byte_in_a_coordinate_is_caught(archive):
@@ -173,7 +193,7 @@ def test_exchanged_chunks_are_seen(archive):
 
 
 def test_the_error_of_every_chunk_is_recorded(archive, dataset):
-    recorded = zarr.open_group(archive, mode="r")["manifest/sst/max_abs_error"][...]
+    recorded = zarr.open_group(archive, mode="r")["vcinr/manifest/sst/max_abs_error"][...]
     back = vcinr.open(archive, decode=False)["sst"].values
     error = np.abs(back.astype("f8") - dataset["sst"].values)
     found = [error[i : i + 4].max() for i in range(0, 10, 4)]
@@ -192,7 +212,8 @@ def test_verify_sees_a_broken_bound(archive, dataset):
     )
     other = dataset.copy(deep=True)
     other["name"][0] = "another"
-    assert "'name'" in vcinr.verify(archive, other)[0][0]
+    assert "name/c/0" in vcinr.verify(archive, other)[0][0]
+    assert "'more'" in vcinr.verify(archive, dataset.assign(more=dataset["sst"]))[0][0]
 
 
 def test_info(archive):
@@ -270,7 +291,7 @@ def test_model_travels_inside(tiny_maps, tiny_model, tmp_path):
 
 def test_a_missing_or_replaced_model_is_named(tiny_maps, tiny_model, tmp_path):
     vcinr.compress(waves(tiny_maps), tmp_path / "a.zarr", model=tiny_model, chunk=5)
-    key = tmp_path / "a.zarr" / "models" / tiny_model.sha256 / "c" / "0"
+    key = tmp_path / "a.zarr" / "vcinr" / "models" / tiny_model.sha256 / "c" / "0"
     good = key.read_bytes()
     for damage in (lambda: key.write_bytes(good[:-9] + bytes(9)), key.unlink):
         damage()
@@ -308,9 +329,17 @@ def test_nothing_half_written(dataset, tmp_path, monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(write.codec, "encode", fail)
-    with pytest.raises(InputError, match=r"a\.zarr.*no space left"):
+    with pytest.raises(InputError, match=r"a\.zarr.*no space left") as caught:
         vcinr.compress(dataset, tmp_path / "a.zarr", abs_error=0.1, chunk=3)
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == [".a.zarr.part"], "what is finished waits for the next run"
+    assert "goes on from there" in str(caught.value)
+    monkeypatch.undo()
+    calls.clear()
+    monkeypatch.setattr(write.codec, "encode", lambda *a, **k: calls.append(1) or real(*a, **k))
+    vcinr.compress(dataset, tmp_path / "a.zarr", abs_error=0.1, chunk=3)
+    assert vcinr.verify(tmp_path / "a.zarr", dataset)[0] == [] and [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    vcinr.compress(dataset, tmp_path / "b.zarr", abs_error=0.1, chunk=3)
+    assert len(calls) == 2 * 12 - 3, "three were finished before the disk was full"
 
 
 def test_existing_archives_are_not_overwritten_unasked(archive, dataset):
@@ -332,7 +361,6 @@ def test_existing_archives_are_not_overwritten_unasked(archive, dataset):
         ({"psnr": 50.0, "rate": 0.1}, "not both"),
         ({"point_rel_error": 0.1, "variables": ["packed"]}, "add_offset"),
         ({"abs_error": {"other": 1.0}}, "other"),
-        ({"variables": ["name"]}, "'name'.*no number"),
     ],
 )
 def test_bad_requests(dataset, tmp_path, arguments, match):
@@ -358,7 +386,12 @@ def test_codec_writes_through_plain_xarray(tmp_path):
 
 def test_axes_survive_json():
     for axis in (np.linspace(-90, 90, 181), np.array([1.0]), np.random.default_rng(0).random(7), np.arange(5.0)):
-        assert np.array_equal(decode_axis(encode_axis(axis)), axis)
+        assert np.array_equal(decode_axis(encode_axis(axis), len(axis)), axis)
+        for wrong in (len(axis) + 1, 10**15):
+            with pytest.raises(CorruptError, match="length"):
+                decode_axis(encode_axis(axis), wrong)
+    with pytest.raises(CorruptError, match="length"):
+        decode_axis({"start": 0.0, "stop": 1.0, "num": 10**15}, 7)
     assert "num" in encode_axis(np.arange(1000.0))
 
 

@@ -15,12 +15,12 @@ FLOATS = ["f2", "f4", "f8", ">f4", ">f8"]
 INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
 
 
-def field_of(shape, fill=None):
+def field_of(shape, fill=()):
     axes = tuple(range(max(0, len(shape) - 2), len(shape)))
     return codec.Field("v", axes, tuple(np.arange(float(shape[a])) for a in axes), fill=fill)
 
 
-def check(values, bound, fill=None):
+def check(values, bound, fill=()):
     field = field_of(values.shape, fill)
     encoded = codec.encode(values, field, bound)
     back = codec.decode(encoded.data, values.shape, values.dtype, field)
@@ -44,7 +44,7 @@ def test_bound_holds_for_any_floats(data):
     if fill is not None and values.size:
         values = values.copy()
         values.flat[:: data.draw(st.integers(1, 4))] = fill
-        fill = float(np.asarray(fill, dtype))
+    fill = () if fill is None else (float(np.asarray(fill, dtype)),)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an overflow or an invalid cast is a defect here
         check(values, bound, fill)
@@ -60,7 +60,7 @@ def test_relative_bound_holds_at_every_point(data):
     field = field_of(shape)
     back = codec.decode(codec.encode(values, field, bound).data, shape, dtype, field)
     native = values.astype(dtype.newbyteorder("="))
-    kept = codec.valid_values(native, None)
+    kept = codec.valid_values(native, ())
     assert (
         codec.errors_of(native, back)[kept] <= np.broadcast_to(codec.allowed_errors(native, bound), shape)[kept]
     ).all()
@@ -116,7 +116,7 @@ def test_masked_points_cost_little():
     holed[4, 5, 5] = -np.inf
     assert len(check(holed, 0.01).data) < len(whole.data)
     filled = np.where(np.isnan(holed), np.float32(1e20), values)
-    assert len(check(filled, 0.01, float(np.float32(1e20))).data) < len(whole.data)
+    assert len(check(filled, 0.01, (float(np.float32(1e20)),)).data) < len(whole.data)
 
 
 def test_constant_field_is_a_few_bytes():
@@ -234,7 +234,7 @@ def test_a_chunk_is_bound_to_its_metadata():
     data = codec.encode(values, field, 0.1).data
     others = [
         replace(field, axes=(field.axes[0], field.axes[1] + 1)), replace(field, scaling=(0.0, 2.0)),
-        replace(field, fill=3.0), replace(field, signal_axes=(2, 1)), replace(field, variable="w"),
+        replace(field, fill=(3.0,)), replace(field, signal_axes=(2, 1)), replace(field, variable="w"),
     ]  # fmt: skip
     for other in others:
         with pytest.raises(CorruptError, match="metadata"):

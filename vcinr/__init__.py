@@ -18,6 +18,7 @@ _PUBLIC = {
     "info": ("vcinr.archive.read", "info"),
     "decompress": ("vcinr.archive.read", "decompress"),
     "open_dataset": ("vcinr.datasets.readers", "open_dataset"),
+    "open_groups": ("vcinr.datasets.readers", "open_groups"),
     "load_model": ("vcinr.inr.model", "load_model"),
     "train": ("vcinr.train", "train"),
 }

@@ -53,7 +53,7 @@ def train(
 @app.command()
 def compress(
     source: Annotated[str, typer.Argument(help="File or URL to compress.")],
-    target: Annotated[Path, typer.Argument(help="The Zarr archive to write.")],
+    target: Annotated[str, typer.Argument(help="The Zarr archive to write: a folder, NAME.zip, or a URL.")],
     model: Annotated[
         Path | None, typer.Option("--model", help="A trained model; without it the fallback coders alone.")
     ] = None,
@@ -74,26 +74,25 @@ def compress(
     """Compress a file to an archive that opens with xarray.open_zarr."""
     from vcinr.archive.read import info as describe
     from vcinr.archive.write import compress as run
-    from vcinr.datasets.readers import open_dataset
+    from vcinr.datasets.readers import open_groups
     from vcinr.inr.model import load_model
 
     loaded = load_model(model) if model else None
-    with open_dataset(source) as dataset:
-        try:
-            run(
-                dataset, target, model=loaded, abs_error=abs_error, rel_error=rel_error,
-                point_rel_error=point_rel_error, psnr=psnr, rate=rate, variables=var, chunk=chunk,
-                overwrite=overwrite, watch=_watch,
-            )  # fmt: skip
-        except InputError as error:
-            text = str(error)
-            raise InputError(text if text.startswith((str(target), source)) else f"{source}: {text}") from None
+    groups = open_groups(source)
+    try:
+        run(
+            groups, target, model=loaded, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
+            psnr=psnr, rate=rate, variables=var, chunk=chunk, overwrite=overwrite, watch=_watch,
+        )  # fmt: skip
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith((target, source)) else f"{source}: {text}") from None
     _table(describe(target))
 
 
 @app.command()
 def decompress(
-    archive: Annotated[Path, typer.Argument(help="The archive to read.")],
+    archive: Annotated[str, typer.Argument(help="The archive to read: folder, .zip or URL.")],
     target: Annotated[Path, typer.Argument(help="The netCDF file to write.")],
 ) -> None:
     """Write an archive back as netCDF."""
@@ -105,18 +104,14 @@ def decompress(
 
 @app.command()
 def verify(
-    archive: Annotated[Path, typer.Argument(help="The archive to check.")],
+    archive: Annotated[str, typer.Argument(help="The archive to check.")],
     against: Annotated[str | None, typer.Option("--against", help="The original, to check every bound.")] = None,
 ) -> None:
     """Decode every chunk; exit status 0 only if all is sound and, with --against, every bound holds."""
     from vcinr.archive.read import verify as run
-    from vcinr.datasets.readers import open_dataset
+    from vcinr.datasets.readers import open_groups
 
-    if against is None:
-        problems, facts = run(archive, watch=_watch)
-    else:
-        with open_dataset(against) as original:
-            problems, facts = run(archive, original, watch=_watch)
+    problems, facts = run(archive, None if against is None else open_groups(against), watch=_watch)
     for problem in problems:
         print(f"vcinr: {problem}", file=sys.stderr)
     if problems:
@@ -133,7 +128,7 @@ def verify(
 
 @app.command()
 def info(
-    archive: Annotated[Path, typer.Argument(help="The archive to describe.")],
+    archive: Annotated[str, typer.Argument(help="The archive to describe.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show variables, bounds, achieved errors, ratios with and without the model, and hashes."""
@@ -169,6 +164,12 @@ def _table(facts: dict[str, Any]) -> None:
             f"(with the model {v['bits_per_value_with_model']:.4f}), ratio {v['ratio']:.1f}, bound {promise}, "
             f"largest error {v['max_abs_error']:g}{psnr}"
         )
+        if v["note"]:
+            _say(f"{name}: {v['note']}")
+    for name, note in facts["kept"].items():
+        if note:
+            _say(f"{name}: {note}")
+    _say(f"kept losslessly: {', '.join(n for n, note in facts['kept'].items() if not note) or 'nothing else'}")
     model = facts["model"]
     if model["sha256"]:
         _say(f"model {model['sha256']}, {model['bytes']:,} bytes")

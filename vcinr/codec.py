@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,15 +31,17 @@ import numpy as np
 from vcinr.coding import mask as side
 from vcinr.coding import residual
 from vcinr.coding.ans import Reader, Writer
-from vcinr.errors import BoundError, CorruptError, ModelError
+from vcinr.errors import BoundError, CorruptError, InputError, ModelError
 from vcinr.inr.model import DELTA, Model
 from vcinr.quantise.state import Quantiser
-from vcinr.signals import coordinates
+from vcinr.signals import coordinates, normalise
 from vcinr.signals.tiling import gather, unsplit
 
 VERSION = 1
 _MAGIC = b"VC"
 _LOSSLESS, _LOSSY = 0, 1
+MAX_VALUES = int(os.environ.get("VCINR_MAX_CHUNK_VALUES", 1 << 27))
+"""Values that a chunk may declare: decoding takes up to 40 bytes of memory for each of them."""
 _LARGEST = 1e30  # larger values are coded losslessly: means and differences of them may overflow
 
 
@@ -76,8 +79,8 @@ class Field:
 
     variable: its name in the model, if any; signal_axes: the array axes that are a signal's grid, in the
     coordinate system's order; axes: their coordinate values (float64); model: the prior, if any, which sees
-    (value - offset) / scale where `scaling` is (offset, scale); fill: the value that stands for missing besides
-    NaN (CF ``_FillValue``), if any.
+    (value - offset) / scale where `scaling` is (offset, scale); fill: the values that stand for missing besides
+    NaN (CF ``_FillValue``, ``missing_value``).
     """
 
     variable: str
@@ -85,7 +88,7 @@ class Field:
     axes: tuple[np.ndarray, ...]
     model: Model | None = None
     scaling: tuple[float, float] = (0.0, 1.0)
-    fill: float | int | None = None
+    fill: tuple[float | int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def encode(
     """Compress one chunk.
 
     values: any real dtype and shape, all of a chunk of `chunk_shape` that lies inside the array; what is finite
-    and not `field.fill` is kept within `bound` (a number is an absolute one), everything else exactly. Without a
+    and not in `field.fill` is kept within `bound` (a number is an absolute one), everything else exactly. Without a
     bound the model's finest rate (or `rate`) alone is used, and without a model too the chunk is stored
     losslessly. `latents` are the model's for these values (`latents_of`), where they are known already. Raises
     ModelError when the model cannot be applied, BoundError for a rate too low to reach.
@@ -145,6 +148,11 @@ def encode(
     if latents is None:
         latents = latents_of(values, field)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if math.prod(chunk_shape or native.shape) > MAX_VALUES:
+        raise InputError(
+            f"a chunk of {math.prod(chunk_shape or native.shape):,} values, more than {MAX_VALUES:,}: take smaller "
+            "chunks (--chunk), or set VCINR_MAX_CHUNK_VALUES higher here and wherever it is read"
+        )
     if isinstance(bound, float | int):
         bound = Bound("absolute", float(bound))
     run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, rate=rate, latents=latents)
@@ -256,6 +264,11 @@ def decode(
     and the field has no model.
     """
     native = np.dtype(dtype).newbyteorder("=")
+    if math.prod(chunk_shape) > MAX_VALUES:
+        raise CorruptError(
+            f"a chunk of {math.prod(chunk_shape):,} values, more than the {MAX_VALUES:,} that are read; "
+            "if you trust it, set VCINR_MAX_CHUNK_VALUES higher"
+        )
     mode, sections, stream = _disassemble(data, seed_of(field, native, chunk_shape))
     shape = _extent(sections.get(_Section.EXTENT), chunk_shape)
     inner = _reconstruct(mode, sections, stream, shape, native, field)
@@ -271,7 +284,7 @@ def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
     known = (
         field.variable, field.signal_axes, [[float(v).hex() for v in axis] for axis in field.axes],
         field.model.sha256 if field.model else None, [float(v).hex() for v in field.scaling],
-        None if field.fill is None else repr(field.fill), dtype.newbyteorder("<").str, chunk_shape,
+        [float(f).hex() if dtype.kind == "f" else str(f) for f in field.fill], dtype.newbyteorder("<").str, chunk_shape,
     )  # fmt: skip
     return zlib.crc32(json.dumps(known, separators=(",", ":")).encode())
 
@@ -295,7 +308,7 @@ def _reconstruct(
             raise ModelError(f"variable {field.variable!r}: this chunk needs its model, which is not at hand")
         if not _applies(field, shape):
             raise CorruptError("chunk has a prior but not the grid of its field")
-        quantiser = Quantiser.from_tensors(field.model.quantiser)
+        quantiser = _quantiser(field.model)
         rate = _byte(sections[_Section.PRIOR])
         moved = quantiser.dequantise(quantiser.read(reader, n, rate), rate)
         recon = _prior(field, field.model, moved, grid)
@@ -337,11 +350,11 @@ def _applies(field: Field, shape: tuple[int, ...]) -> bool:
     return tuple(shape[a] for a in field.signal_axes) == tuple(len(a) for a in field.axes)
 
 
-def valid_values(signals: np.ndarray, fill: float | int | None) -> np.ndarray:
-    """Where values are finite and not the fill value: what a bound is kept for."""
+def valid_values(signals: np.ndarray, fill: tuple[float | int, ...]) -> np.ndarray:
+    """Where values are finite and none of the fill values: what a bound is kept for."""
     valid = np.isfinite(signals) if signals.dtype.kind == "f" else np.ones(signals.shape, bool)
-    if fill is not None and np.isfinite(fill):
-        valid &= signals != np.asarray(fill).astype(signals.dtype)
+    for value in fill:
+        valid &= signals != np.asarray(value).astype(signals.dtype)
     return valid
 
 
@@ -351,6 +364,13 @@ def _prior(field: Field, model: Model, moved: np.ndarray, grid: tuple[int, ...])
     x = coordinates.inputs(dict(model.system), field.axes)
     offset, scale = field.scaling
     return (offset + scale * model.reconstruct(phi, x)[..., 0].astype(np.float64)).reshape(len(phi), *grid)
+
+
+def _quantiser(model: Model) -> Quantiser:
+    quantiser = Quantiser.from_tensors(model.quantiser)
+    if quantiser.offset.shape[1] != model.spec.latent:
+        raise ModelError(f"model {model.sha256[:12]}: the quantiser is not of this network's latents")
+    return quantiser
 
 
 def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
@@ -371,13 +391,8 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     offset, scale = field.scaling
     signals = gather(values, field.signal_axes)
     valid = valid_values(signals, field.fill)
-    flat_valid = valid.reshape(len(valid), -1)
-    target = np.where(valid, signals, offset).astype(np.float64)
-    y = ((target - offset) / scale).astype(np.float32).reshape(len(target), -1, 1)
-    weight = None
-    if not flat_valid.all():
-        share = np.maximum(flat_valid.mean(axis=1, keepdims=True), 1.0 / flat_valid.shape[1])
-        weight = (flat_valid / share).astype(np.float32)
+    target = np.where(valid, signals, offset).astype(np.float64).reshape(len(signals), -1, 1)
+    y, weight = normalise(target, None if valid.all() else valid.reshape(len(valid), -1), offset, scale)
     x = coordinates.inputs(dict(model.system), field.axes)
     variable = np.full(len(y), model.index(field.variable), np.int64)
     return find_latents(model, x, y, weight, variable) - model.start(field.variable)
@@ -423,7 +438,7 @@ def _priors(
 ) -> list[_Prior]:
     """The model's decoded latents at every rate worth trying (`bare`: the finest alone)."""
     assert field.model is not None
-    quantiser = Quantiser.from_tensors(field.model.quantiser)
+    quantiser = _quantiser(field.model)
     if rate is not None and not 0 <= rate < quantiser.rates:
         raise ModelError(f"the model has the rates 0 to {quantiser.rates - 1}, not {rate}")
     rates = [rate] if rate is not None else [quantiser.rates - 1] if bare else list(range(quantiser.rates))
@@ -550,7 +565,7 @@ def _decode_specials(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
     raise CorruptError("values under the mask are malformed")
 
 
-def _missed(values: np.ndarray, decoded: np.ndarray, fill: float | int | None, bound: Bound) -> np.ndarray:
+def _missed(values: np.ndarray, decoded: np.ndarray, fill: tuple[float | int, ...], bound: Bound) -> np.ndarray:
     """Flat indices of the valid values that decode outside the bound."""
     return np.flatnonzero((errors_of(values, decoded) > allowed_errors(values, bound)) & valid_values(values, fill))
 

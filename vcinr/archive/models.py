@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 
+from vcinr.archive.metadata import RESERVED
+from vcinr.archive.store import get
 from vcinr.errors import ModelError
 from vcinr.inr.model import Model, from_bytes
 
-GROUP = "models"
+GROUP = f"{RESERVED}/models"
 _CACHE: dict[str, Model] = {}
 _LIMIT = 8
 
@@ -39,8 +41,8 @@ def registered(sha256: str) -> Model:
     return found
 
 
-def store(root: zarr.Group, model: Model) -> None:
-    """Put `model` into the archive `root` as ``models/<sha256>``, a plain byte array of one chunk."""
+def put(root: zarr.Group, model: Model) -> None:
+    """Put `model` into the archive `root` as ``vcinr/models/<sha256>``, a plain byte array of one chunk."""
     data = np.frombuffer(model.data, np.uint8)
     root.require_group(GROUP).create_array(
         model.sha256,
@@ -50,12 +52,13 @@ def store(root: zarr.Group, model: Model) -> None:
         compressors=None,
         filters=None,
         fill_value=0,
+        dimension_names=["byte"],
     )[...] = data
     register(model)
 
 
 async def find(store: Any, path: str, sha256: str) -> Model | None:
-    """Search ``models/<sha256>`` in the groups above `path` of a Zarr store; None if it is in none of them.
+    """Search ``vcinr/models/<sha256>`` in the groups above `path` of a Zarr store; None if it is in none of them.
 
     Raises ModelError when the bytes found are not those of that name.
     """
@@ -74,12 +77,11 @@ async def find(store: Any, path: str, sha256: str) -> Model | None:
     return None
 
 
-def check(archive: Path, sha256: str) -> None:
-    """Raise ModelError unless the archive folder holds the bytes of that name."""
-    key = archive / GROUP / sha256 / "c" / "0"
-    try:
-        data = key.read_bytes()
-    except OSError:
-        raise ModelError(f"model {sha256} is not in this archive ({key}); copy the archive whole") from None
+def check(store: Store, sha256: str) -> None:
+    """Raise ModelError unless the archive holds the bytes of that name."""
+    key = f"{GROUP}/{sha256}/c/0"
+    data = get(store, key)
+    if data is None:
+        raise ModelError(f"model {sha256} is not in this archive ({key}); copy the archive whole")
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ModelError(f"model {sha256}: the bytes in {key} are not this model (damaged or replaced)")

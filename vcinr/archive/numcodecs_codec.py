@@ -75,4 +75,4 @@ class VcinrCodec(Codec):
         return out
 
     def _field(self, ndim: int) -> codec.Field:
-        return codec.Field("", tuple(range(max(0, ndim - 2), ndim)), (), fill=self.fill)
+        return codec.Field("", tuple(range(max(0, ndim - 2), ndim)), (), fill=() if self.fill is None else (self.fill,))

@@ -3,54 +3,69 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.abc.store import Store
 
 from vcinr import codec
-from vcinr.archive import models
-from vcinr.archive.metadata import without_storage
-from vcinr.archive.write import MANIFEST
+from vcinr.archive import metadata, models
+from vcinr.archive.metadata import PREFIX, RESERVED, Data
+from vcinr.archive.store import ROOT, get, keys, open_store, total_bytes
+from vcinr.archive.write import MANIFEST, metadata_digest
 from vcinr.archive.zarr_codec import VcinrCodec
 from vcinr.errors import CorruptError, InputError, VcinrError
 from vcinr.progress import Clock, Progress, Watch, silent
 
-_READ_ERRORS = (VcinrError, ValueError, RuntimeError, OSError, KeyError, TypeError)
+_CODECS = {"vcinr", "vcinr_sharding", "bytes", "vlen-utf8", "vlen-bytes", "zstd", "crc32c"}
+"""All that an archive's arrays may be stored with: another name could be a codec that does anything."""
 
 
-def open_archive(path: str | Path, *, decode: bool = True) -> xr.Dataset:
-    """The archive as an xarray Dataset, lazily; ``decode=False`` leaves packed values and times as stored.
+def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> xr.Dataset:
+    """One group of the archive as an xarray Dataset, lazily; ``decode=False`` leaves packed values and times as stored.
 
-    Raises InputError when `path` is not an archive.
+    Unlike plain ``xarray.open_zarr`` it checks the metadata first. Raises InputError when `path` is not an archive or
+    has no such group, CorruptError when its metadata are damaged.
     """
-    _group(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if decode:
-            return xr.open_zarr(path, chunks=None)
-        return xr.open_zarr(path, chunks=None, mask_and_scale=False, decode_times=False)
+    store, root = _open(path)
+    if problems := _metadata_problems(store, root):
+        raise CorruptError(f"{path}: {problems[0]}")
+    if group and group not in _paths(root):
+        raise InputError(f"{path}: no group {group!r}; it has {', '.join(p for p in _paths(root) if p) or 'none'}")
+    raw: dict[str, Any] = {} if decode else {"mask_and_scale": False, "decode_times": False, "decode_timedelta": False}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            opened = xr.open_zarr(store, group=group or None, zarr_format=3, chunks=None, **raw)
+    except Exception as error:  # xarray, zarr and the CF decoders each have their own
+        raise InputError(f"{path}: cannot be opened ({_line(error)}); `vcinr verify` names the damage") from None
+    return opened if decode else metadata.restored(opened)
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """Variables with values, bytes, bits per value, bound and achieved error; model and total size on disk."""
-    root: Any = _group(path)
+    """Variables with values, bytes, bits per value, bound and achieved error; what is kept as it was; models; size."""
+    store, root = _open(path)
+    here = keys(store)
     variables: dict[str, Any] = {}
+    kept: dict[str, str | None] = {}
     used: dict[str, int] = {}
-    for name, array in _compressed(root):
-        attrs, stored = dict(array.attrs), _chunk_bytes(path, array)
-        sha = attrs.get("vcinr_model_sha256")
+    for name, array in _arrays(root):
+        attrs = dict(array.attrs)
+        if PREFIX + "bytes" not in attrs:
+            kept[name] = str(attrs[PREFIX + "note"]) if PREFIX + "note" in attrs else None
+            continue
+        stored = sum(_size(store, key) for key in here if key.startswith(f"{name}/c/"))
+        sha = attrs.get(PREFIX + "model_sha256")
         if sha is not None:
-            used[str(sha)] = int(root[f"{models.GROUP}/{sha}"].shape[0]) if f"{models.GROUP}/{sha}" in root else 0
-        bound = attrs.get("vcinr_bound_value")
+            used[str(sha)] = _size(store, f"{models.GROUP}/{sha}/c/0")
         variables[name] = {
             "values": array.size,
             "dtype": str(array.dtype),
@@ -58,78 +73,106 @@ def info(path: str | Path) -> dict[str, Any]:
             "bits_per_value": 8 * stored / max(1, array.size),
             "bits_per_value_with_model": 8 * (stored + used.get(str(sha), 0)) / max(1, array.size),
             "ratio": array.size * array.dtype.itemsize / max(1, stored),
-            "bound": {"kind": attrs.get("vcinr_bound", "none"), "value": bound},
-            "max_abs_error": attrs.get("vcinr_max_abs_error"),
-            "psnr_db": attrs.get("vcinr_psnr_db"),
+            "bound": {"kind": attrs.get(PREFIX + "bound", "none"), "value": attrs.get(PREFIX + "bound_value")},
+            "max_abs_error": attrs.get(PREFIX + "max_abs_error"),
+            "psnr_db": attrs.get(PREFIX + "psnr_db"),
+            "note": attrs.get(PREFIX + "note"),
             "model": sha,
         }
     one = next(iter(used), None)
-    total = sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file())
     return {
         "archive": str(path),
         "variables": variables,
+        "kept": kept,
         "model": {"sha256": one, "bytes": used.get(one, 0) if one else 0},
         "models": used,
-        "total_bytes": total,
+        "total_bytes": total_bytes(path),
     }
 
 
-def verify(
-    path: str | Path, against: xr.Dataset | None = None, *, watch: Watch = silent
-) -> tuple[list[str], dict[str, Any]]:
+def verify(path: str | Path, against: Data | None = None, *, watch: Watch = silent) -> tuple[list[str], dict[str, Any]]:
     """Decode every chunk of the archive and, with `against` (the undecoded original), check every bound.
 
-    Returns (problems, facts): one line a problem, naming the chunk or variable; facts hold the error seen for
-    each compressed variable. No problem means: everything decodes, model hashes fit, every finite value is
-    within its bound, masks and all other variables are identical.
+    Returns (problems, facts): one line a problem, naming the chunk, file or variable; facts hold the error seen for
+    each compressed variable. No problem means: everything decodes, all is as it was written, every finite value is
+    within its bound, masks and all other variables are identical to the original's. Raises InputError when `path` is
+    no archive at all.
     """
-    root = _group(path)
-    problems: list[str] = []
+    store, root = _open(path)
+    here = keys(store)
+    problems = _metadata_problems(store, root)
+    manifest = _manifest(store)
+    problems += _file_problems(store, set(here), manifest)
     facts: dict[str, Any] = {}
-    arrays = list(_compressed(root))
-    total = sum(a.nchunks for _, a in arrays)
+    originals = None
+    if against is not None:
+        originals = {p: metadata.stored(g) for p, g in metadata.as_groups(against).items()}
+        problems += _missing_members(root, originals)
+    arrays = list(_arrays(root))
+    total = sum(min(a.nchunks, len(here)) for _, a in arrays)
     clock, done = Clock(total), 0
     for name, array in arrays:
-        original = None
-        if against is not None:
-            original = _original(against, name, array, problems)
+        asked = PREFIX + "bytes" in array.attrs
+        try:
+            original = None if originals is None else _original(originals, name, array)
+            sums = _sums(root, name, array, len(here)) if asked and _codec(array) else None
+        except VcinrError as error:
+            problems.append(str(error))
+            original = sums = None
         worst = 0.0
-        sums = _sums(root, name, array, problems)
-        for index, key, part in _chunks(array):
+        for index, key, part in _chunks(array, name):
+            if done > total + 100:
+                problems.append(
+                    f"variable {name!r}: declares {array.nchunks:,} chunks, more than the archive has files"
+                )
+                break
             try:
                 decoded = np.asarray(array[part])
-                if sums is not None and _crc32(root, array, key) != sums[index]:
+                if sums is not None and zlib.crc32(get(store, f"{name}/{key}") or b"") != sums[index]:
                     raise CorruptError("these are not the bytes that were written here (manifest)")
-            except _READ_ERRORS as error:
-                problems.append(_line(name, key, error))
-            else:
                 if original is not None:
-                    worst = max(worst, _compare(name, key, array, original[part], decoded, problems))
+                    worst = max(worst, _compare(array, original[part], decoded))
+            except Exception as error:  # zarr's codecs raise what they like on damaged bytes
+                problems.append(_chunk_line(name, key, error))
             done += 1
-            watch(Progress("verify", done, total, {"max_abs_error": worst}, clock.left(done)))
-        facts[name] = {"max_abs_error": worst if original is not None else None, "chunks": array.nchunks}
-    problems += _check_rest(path, root, against, {n for n, _ in arrays})
-    return problems, facts
+            watch(Progress("verify", done, max(done, total), {"max_abs_error": worst}, clock.left(done)))
+        if asked:
+            facts[name] = {"max_abs_error": worst if original is not None else None, "chunks": array.nchunks}
+    for sha in sorted({str(a.attrs[PREFIX + "model_sha256"]) for _, a in arrays if PREFIX + "model_sha256" in a.attrs}):
+        try:
+            models.check(store, sha)
+        except VcinrError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(problems)), facts
 
 
 def decompress(path: str | Path, target: str | Path) -> None:
-    """Write the archive as a netCDF file, atomically; raises InputError or CorruptError, leaving nothing."""
+    """Write the archive with its groups as a netCDF file, atomically; raises InputError or CorruptError."""
     target = Path(target)
     if target.suffix not in (".nc", ".nc4"):
         raise InputError(f"{target}: decompress writes netCDF; name the file .nc")
     if target.exists():
         raise InputError(f"{target}: exists already; choose another name or remove it")
+    store, root = _open(path)
+    needed = max(
+        (sum(a.nbytes for n, a in _arrays(root) if n.rpartition("/")[0] == p) for p in _paths(root)), default=0
+    )
+    if needed > _memory():
+        raise InputError(f"{path}: a group of {needed:,} bytes does not fit into memory; read it in parts with xarray")
+    if missing := _file_problems(store, set(keys(store)), _manifest(store)):
+        raise CorruptError(f"{path}: {missing[0]}")
     temporary = target.with_name(f".{target.name}.part")
     try:
-        dataset = without_storage(open_archive(path, decode=False).load())
-        dataset.to_netcdf(temporary)
+        for i, group in enumerate(_paths(root)):
+            dataset = open_archive(path, group=group, decode=False).load()
+            unlimited = dataset.encoding["unlimited_dims"]
+            mode: Any = "a" if i else "w"
+            dataset.to_netcdf(temporary, mode=mode, group=group or None, engine="netcdf4", unlimited_dims=unlimited)
         temporary.replace(target)
     except OSError as error:
         raise InputError(f"{target}: cannot write ({error.strerror or error})") from None
-    except (ValueError, RuntimeError) as error:
-        if isinstance(error, VcinrError):
-            raise
-        raise InputError(f"{path}: cannot read the archive ({error}); `vcinr verify` names the chunks") from None
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: cannot read the archive ({_line(error)}); `vcinr verify` names the chunks") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -142,43 +185,112 @@ def is_complete(path: str | Path) -> bool:
         return False
 
 
-def _group(path: str | Path) -> zarr.Group:
-    if not os.path.exists(path):
-        raise InputError(f"{path}: no such archive")
+def _open(path: str | Path) -> tuple[Store, zarr.Group]:
+    """Store and root of an archive whose arrays have none but known codecs; raises InputError or CorruptError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
-    except _READ_ERRORS as error:
-        raise InputError(f"{path}: not a Zarr v3 archive ({type(error).__name__}: {error})") from None
+            store = open_store(path)
+            root = zarr.open_group(store, mode="r", zarr_format=3)
+            for name, node in root.members(max_depth=None):
+                declared: Any = node.metadata.to_dict().get("codecs", [])
+                for one in declared:
+                    if one["name"] not in _CODECS:
+                        raise CorruptError(
+                            f"{path}: variable {name!r} has the codec {one['name']!r}, which no archive has"
+                        )
+    except VcinrError:
+        raise
+    except Exception as error:  # whatever zarr makes of a damaged zarr.json
+        raise InputError(f"{path}: not a Zarr v3 archive ({type(error).__name__}: {_line(error)})") from None
+    return store, root
 
 
-def _compressed(root: zarr.Group) -> Iterator[tuple[str, zarr.Array]]:
-    for name, array in sorted(root.arrays()):
-        codecs = array.metadata.codecs  # type: ignore[union-attr]
-        if any(isinstance(c, VcinrCodec) for c in codecs):
-            yield name, array
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def _sums(root: Any, name: str, array: zarr.Array, problems: list[str]) -> np.ndarray | None:
-    """CRC-32 of every chunk as the manifest has them; None, with a problem noted, where it does not."""
+def _arrays(root: zarr.Group) -> Iterator[tuple[str, zarr.Array]]:
+    """Full name and array of every variable, sorted; not those of the manifest and the models."""
+    for name, node in sorted(root.members(max_depth=None), key=lambda m: m[0]):
+        if isinstance(node, zarr.Array) and not name.startswith(RESERVED + "/"):
+            yield name, node
+
+
+def _paths(root: zarr.Group) -> list[str]:
+    """Groups of the archive, the root first."""
+    below = [n for n, node in root.members(max_depth=None) if isinstance(node, zarr.Group)]
+    return ["", *sorted(n for n in below if n != RESERVED and not n.startswith(RESERVED + "/"))]
+
+
+def _codec(array: zarr.Array) -> VcinrCodec | None:
+    codecs = array.metadata.codecs  # type: ignore[union-attr]
+    return next((c for c in codecs if isinstance(c, VcinrCodec)), None)
+
+
+def _size(store: Store, key: str) -> int:
+    from zarr.core.sync import sync
+
     try:
-        sums = np.asarray(root[f"{MANIFEST}/{name}/crc32"][...])
-    except _READ_ERRORS as error:
-        problems.append(f"variable {name!r}: its manifest cannot be read ({' '.join(str(error).split())})")
-        return None
-    if sums.shape != array.cdata_shape:
-        problems.append(f"variable {name!r}: its manifest is of another shape")
-        return None
-    return sums
+        return int(sync(store.getsize(key)))
+    except FileNotFoundError:
+        return 0
 
 
-def _crc32(root: Any, array: zarr.Array, key: str) -> int:
-    buffer = sync(root.store.get(f"{array.path}/{key}", default_buffer_prototype()))
-    return zlib.crc32(buffer.to_bytes()) if buffer is not None else -1
+def _manifest(store: Store) -> Mapping[str, Any]:
+    """Attributes of the manifest; empty where it is missing or damaged."""
+    try:
+        found = json.loads(get(store, f"{MANIFEST}/{ROOT}") or b"{}")["attributes"]
+        return found if isinstance(found.get("files", {}), dict) else {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
-def _chunks(array: zarr.Array) -> Iterator[tuple[tuple[int, ...], str, tuple[slice, ...]]]:
+def _metadata_problems(store: Store, root: zarr.Group) -> list[str]:
+    """Whether the metadata that readers see are those that were written: attributes, shapes, coordinates, bounds."""
+    written = _manifest(store).get("metadata_sha256")
+    if written is None:
+        return ["the manifest is missing or damaged; restore the archive from a sound copy"]
+    try:
+        text = json.loads(get(store, ROOT) or b"{}")
+        shown = {f"{k}/{ROOT}": v for k, v in (text.get("consolidated_metadata") or {})["metadata"].items()}
+        seen = {k: v for k, v in shown.items() if not k.startswith(MANIFEST + "/")} | {ROOT: text}
+        sound = metadata_digest(seen) == written
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        sound = False
+    return [] if sound else ["the metadata are not those that were written; restore the archive from a sound copy"]
+
+
+def _file_problems(store: Store, here: set[str], manifest: Mapping[str, Any]) -> list[str]:
+    """Files that are missing or changed, of those the manifest lists by name: metadata and what is kept."""
+    problems = []
+    for key, crc32 in manifest.get("files", {}).items():
+        data = get(store, key) if key in here else None
+        if data is None:
+            problems.append(f"chunk {key} is missing; copy the archive whole")
+        elif zlib.crc32(data) != crc32:
+            problems.append(f"chunk {key} is damaged: these are not the bytes that were written")
+    return problems
+
+
+def _missing_members(root: zarr.Group, originals: metadata.Groups) -> list[str]:
+    here = {name for name, _ in _arrays(root)}
+    names = [metadata.join(path, str(n)) for path, group in originals.items() for n in group.variables]
+    return [f"variable {name!r} of the original is not in the archive" for name in names if name not in here]
+
+
+def _sums(root: Any, name: str, array: zarr.Array, most: int) -> np.ndarray:
+    """CRC-32 of every chunk as the manifest has them; raises CorruptError where it does not."""
+    try:
+        sums = root[f"{MANIFEST}/{name}/crc32"]
+        if sums.shape != array.cdata_shape or sums.size > most:
+            raise ValueError("it is of another shape")
+        return np.asarray(sums[...])
+    except Exception as error:  # as in `verify`
+        raise CorruptError(f"variable {name!r}: its manifest cannot be read ({_line(error)})") from None
+
+
+def _chunks(array: zarr.Array, name: str) -> Iterator[tuple[tuple[int, ...], str, tuple[slice, ...]]]:
     counts = [range(-(-n // c)) for n, c in zip(array.shape, array.chunks, strict=True)]
     for index in itertools.product(*counts):
         part = tuple(
@@ -187,79 +299,61 @@ def _chunks(array: zarr.Array) -> Iterator[tuple[tuple[int, ...], str, tuple[sli
         yield index, array.metadata.encode_chunk_key(index), part
 
 
-def _chunk_bytes(path: str | Path, array: zarr.Array) -> int:
-    folder = Path(path) / array.path / "c"
-    files = [folder] if folder.is_file() else folder.rglob("*")
-    return sum(f.stat().st_size for f in files if f.is_file())
-
-
-def _line(name: str, key: str, error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+def _chunk_line(name: str, key: str, error: Exception) -> str:
+    text = _line(error)
     return text if f"{name}/{key}" in text else f"chunk {name}/{key}: {text}"
 
 
-def _original(against: xr.Dataset, name: str, array: zarr.Array, problems: list[str]) -> np.ndarray | None:
-    if name not in against:
-        problems.append(f"variable {name!r} is not in the file compared with")
-        return None
-    values = against[name].values
-    if values.shape != array.shape or values.dtype.newbyteorder("=") != array.dtype.newbyteorder("="):
-        problems.append(
+def _original(originals: metadata.Groups, name: str, array: zarr.Array) -> np.ndarray:
+    try:
+        values = metadata.member(originals, name).values
+    except KeyError:
+        raise InputError(f"variable {name!r} is not in the file compared with") from None
+    numbers = values.dtype.kind in "fiubc"  # the types of text have no order of bytes, and more than one name
+    same = not numbers or values.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+    if values.shape != array.shape or not same:
+        raise InputError(
             f"variable {name!r}: the archive has {array.dtype}{array.shape}, "
             f"the file compared with {values.dtype}{values.shape}"
         )
-        return None
     return values
 
 
-def _compare(
-    name: str, key: str, array: zarr.Array, original: np.ndarray, decoded: np.ndarray, problems: list[str]
-) -> float:
-    serializer = next(c for c in array.metadata.codecs if isinstance(c, VcinrCodec))  # type: ignore[union-attr]
+def _compare(array: zarr.Array, original: np.ndarray, decoded: np.ndarray) -> float:
+    """The largest error; raises InputError saying what is not as promised."""
+    serializer = _codec(array)
+    if serializer is None or PREFIX + "bytes" not in array.attrs or array.dtype.kind not in "fiu":
+        if not _same(original, decoded):
+            raise InputError("differs from the original, though it is kept losslessly")
+        return 0.0
     original = original.astype(original.dtype.newbyteorder("="), copy=False)
     kept = codec.valid_values(original, serializer.fill)
     errors = codec.errors_of(original, decoded)
     worst = float(errors[kept].max(initial=0.0))
     bound = serializer.bound
-    if bound is None and array.attrs.get("vcinr_bound") == "lossless":
+    if bound is None and array.attrs.get(PREFIX + "bound") == "lossless":
         bound = ("absolute", 0.0)
     if bound is not None and bound[0] in ("absolute", "relative"):
         allowed = codec.allowed_errors(original, codec.Bound(bound[0], bound[1]))  # type: ignore[arg-type]
-        missed = int(((errors > allowed) & kept).sum())
-        if missed:
-            problems.append(
-                f"chunk {name}/{key}: {missed} value(s) outside the {bound[0]} bound {bound[1]:g}, the largest error "
-                f"being {worst:g}"
+        if missed := int(((errors > allowed) & kept).sum()):
+            raise InputError(
+                f"{missed} value(s) outside the {bound[0]} bound {bound[1]:g}, the largest error being {worst:g}"
             )
     if original[~kept].tobytes() != decoded[~kept].tobytes():
-        problems.append(f"chunk {name}/{key}: masked values (NaN, infinite or fill) differ from the original")
+        raise InputError("masked values (NaN, infinite or fill) differ from the original")
     return worst
 
 
-def _check_rest(path: str | Path, root: zarr.Group, against: xr.Dataset | None, compressed: set[str]) -> list[str]:
-    """Models by hash, and every variable that is kept as it was."""
-    problems = []
-    for sha in {str(a.attrs["vcinr_model_sha256"]) for _, a in _compressed(root) if "vcinr_model_sha256" in a.attrs}:
-        try:
-            models.check(Path(path), sha)
-        except VcinrError as error:
-            problems.append(str(error))
-    for name, array in sorted(root.arrays()):
-        if name in compressed:
-            continue
-        try:
-            values = np.asarray(array[...])
-        except _READ_ERRORS as error:
-            problems.append(f"variable {name!r}: {' '.join(str(error).split())}")
-            continue
-        if against is not None and name in against.variables:
-            other = against[name].values
-            if values.shape != other.shape or not _same(values, other):
-                problems.append(f"variable {name!r} differs from the original, though it is kept losslessly")
-    return problems
-
-
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.dtype.kind in "fc" and b.dtype.kind in "fc":
+    if a.dtype.kind in "fiub":
+        return a.astype(a.dtype.newbyteorder("="), copy=False).tobytes() == b.tobytes()
+    if a.dtype.kind == "c":
         return bool(np.array_equal(a, b, equal_nan=True))
     return bool(np.array_equal(a, b))
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 62

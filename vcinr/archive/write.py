@@ -1,9 +1,16 @@
-"""Write archives: an xarray Dataset to a self-contained Zarr v3 store, atomically."""
+"""Write archives: a data set with its groups to a self-contained Zarr v3 store, chunk by chunk, resumable, atomic.
+
+Every array of numbers is stored by our codec, those that nobody asked to compress losslessly: its chunks carry a
+checksum, and a missing one is an error, where plain Zarr would return fill values. Text and the like are kept as
+xarray stores them.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
+import json
 import math
 import shutil
 import warnings
@@ -16,15 +23,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.backends.zarr import FillValueCoder, encode_zarr_attr_value
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 import vcinr
 from vcinr import codec
-from vcinr.archive import models
-from vcinr.archive.metadata import OWN, without_storage
+from vcinr.archive import metadata, models, store
+from vcinr.archive.metadata import PREFIX, RESERVED, Data, Groups
+from vcinr.archive.spool import Spool, link
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.codec import Bound
 from vcinr.errors import InputError, ModelError, VcinrError
@@ -32,39 +37,46 @@ from vcinr.inr.model import Model
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.signals import Layout, layout_of
 
-ATTRIBUTE = "vcinr_"
-"""Prefix of the provenance attributes on a compressed variable."""
-MANIFEST = "manifest"
-"""Group with, for every compressed variable, each chunk's achieved error and the CRC-32 of its bytes."""
-CHECKED = (ZstdCodec(level=5), Crc32cCodec())
-SEPARATOR = "."
-"""Stands for the slash in the names of group members."""
+MANIFEST = f"{RESERVED}/manifest"
+"""Group with each compressed chunk's achieved error and CRC-32, and digests of everything else."""
+_CHECKED = (ZstdCodec(level=5), Crc32cCodec())
+_CHUNK_VALUES = 1 << 25  # of a chunk of whole signals, so that encoding it takes about a gigabyte
+_PIECE_VALUES = 1 << 22  # of a chunk of what is only kept
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One variable to compress.
+    """One array of numbers to store.
 
-    bound: in the variable's own units; packing: (scale_factor, add_offset) from the stored numbers to these
-    units; spread: range of the stored numbers, where the bound needs it.
+    name: its path in the archive; values: with the coordinates of its own and outer groups; bound: in the variable's
+    own units, None for lossless or, with a model, best effort; asked: whether it was to be compressed; note: why it
+    is stored losslessly all the same, or None.
     """
 
     name: str
     values: xr.DataArray
-    layout: Layout
-    model: Model | None
-    bound: Bound | None
+    layout: Layout | None = None
+    model: Model | None = None
+    bound: Bound | None = None
+    asked: bool = False
+    note: str | None = None
+    limits: tuple[float, float] = (0.0, 0.0)
 
     @property
     def packing(self) -> tuple[float, float]:
+        """(scale_factor, add_offset) from the stored numbers to the variable's units."""
         return _packing(self.values)
 
     @property
     def stored_bound(self) -> Bound | None:
-        """The bound for the numbers as stored."""
-        if self.bound is None or self.bound.kind != "absolute":
+        """The bound for the numbers as stored, such that it also holds for what they unpack to."""
+        if self.bound is None or self.bound.kind != "absolute" or self.packing == (1.0, 0.0):
             return self.bound
-        return replace(self.bound, value=self.bound.value / abs(self.packing[0]))
+        factor, shift = self.packing
+        unpacked = abs(factor) * max(map(abs, self.limits)) + abs(shift)
+        # Readers unpack small integers in float32: two roundings of the result may add to its error.
+        eps = np.finfo(np.float32 if self.values.dtype.itemsize <= 2 else np.float64).eps
+        return replace(self.bound, value=max(0.0, self.bound.value - 2 * float(eps) * unpacked) / abs(factor))
 
     @property
     def scaling(self) -> tuple[float, float]:
@@ -75,9 +87,55 @@ class _Job:
         offset, scale = self.model.scaling(self.name)
         return (offset - shift) / factor, scale / factor
 
+    @property
+    def promise(self) -> str:
+        """The bound in words."""
+        if self.bound is None:
+            return "lossless" if self.model is None else "best effort, lossy"
+        value = f"{self.bound.value:g}"
+        return {
+            "absolute": f"within {value} of the input, lossy",
+            "relative": f"within {value} of each value's magnitude, lossy",
+            "psnr": f"at {value} dB or more, lossy",
+            "rate": f"in at most {value} bits per value, lossy",
+        }[self.bound.kind]
+
+
+@dataclass(frozen=True)
+class _Array:
+    """A job with all that fixes its bytes: the array's codec, chunk shape and dtype."""
+
+    job: _Job
+    codec: VcinrCodec
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(-(-n // c) for n, c in zip(self.job.values.shape, self.shape, strict=True))
+
+    def chunks(self) -> Iterator[tuple[tuple[int, ...], str]]:
+        """Index and store key of every chunk."""
+        for index in itertools.product(*map(range, self.counts)):
+            yield index, "/".join([self.job.name, "c", *map(str, index)])
+
+    @property
+    def numeric(self) -> bool:
+        """Whether our codec stores it, losslessly or not."""
+        return self.dtype.kind in "fiub"
+
+    @property
+    def bound(self) -> Bound | None:
+        """What its chunks are encoded to."""
+        return self.job.stored_bound
+
+    def request(self) -> list[Any]:
+        """JSON-able: two jobs of equal requests and values have equal bytes."""
+        return [self.job.name, self.codec.to_dict(), self.shape, self.dtype.str, self.job.values.shape]
+
 
 def compress(
-    dataset: xr.Dataset,
+    dataset: Data,
     target: str | Path,
     *,
     model: Model | None = None,
@@ -93,61 +151,54 @@ def compress(
 ) -> dict[str, Any]:
     """Compress variables of `dataset` into the Zarr archive `target` and keep all else as it is.
 
-    `dataset` is best opened undecoded (``vcinr.datasets.readers.open_dataset``), so that packed values, fill
-    values and times survive as stored. abs_error: bound in the variables' units, one for all or by name; or instead
-    one of rel_error: a fraction of each variable's range; point_rel_error: a fraction of every value's own
-    magnitude, zeros exact; psnr: at least so many dB, peak the variable's range; rate: at most so many bits per
-    value in every chunk. Without any: best effort with a model, lossless without. variables: default all of two or
-    more dimensions, bare integers apart. chunk: about how many signals one Zarr chunk holds. Returns what
-    `vcinr info --json` prints.
+    `dataset`: a Dataset, a DataTree, or data sets by group; best opened undecoded
+    (``vcinr.datasets.readers.open_groups``), so that packed values, fill values and times survive as stored.
+    `target`: a folder, a name ending in .zip, or an fsspec URL. abs_error: bound in the variables' units, one for all
+    or by name; or instead one of rel_error: a fraction of each variable's range; point_rel_error: a fraction of every
+    value's own magnitude, zeros exact; psnr: at least so many dB, peak the variable's range; rate: at most so many
+    bits per value in every chunk. Without any: best effort with a model, lossless without. variables: full names
+    (``group/name``), default all of two or more dimensions, bare integers apart; what cannot be lossy (text, truth
+    values, ...) is stored losslessly, and the result says so. chunk: about how many signals one Zarr chunk holds.
+    Returns what `vcinr info --json` prints.
 
-    The archive appears under its name only when it is whole. Raises InputError, ModelError, BoundError for a rate
-    too low to reach; nothing is left behind then.
+    The archive appears under its name only when it is whole. An interrupted run leaves its finished chunks beside it
+    (``.NAME.part``; for a URL in the user's cache), and the same call again goes on from there. Raises InputError,
+    ModelError, BoundError for a rate too low to reach; except where the disk failed, nothing is left behind then.
     """
-    target = Path(target)
-    if target.exists() and not overwrite:
+    if store.exists(target) and not overwrite:
         raise InputError(f"{target}: exists already; choose another name or pass overwrite (--overwrite)")
-    if "://" in str(target):
-        raise InputError(f"{target}: archives are written to local paths; write it here and copy the folder")
     requests = {"rel_error": rel_error, "point_rel_error": point_rel_error, "psnr": psnr, "rate": rate}
-    dataset = _flat_names(dataset)
-    if variables:
-        variables = [name.replace("/", SEPARATOR) for name in variables]
-    jobs = list(_jobs(dataset, model, abs_error, requests, variables))
-    temporary = target.with_name(f".{target.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
+    groups = {path: metadata.stored(group) for path, group in metadata.as_groups(dataset).items()}
+    jobs = _jobs(groups, model, abs_error, requests, variables)
+    arrays = [_array(job, chunk) for job in jobs]
+    work = store.workplace(target)
+    request = json.dumps([codec.VERSION, vcinr.__version__, [a.request() for a in arrays]])
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        _write(dataset, jobs, temporary, model, chunk, watch)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
+        with Spool(work, request) as spool:
+            try:
+                facts = _encode(arrays, spool, watch)
+                _assemble(groups, arrays, facts, spool, work / "archive")
+                store.publish(work / "archive", target)
+            except VcinrError:
+                spool.discard()
+                raise
+            spool.discard()
     except OSError as error:
         reason = "no space left" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        kept = f". Finished chunks are kept in {work}: the same command goes on from there" if work.exists() else ""
         raise InputError(
-            f"{target}: cannot write the archive ({reason}); free some space or choose another place"
+            f"{target}: cannot write the archive ({reason}); free some space or choose another place{kept}"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     from vcinr.archive.read import info
 
     return info(target)
 
 
-def _flat_names(dataset: xr.Dataset) -> xr.Dataset:
-    """Members of groups under names without a slash, which would make them groups that xarray does not show."""
-    names = {n: str(n).replace("/", SEPARATOR) for n in (*dataset.variables, *dataset.dims) if "/" in str(n)}
-    renamed = dataset.rename(names)
-    for old, new in names.items():
-        if new in renamed.variables:
-            renamed[new].attrs.setdefault(ATTRIBUTE + "original_name", str(old))
-    return renamed
-
-
 def _jobs(
-    dataset: xr.Dataset, model: Model | None, abs_error: float | Mapping[str, float] | None,
+    groups: Groups, model: Model | None, abs_error: float | Mapping[str, float] | None,
     requests: Mapping[str, float | None], variables: Sequence[str] | None,
-) -> Iterator[_Job]:  # fmt: skip
+) -> list[_Job]:  # fmt: skip
+    """Every array of numbers, and what was named and is none, as a job."""
     asked = {name: value for name, value in {"abs_error": abs_error, **requests}.items() if value is not None}
     if len(asked) > 1:
         raise InputError(f"give one kind of bound, not both {' and '.join(asked)}")
@@ -156,47 +207,66 @@ def _jobs(
         for number in numbers:
             if not (math.isfinite(number) and number >= 0):
                 raise InputError(f"{name}: the bound must be a positive number, got {number}")
-    chosen = list(variables) if variables else _default_variables(dataset, model)
-    if not chosen:
-        raise InputError("the file has no numeric variable with dimensions to compress; name one with --var")
+    chosen = list(variables) if variables else _default_variables(groups, model)
+    names = [metadata.join(path, str(name)) for path, group in groups.items() for name in group.variables]
+    for name in chosen:
+        if name not in names:
+            raise InputError(f"variable {name!r} is not in the file; it has {', '.join(names)}")
     if isinstance(abs_error, Mapping) and (unknown := set(abs_error) - set(chosen)):
         raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
-    for name in chosen:
-        if name not in dataset.data_vars:
-            known = ", ".join(map(str, dataset.data_vars))
-            raise InputError(f"variable {name!r} is not in the file; it has {known}")
-        values = dataset[name]
-        if values.dtype.kind not in "fiub":
-            raise InputError(
-                f"variable {name!r} has dtype {values.dtype}, which is no number; unnamed, it is kept as it is"
-            )
-        bound = _bound(values, abs_error, requests)
-        # A bound of zero, or the range of a constant, leaves nothing for a model to do.
-        exact = bool(asked) and bound is None
-        yield _Job(name, values, *_fitted(name, values, None if exact else model), bound)
+    jobs = []
+    for name in names:
+        values = metadata.member(groups, name)
+        if name not in chosen:
+            jobs.append(_Job(name, values))
+        elif reason := _never_lossy(values):
+            jobs.append(_Job(name, values, asked=True, note=f"stored losslessly: {reason}"))
+        else:
+            bound, limits = _bound(values, abs_error, requests)
+            # A bound of zero, or the range of a constant, leaves nothing for a model to do.
+            exact = bool(asked) and bound is None
+            layout, fitted = _fitted(name, values, None if exact else model)
+            jobs.append(_Job(name, values, layout, fitted, bound, asked=True, limits=limits))
+    return jobs
+
+
+def _never_lossy(values: xr.DataArray) -> str | None:
+    """Why these values cannot be compressed within a bound, or None where they can."""
+    if values.dtype.kind not in "fiu":
+        return f"{values.dtype} is no number with an error"
+    if values.size == 0:
+        return "it has no values"
+    if values.ndim == 0:
+        return "it is a single value"
+    if str(values.attrs.get("_Unsigned", "")).lower() in ("true", "false"):
+        return "_Unsigned makes its numbers wrap around"
+    return None
 
 
 def _bound(
     values: xr.DataArray, abs_error: float | Mapping[str, float] | None, requests: Mapping[str, float | None]
-) -> Bound | None:
-    """The bound asked for `values`, in its own units; None for best effort or lossless."""
+) -> tuple[Bound | None, tuple[float, float]]:
+    """The bound asked for `values`, in its own units, None for best effort or lossless; and their limits if needed."""
     factor, shift = _packing(values)
+    packed = (factor, shift) != (1.0, 0.0)
+    wanted = requests["rel_error"] is not None or requests["psnr"] is not None
+    limits = _limits(values) if packed or wanted else (0.0, 0.0)
+    spread = limits[1] - limits[0]
     absolute = abs_error.get(str(values.name)) if isinstance(abs_error, Mapping) else abs_error
     if requests["rel_error"] is not None:
-        absolute = requests["rel_error"] * _range(values) * abs(factor)
+        absolute = requests["rel_error"] * spread * abs(factor)
     if absolute is not None:
-        return Bound("absolute", absolute) if absolute > 0 else None
+        return (Bound("absolute", absolute) if absolute > 0 else None), limits
     if relative := requests["point_rel_error"]:
         if shift != 0.0:
             raise InputError(
                 f"variable {values.name!r} is packed with an add_offset; a bound relative to each value needs "
                 "unpacked values: give an absolute bound"
             )
-        return Bound("relative", relative)
+        return Bound("relative", relative), limits
     if psnr := requests["psnr"]:
-        spread = _range(values)
-        return Bound("psnr", psnr, spread) if spread > 0 else None
-    return Bound("rate", rate) if (rate := requests["rate"]) else None
+        return (Bound("psnr", psnr, spread) if spread > 0 else None), limits
+    return (Bound("rate", rate) if (rate := requests["rate"]) else None), limits
 
 
 def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layout, Model | None]:
@@ -213,158 +283,262 @@ def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layou
 
 def _packing(values: xr.DataArray) -> tuple[float, float]:
     """(scale_factor, add_offset) of packed values, else (1, 0)."""
-    return float(values.attrs.get("scale_factor", 1.0)), float(values.attrs.get("add_offset", 0.0))
+    factor, shift = (float(values.attrs.get(k, d)) for k, d in (("scale_factor", 1.0), ("add_offset", 0.0)))
+    if not (math.isfinite(factor) and math.isfinite(shift) and factor != 0.0):
+        raise InputError(f"variable {values.name!r}: scale_factor {factor:g} and add_offset {shift:g} unpack nothing")
+    return factor, shift
 
 
-def _default_variables(dataset: xr.Dataset, model: Model | None) -> list[str]:
+def _default_variables(groups: Groups, model: Model | None) -> list[str]:
     from vcinr.datasets.readers import numeric_fields
 
     # Bare integers are flags, classes and counts as often as measurements: they are coded lossily only by name.
     fields = [
-        n
-        for n in numeric_fields(dataset)
-        if dataset[n].ndim >= 2 and (dataset[n].dtype.kind == "f" or "scale_factor" in dataset[n].attrs)
+        metadata.join(path, n)
+        for path, group in groups.items()
+        for n in numeric_fields(group)
+        if group[n].ndim >= 2 and (group[n].dtype.kind == "f" or "scale_factor" in group[n].attrs)
     ]
-    if model is None:
-        return fields
-    known = [n for n in fields if n in model.normalisation]
-    if not known:
-        raise ModelError(
-            f"the model was trained on {', '.join(model.normalisation)}, none of which is in the file "
-            f"({', '.join(fields)}); compress without a model or train one"
-        )
-    return known
+    if model is not None:
+        known = [n for n in fields if n in model.normalisation]
+        if not known:
+            raise ModelError(
+                f"the model was trained on {', '.join(model.normalisation)}, none of which is in the file "
+                f"({', '.join(fields)}); compress without a model or train one"
+            )
+        return known
+    if not fields:
+        raise InputError("the file has no numeric variable of two or more dimensions; name one with --var")
+    return fields
 
 
-def _fill(values: xr.DataArray) -> float | int | None:
-    fill = values.attrs.get("_FillValue", values.attrs.get("missing_value"))
-    if fill is None or np.ndim(fill) > 0 or isinstance(fill, str) or not np.isfinite(fill):
-        return None  # what is not finite is set aside in any case
-    return np.asarray(fill).astype(values.dtype).item()
+def _limits(values: xr.DataArray) -> tuple[float, float]:
+    """Least and greatest valid value, read piece by piece; (0, 0) where there is none."""
+    fill = metadata.fill_values(values)
+    low, high = math.inf, -math.inf
+    shape = _pieces(values.shape)
+    for index in itertools.product(*(range(-(-n // c)) for n, c in zip(values.shape, shape, strict=True))):
+        block = _block(values, index, shape)
+        kept = block[codec.valid_values(block, fill)]
+        if kept.size:
+            low, high = min(low, float(kept.min())), max(high, float(kept.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
 
 
-def _range(values: xr.DataArray) -> float:
-    array = values.values
-    kept = array[codec.valid_values(array, _fill(values))]
-    return float(kept.max()) - float(kept.min()) if kept.size else 0.0
+def _block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """The values of one chunk, in native byte order."""
+    try:
+        block = np.asarray(values[tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))].values)
+    except Exception as error:  # every format's library has its own for a damaged file
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"variable {values.name!r} cannot be read ({text}); is the file whole? copy it again"
+        ) from None
+    return block.astype(block.dtype.newbyteorder("="), copy=False)
 
 
-def _write(dataset: xr.Dataset, jobs: list[_Job], target: Path, model: Model | None, chunk: int, watch: Watch) -> None:
-    rest = dataset.drop_vars([job.name for job in jobs])
-    history = "; ".join(f"{job.name} {_promise(job)}" for job in jobs)
-    earlier = rest.attrs.get("history")
-    rest.attrs["history"] = "\n".join(filter(None, [earlier, f"vcinr {vcinr.__version__} compress: {history}"]))
-    rest.attrs["vcinr_requires"] = (
-        "Reading the variables marked vcinr_version needs the Python package vcinr: pip install vcinr"
+def _pieces(shape: tuple[int, ...], most: int = _PIECE_VALUES) -> tuple[int, ...]:
+    """A chunk shape of at most about `most` values: the last axes whole, then a part of one, then single."""
+    result: list[int] = []
+    left = most
+    for n in reversed(shape):
+        result.append(max(1, min(n, left)))
+        left = max(1, left // max(1, n))
+    return tuple(reversed(result))
+
+
+def _signal_chunks(job: _Job, chunk: int) -> tuple[int, ...]:
+    """Chunk shape of about `chunk` signals; a signal is cut only where it is large and no model needs it whole."""
+    assert job.layout is not None
+    sizes = {str(d): n for d, n in job.values.sizes.items()}
+    grid = {d: sizes[d] for d in job.layout.dims}
+    while job.model is None and math.prod(grid.values()) > _CHUNK_VALUES:
+        longest = max(grid, key=lambda d: grid[d])
+        grid[longest] = -(-grid[longest] // 2)
+    left = max(1, min(chunk, _CHUNK_VALUES // math.prod(grid.values())))
+    shape = dict(grid)
+    for dim in reversed([d for d in sizes if d not in grid]):
+        shape[dim] = max(1, min(sizes[dim], left))
+        left = max(1, left // shape[dim])
+    return tuple(shape[d] for d in sizes)
+
+
+def _array(job: _Job, chunk: int) -> _Array:
+    values, bound, layout = job.values, job.stored_bound, job.layout
+    serializer = VcinrCodec(
+        variable=job.name,
+        signal_axes=() if layout is None else tuple(values.dims.index(d) for d in layout.dims),
+        axes=() if job.model is None or layout is None else tuple(encode_axis(a) for a in layout.axes),
+        model=job.model.sha256 if job.model else None,
+        scaling=job.scaling,
+        bound=(bound.kind, bound.value) if bound else None,
+        fill=metadata.fill_values(values),
     )
-    rest = without_storage(rest)
-    # What is given as `encoding` replaces a variable's own, so it has to be repeated here.
-    encoding = {str(name): {**variable.encoding, "compressors": CHECKED} for name, variable in rest.variables.items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # strings and consolidated metadata are extensions to Zarr v3
-        rest.to_zarr(target, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-    root = zarr.open_group(target, mode="r+", zarr_format=3)
-    if any(job.model is not None for job in jobs) and model is not None:
-        models.store(root, model)
-    done, total = 0, sum(math.prod(len(c) for c in _grid_of_chunks(job, chunk)[1]) for job in jobs)
-    clock = Clock(total)
-    for job in jobs:
-        for measured in _write_variable(root, job, chunk):
-            done += 1
-            watch(Progress("compress", done, total, measured, clock.left(done)))
+    shape = _pieces(values.shape) if layout is None else _signal_chunks(job, chunk)
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        raise InputError(f"variable {job.name!r} is {values.dtype}, which no archive can hold; convert it to float64")
+    return _Array(job, serializer, shape, values.dtype.newbyteorder("="))
+
+
+def _encode(arrays: Sequence[_Array], spool: Spool, watch: Watch) -> dict[str, dict[str, Any]]:
+    """Bring every chunk into the spool; returns what was measured of each, by key."""
+    facts: dict[str, dict[str, Any]] = {}
+    asked = [a for a in arrays if a.job.asked]
+    total = sum(math.prod(a.counts) for a in asked)
+    clock, done = Clock(total), 0
+    for array in arrays:
+        if not array.numeric:
+            continue
+        field = array.codec.field(array.shape, array.job.model)
+        for index, key in array.chunks():
+            block = _block(array.job.values, index, array.shape)
+            found = spool.find(key, block)
+            if found is None:
+                found = _encode_chunk(array, field, key, block)
+                spool.add(key, block, *found)
+            facts[key] = found[1]
+            if array.job.asked:
+                done += 1
+                shown = {"bits_per_value": 8 * found[1]["bytes"] / max(1, block.size)}
+                watch(Progress("compress", done, total, shown | {"max_abs_error": found[1]["error"]}, clock.left(done)))
+    return facts
+
+
+def _encode_chunk(array: _Array, field: codec.Field, key: str, block: np.ndarray) -> tuple[bytes, dict[str, Any]]:
+    try:
+        encoded = codec.encode(block, field, array.bound, chunk_shape=array.shape)
+    except VcinrError as error:
+        raise type(error)(f"chunk {key}: {error}") from None
+    kept = block[codec.valid_values(block, field.fill)] if block.dtype.kind in "fiu" else block[:0]
+    return encoded.data, {
+        "bytes": len(encoded.data), "crc32": zlib.crc32(encoded.data), "error": encoded.max_abs_error,
+        "squared": encoded.squared_error, "valid": encoded.valid,
+        "low": float(kept.min()) if kept.size else math.inf, "high": float(kept.max()) if kept.size else -math.inf,
+    }  # fmt: skip
+
+
+def _assemble(
+    groups: Groups, arrays: Sequence[_Array], facts: Mapping[str, Mapping[str, Any]], spool: Spool, tree: Path
+) -> None:
+    """Build the whole archive in the folder `tree` from the spool and from what is kept."""
+    shutil.rmtree(tree, ignore_errors=True)
+    asked = [a for a in arrays if a.job.asked]
+    for path, group in groups.items():
+        _write_group(tree, path, group, arrays, "; ".join(f"{a.job.name} {a.job.promise}" for a in asked))
+    root = zarr.open_group(tree, mode="r+", zarr_format=3)
+    for array in arrays:
+        if array.numeric:
+            _write_array(root, array, facts, spool, tree)
+    for model in {a.job.model.sha256: a.job.model for a in arrays if a.job.model is not None}.values():
+        models.put(root, model)
+    _write_manifest(root, asked, facts, tree)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(root.store)
 
 
-def _promise(job: _Job) -> str:
-    if job.bound is None:
-        return "lossless" if job.model is None else "best effort, lossy"
-    units = {"absolute": "of the input", "relative": "of each value", "psnr": "dB or more", "rate": "bits per value"}
-    return f"within {job.bound.value:g} {units[job.bound.kind]}, lossy"
+def _write_group(tree: Path, path: str, group: xr.Dataset, arrays: Sequence[_Array], history: str) -> None:
+    """The group, its attributes and those of its variables that are not numbers, as xarray stores them."""
+    notes = {a.job.name: a.job.note for a in arrays if not a.numeric and a.job.note}
+    numeric = [a.job.name for a in arrays if a.numeric]
+    rest = group.drop_vars([n for n in group.variables if metadata.join(path, str(n)) in numeric])
+    rest.attrs = metadata.portable(group.attrs, f"group {path!r}" if path else "the file")
+    if not path:
+        rest.attrs["history"] = "\n".join(
+            filter(None, [str(group.attrs.get("history", "")), f"vcinr {vcinr.__version__} compress: {history}"])
+        )
+        rest.attrs[PREFIX + "requires"] = (
+            "Reading the arrays of this archive needs the Python package vcinr: pip install vcinr"
+        )
+    for name, variable in rest.variables.items():
+        variable.attrs = metadata.portable(variable.attrs, f"variable {name!r}")
+        if note := notes.get(metadata.join(path, str(name))):
+            variable.attrs |= {PREFIX + "bound": "lossless", PREFIX + "note": note}
+    encoding: dict[str, Any] = {str(name): {"compressors": _CHECKED} for name in rest.variables}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # strings are an extension to Zarr v3
+        rest.to_zarr(tree, group=path or None, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
 
 
-def _grid_of_chunks(job: _Job, chunk: int) -> tuple[tuple[int, ...], list[range]]:
-    """Chunk shape (signals whole, about `chunk` of them) and chunk indices an axis."""
-    sizes, left = {str(d): n for d, n in job.values.sizes.items()}, max(1, chunk)
-    shape = {d: sizes[d] for d in job.layout.dims}
-    for dim in reversed([d for d in sizes if d not in shape]):
-        shape[dim] = max(1, min(sizes[dim], left))
-        left = max(1, left // shape[dim])
-    ordered = tuple(shape[d] for d in sizes)
-    return ordered, [range(-(-n // c)) for n, c in zip(sizes.values(), ordered, strict=True)]
-
-
-def _write_variable(root: zarr.Group, job: _Job, chunk: int) -> Iterator[dict[str, float]]:
-    """Encode and store the chunks of one variable, yielding figures after each; then its attributes."""
-    values, shape = job.values, _grid_of_chunks(job, chunk)[0]
-    fill = _fill(values)
-    serializer = VcinrCodec(
-        variable=job.name,
-        signal_axes=tuple(values.dims.index(d) for d in job.layout.dims),
-        axes=tuple(encode_axis(a) for a in job.layout.axes),
-        model=job.model.sha256 if job.model else None,
-        scaling=job.scaling,
-        bound=(job.stored_bound.kind, job.stored_bound.value) if job.stored_bound else None,
-        fill=fill,
-    )
-    dtype = values.dtype.newbyteorder("=")
-    array = root.create_array(
-        job.name, shape=values.shape, chunks=shape, dtype=dtype, serializer=serializer, compressors=None,
-        filters=None, fill_value=_zarr_fill(fill, dtype), dimension_names=[str(d) for d in values.dims],
+def _write_array(
+    root: zarr.Group, array: _Array, facts: Mapping[str, Mapping[str, Any]], spool: Spool, tree: Path
+) -> None:
+    """The array's metadata, and its chunks out of the spool."""
+    job, values = array.job, array.job.values
+    fill = array.codec.fill
+    attributes = metadata.portable(values.attrs, f"variable {job.name!r}", array.dtype)
+    if job.asked:
+        attributes |= _provenance(array, [facts[key] for _, key in array.chunks()])
+    root.create_array(
+        job.name, shape=values.shape, chunks=array.shape, dtype=array.dtype, serializer=array.codec, compressors=None,
+        filters=None, fill_value=array.dtype.type(fill[0] if fill else 0), attributes=attributes,
+        dimension_names=[str(d) for d in values.dims],
     )  # fmt: skip
-    field = serializer.field(values.ndim, job.model)
-    worst, squared, counted, stored = 0.0, 0.0, 0, 0
-    low, high = math.inf, -math.inf
-    errors, sums = (np.zeros(array.cdata_shape, dtype) for dtype in ("f8", "u4"))
-    for index in itertools.product(*_grid_of_chunks(job, chunk)[1]):
-        part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))
-        block = np.asarray(values[part].values)
-        try:
-            encoded = codec.encode(block, field, job.stored_bound, chunk_shape=shape)
-        except VcinrError as error:
-            raise type(error)(f"chunk {job.name}/{'/'.join(map(str, index))}: {error}") from None
-        key = f"{array.path}/{array.metadata.encode_chunk_key(index)}"
-        sync(root.store.set(key, default_buffer_prototype().buffer.from_bytes(encoded.data)))
-        kept = block[codec.valid_values(block, fill)]
-        if kept.size:
-            low, high = min(low, float(kept.min())), max(high, float(kept.max()))
-        errors[index], sums[index] = encoded.max_abs_error * abs(job.packing[0]), zlib.crc32(encoded.data)
-        worst, squared = max(worst, encoded.max_abs_error), squared + encoded.squared_error
-        counted, stored = counted + encoded.valid, stored + len(encoded.data)
-        yield {
-            "bits_per_value": 8 * len(encoded.data) / max(1, block.size),
-            "max_abs_error": encoded.max_abs_error,
-        }
-    array.attrs.update(_attributes(values, dtype))
-    facts: dict[str, Any] = {
+    for _, key in array.chunks():
+        link(spool.path(key), tree / key)
+
+
+def _provenance(array: _Array, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a compressed variable says of itself: codec, bound, achieved error, model."""
+    job, factor = array.job, abs(array.job.packing[0]) if array.job.values.dtype.kind in "fiu" else 1.0
+    said: dict[str, Any] = {
         "version": vcinr.__version__,
         "bound": job.bound.kind if job.bound else "lossless" if job.model is None else "none",
-        "max_abs_error": worst * abs(job.packing[0]),
-        "bytes": stored,
+        "max_abs_error": max((f["error"] for f in facts), default=0.0) * factor,
+        "bytes": sum(f["bytes"] for f in facts),
     }
     if job.bound is not None:
-        facts["bound_value"] = job.bound.value
+        said["bound_value"] = job.bound.value
+    if job.note is not None:
+        said["note"] = job.note
     if job.model is not None:
-        facts["model_sha256"] = job.model.sha256
-    if counted and squared > 0 and high > low:
+        said["model_sha256"] = job.model.sha256
+    squared, valid = sum(f["squared"] for f in facts), sum(f["valid"] for f in facts)
+    spread = max((f["high"] for f in facts), default=0.0) - min((f["low"] for f in facts), default=0.0)
+    if valid and squared > 0 and spread > 0:
         # Peak is the variable's own range, as in every figure of `vcinr info`.
-        facts["psnr_db"] = 10 * math.log10((high - low) ** 2 / (squared / counted))
-    array.attrs.update({ATTRIBUTE + k: v for k, v in facts.items()})
-    manifest = root.require_group(MANIFEST).create_group(job.name)
-    for name, column in (("max_abs_error", errors), ("crc32", sums)):
-        manifest.create_array(name, data=column, compressors=CHECKED)
+        said["psnr_db"] = 10 * math.log10(spread**2 / (squared / valid))
+    return {PREFIX + k: v for k, v in said.items()}
 
 
-def _zarr_fill(fill: float | int | None, dtype: np.dtype) -> Any:
-    return dtype.type(fill) if fill is not None else dtype.type(0)
+def _write_manifest(
+    root: zarr.Group, asked: Sequence[_Array], facts: Mapping[str, Mapping[str, Any]], tree: Path
+) -> None:
+    """Each compressed chunk's error and CRC-32 as arrays; CRC-32 of every other file, and the metadata's digest."""
+    manifest = root.require_group(MANIFEST)
+    counted = set()
+    for array in asked:
+        if not array.numeric:
+            continue
+        errors, sums = (np.zeros(array.counts, dtype) for dtype in ("f8", "u4"))
+        for index, key in array.chunks():
+            errors[index] = facts[key]["error"] * abs(array.job.packing[0])
+            sums[index] = facts[key]["crc32"]
+            counted.add(key)
+        group = manifest.require_group(array.job.name)
+        for name, column in (("max_abs_error", errors), ("crc32", sums)):
+            group.create_array(
+                name, data=column, compressors=_CHECKED, dimension_names=[f"chunk_{i}" for i in range(column.ndim)]
+            )
+    files, nodes = {}, {}
+    for file in sorted(p for p in tree.rglob("*") if p.is_file()):
+        key = file.relative_to(tree).as_posix()
+        if key == store.ROOT or not key.startswith(MANIFEST + "/"):
+            data = file.read_bytes() if key not in counted else b""
+            if file.name == store.ROOT:
+                nodes[key] = json.loads(data)
+            if key != store.ROOT and key not in counted:
+                files[key] = zlib.crc32(data)
+    manifest.attrs.update({"files": files, "metadata_sha256": metadata_digest(nodes)})
 
 
-def _attributes(values: xr.DataArray, dtype: np.dtype) -> dict[str, Any]:
-    """The variable's attributes in the form xarray's Zarr backend reads back."""
-    carried = {k: values.encoding[k] for k in OWN if k in values.encoding}
-    attrs = {**values.attrs, **carried}
-    result = {k: encode_zarr_attr_value(v) for k, v in attrs.items() if k != "_FillValue"}
-    if "_FillValue" in attrs:
-        result["_FillValue"] = FillValueCoder.encode(dtype.type(attrs["_FillValue"]), dtype)
-    return result
+def metadata_digest(nodes: Mapping[str, Mapping[str, Any]]) -> str:
+    """SHA-256 of the metadata of all nodes (``group/array/zarr.json``) but the manifest's.
+
+    Each is JSON with sorted keys and no spaces, without consolidated metadata; one line "key json" a node, by key.
+    """
+    digest = hashlib.sha256()
+    for key, node in sorted(nodes.items()):
+        plain = {k: v for k, v in node.items() if k != "consolidated_metadata"}
+        digest.update(f"{key} {json.dumps(plain, sort_keys=True, separators=(',', ':'))}\n".encode())
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Zarr v3 array-to-bytes codec ``vcinr`` (entry point group ``zarr.codecs``).
 
 Its configuration holds all that decoding needs besides the model: the grid's coordinates and the model's
-SHA-256. The model itself lies once in the same store, under ``models/<sha256>`` of a group above the array;
+SHA-256. The model itself lies once in the same store, under ``vcinr/models/<sha256>`` of a group above the array;
 it is found through the store that the chunk is read from, so plain ``zarr.open`` and ``xarray.open_zarr`` work.
 """
 
@@ -35,11 +35,18 @@ def encode_axis(values: np.ndarray) -> dict[str, Any]:
     return {"values": [float(v) for v in values]}
 
 
-def decode_axis(axis: Mapping[str, Any]) -> np.ndarray:
-    """Inverse of `encode_axis`."""
-    if "values" in axis:
-        return np.array(axis["values"], np.float64)
-    return np.linspace(axis["start"], axis["stop"], int(axis["num"]))
+def decode_axis(axis: Mapping[str, Any], length: int) -> np.ndarray:
+    """Inverse of `encode_axis`; raises CorruptError unless it is an axis of `length` values."""
+    try:
+        if "values" in axis:
+            values = np.array(axis["values"], np.float64)
+        else:
+            values = np.linspace(axis["start"], axis["stop"], length if axis["num"] == length else 0)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"coordinate axis is malformed ({error})") from None
+    if values.shape != (length,):
+        raise CorruptError("coordinate axis has another length than the array")
+    return values
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     model: str | None = None
     scaling: tuple[float, float] = (0.0, 1.0)
     bound: tuple[str, float] | None = None
-    fill: float | int | None = None
+    fill: tuple[float | int, ...] = ()
     version: int = CONFIG_VERSION
 
     @classmethod
@@ -68,14 +75,26 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         config = dict(data.get("configuration", {}))
         if config.get("version", CONFIG_VERSION) > CONFIG_VERSION:
             raise CorruptError(f"array written by a later vcinr (configuration {config['version']}); upgrade vcinr")
+        if not all(isinstance(config.get(k, ()), list | tuple) for k in ("signal_axes", "axes", "scaling", "fill")):
+            raise CorruptError("configuration of the vcinr codec is malformed")
         config["signal_axes"] = tuple(config.get("signal_axes", ()))
         config["axes"] = tuple(config.get("axes", ()))
         config["scaling"] = tuple(config.get("scaling", (0.0, 1.0)))
         config["bound"] = tuple(config["bound"]) if config.get("bound") else None
+        config["fill"] = tuple(config.get("fill", ()))
         try:
-            return cls(**config)
+            made = cls(**config)
         except TypeError as error:
             raise CorruptError(f"configuration of the vcinr codec is malformed ({error})") from None
+        numbers = (*made.scaling, *made.fill, *(made.bound or ("", 0))[1:])
+        sound = [
+            isinstance(made.variable, str), made.model is None or isinstance(made.model, str),
+            all(type(a) is int and a >= 0 for a in made.signal_axes), len(made.scaling) == 2,
+            all(isinstance(n, int | float) for n in numbers), all(isinstance(a, Mapping) for a in made.axes),
+        ]  # fmt: skip
+        if not all(sound):
+            raise CorruptError("configuration of the vcinr codec is malformed")
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """For array metadata."""
@@ -84,7 +103,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             "configuration": {
                 "version": self.version, "variable": self.variable, "signal_axes": list(self.signal_axes),
                 "axes": [dict(a) for a in self.axes], "model": self.model, "scaling": list(self.scaling),
-                "bound": list(self.bound) if self.bound else None, "fill": self.fill,
+                "bound": list(self.bound) if self.bound else None, "fill": list(self.fill),
             },
         }  # fmt: skip
 
@@ -92,10 +111,13 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         """Compressed sizes are not known beforehand."""
         raise NotImplementedError
 
-    def field(self, ndim: int, model: Any) -> codec.Field:
-        """The chunk codec's view of this configuration."""
+    def field(self, chunk_shape: tuple[int, ...], model: Any) -> codec.Field:
+        """The chunk codec's view of this configuration; raises CorruptError where it does not fit the chunks."""
+        ndim = len(chunk_shape)
         axes = self.signal_axes or tuple(range(max(0, ndim - 2), ndim))
-        values = tuple(decode_axis(a) for a in self.axes)
+        if len(set(axes)) != len(axes) or any(a >= ndim for a in axes) or len(self.axes) not in (0, len(axes)):
+            raise CorruptError("the signal's axes are not those of the array")
+        values = tuple(decode_axis(a, chunk_shape[k]) for k, a in zip(axes, self.axes, strict=False))
         return codec.Field(self.variable, axes, values, model, self.scaling, self.fill)
 
     @property
@@ -110,7 +132,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     def _decode(self, data: bytes, spec: ArraySpec, model: Any) -> np.ndarray:
         dtype = spec.dtype.to_native_dtype()
-        return codec.decode(data, spec.shape, dtype, self.field(len(spec.shape), model), padding=spec.fill_value)
+        return codec.decode(data, spec.shape, dtype, self.field(spec.shape, model), padding=spec.fill_value)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         model = models.registered(self.model) if self.model else None
@@ -119,29 +141,36 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     async def _decode_partial_single(self, byte_getter: Any, selection: Any, chunk_spec: ArraySpec) -> NDBuffer | None:
         buffer = await byte_getter.get(prototype=default_buffer_prototype())
-        where = str(byte_getter)
+        where = str(byte_getter) if isinstance(byte_getter, StorePath) else "in a shard"
         if buffer is None:
             # vcinr stores every chunk, so an absent one is lost data, never a chunk of fill values.
             raise CorruptError(f"chunk {where} is missing; copy the archive again")
         try:
-            model = await self._find_model(byte_getter)
+            model = await self.find_model(byte_getter)
             array = await asyncio.to_thread(self._decode, buffer.to_bytes(), chunk_spec, model)
         except VcinrError as error:
             raise type(error)(f"chunk {where}: {error}") from None
         return chunk_spec.prototype.nd_buffer.from_numpy_array(np.asarray(array[selection]))
 
-    async def _find_model(self, byte_getter: Any) -> Any:
+    async def find_model(self, byte_getter: Any) -> Any:
+        """The model by its hash, from what this process knows or the store being read; raises ModelError."""
         if self.model is None:
             return None
         found = models.lookup(self.model)
         if found is None and isinstance(byte_getter, StorePath):
             found = await models.find(byte_getter.store, byte_getter.path, self.model)
+        if found is None and not isinstance(byte_getter, StorePath):
+            raise ModelError(
+                f"model {self.model} cannot be found from within a shard; use vcinr_sharding for its array"
+            )
         if found is None:
-            raise ModelError(f"model {self.model} is not in this archive (models/{self.model}); copy the archive whole")
+            raise ModelError(
+                f"model {self.model} is not in this archive ({models.GROUP}/{self.model}); copy the archive whole"
+            )
         return found
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         model = models.registered(self.model) if self.model else None
         values = chunk_array.as_numpy_array()
-        encoded = await asyncio.to_thread(codec.encode, values, self.field(values.ndim, model), self.promise)
+        encoded = await asyncio.to_thread(codec.encode, values, self.field(values.shape, model), self.promise)
         return chunk_spec.prototype.buffer.from_bytes(encoded.data)

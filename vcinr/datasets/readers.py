@@ -12,7 +12,7 @@ import io
 import math
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn
 
@@ -59,21 +59,24 @@ _RAW: dict[str, Any] = {
 }
 
 
-def open_dataset(path: str | Path, *, decode: bool = False) -> xr.Dataset:
-    """Open `path`, a local path or an fsspec URL, as a data set whose values are read when asked for.
+Groups = dict[str, xr.Dataset]
+"""Data sets by group path, without slashes at the ends; the root is the empty path and comes first."""
 
-    Without `decode`, values are those of the file, packed and with their fill values, and every attribute
-    (units, calendar, _FillValue, ...) is kept, so what is written later is what was read. With `decode`, CF
-    decoding is xarray's usual. HDF5 files without dimension scales, Zarr groups without dimension names and
-    NumPy files have the dimensions NAME_dim0, NAME_dim1, ...; members of HDF5 and netCDF4 groups are named
-    ``group/name``; a .npy file is the variable of the file's stem.
+
+def open_groups(path: str | Path) -> Groups:
+    """Open `path`, a local path or an fsspec URL, group by group; values are read when asked for.
+
+    Values are those of the file, packed and with their fill values, and every attribute (units, calendar,
+    _FillValue, ...) is kept, so what is written later is what was read. HDF5 files without dimension scales, Zarr
+    groups without dimension names and NumPy files have the dimensions NAME_dim0, NAME_dim1, ...; a .npy file is the
+    variable of the file's stem.
 
     Raises InputError, one line naming the file, when it is absent, empty, damaged or of no known format, or
     when a package to read it is missing.
     """
     name = str(path)
     try:
-        dataset = _open_url(name) if _is_url(name) else _open_local(Path(name).expanduser(), name)
+        groups = _open_url(name) if _is_url(name) else _open_local(Path(name).expanduser(), name)
     except InputError:
         raise
     except ImportError as error:
@@ -84,15 +87,44 @@ def open_dataset(path: str | Path, *, decode: bool = False) -> xr.Dataset:
         raise InputError(f"{name}: no permission to read it ({_line(error)})") from None
     except Exception as error:  # every format's library has its own exceptions for damaged files
         raise InputError(f"{name}: cannot be read ({_line(error)}); is the file whole? copy it again") from None
-    for variable in dataset.variables.values():
-        if "_FillValue" not in variable.attrs:  # xarray would add one when it writes
-            variable.encoding["_FillValue"] = None
+    for group in groups.values():
+        for variable in group.variables.values():
+            if "_FillValue" not in variable.attrs:  # xarray would add one when it writes
+                variable.encoding["_FillValue"] = None
+    return groups
+
+
+def open_dataset(path: str | Path, *, decode: bool = False) -> xr.Dataset:
+    """Like `open_groups`, as one data set: members of groups are named ``group/name``.
+
+    With `decode`, CF decoding is xarray's usual. Raises InputError like `open_groups`.
+    """
+    dataset = _flat(open_groups(path))
     if not decode:
         return dataset
     try:
         return xr.decode_cf(dataset)
-    except Exception as error:  # as above: units without sense, dates outside the calendar, ...
-        raise InputError(f"{name}: its CF attributes cannot be decoded ({_line(error)}); correct them") from None
+    except Exception as error:  # units without sense, dates outside the calendar, ...
+        raise InputError(f"{path}: its CF attributes cannot be decoded ({_line(error)}); correct them") from None
+
+
+def _flat(groups: Groups) -> xr.Dataset:
+    merged = groups[""]
+    for prefix, group in groups.items():
+        if not prefix:
+            continue
+        names = {str(v): f"{prefix}/{v}" for v in group.variables}
+        # A dimension that groups share keeps its name; two of different length must not meet.
+        clash = {d: f"{prefix}/{d}" for d, n in group.sizes.items() if merged.sizes.get(d, n) != n}
+        for variable in group.variables.values():
+            for where in (variable.attrs, variable.encoding):
+                for key in ("bounds", "climatology", "coordinates", "grid_mapping"):
+                    if isinstance(where.get(key), str):
+                        where[key] = " ".join(names.get(word, word) for word in where[key].split())
+        merged = merged.assign(group.rename({**clash, **names}).variables).set_coords(
+            [names[str(c)] for c in group.coords]
+        )
+    return merged
 
 
 def field(dataset: xr.Dataset, name: str, path: str | Path) -> xr.DataArray:
@@ -133,7 +165,7 @@ def _line(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _open_local(path: Path, name: str) -> xr.Dataset:
+def _open_local(path: Path, name: str) -> Groups:
     if path.is_dir():
         if not any((path / m).exists() for m in _ZARR):
             raise _no_store(name)
@@ -150,19 +182,19 @@ def _open_local(path: Path, name: str) -> xr.Dataset:
     if kind == "netcdf":
         with path.open("rb") as stream:
             _check_netcdf3(stream, path.stat().st_size, name)
-        return xr.open_dataset(path, engine="netcdf4", **_RAW)
+        return {"": xr.open_dataset(path, engine="netcdf4", **_RAW)}
     if kind == "numpy":
-        return _npy(path, name, "r")
+        return {"": _npy(path, name, "r")}
     if kind == "zip":
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
         if _is_npz(members):
-            return _npz(path)
+            return {"": _npz(path)}
         return _zarr(zarr.storage.ZipStore(path, mode="r"), name, _zarr_root(members, name))
-    return _grib(path, name)
+    return {"": _grib(path, name)}
 
 
-def _open_url(url: str) -> xr.Dataset:
+def _open_url(url: str) -> Groups:
     try:
         fs, inner = fsspec.core.url_to_fs(url)
     except ValueError as error:
@@ -189,15 +221,16 @@ def _open_url(url: str) -> xr.Dataset:
     if kind == "netcdf":  # the netCDF library reads version 3 from a path or from memory alone
         data = stream.read()
         _check_netcdf3(io.BytesIO(data), len(data), url)
-        return xr.open_dataset(xr.backends.NetCDF4DataStore(netCDF4.Dataset("memory", memory=data)), **_RAW)
+        store = xr.backends.NetCDF4DataStore(netCDF4.Dataset("memory", memory=data))
+        return {"": xr.open_dataset(store, **_RAW)}
     if kind == "numpy":
-        return _npy(stream, url)
+        return {"": _npy(stream, url)}
     if kind == "zip":
         with zipfile.ZipFile(stream) as archive:
             members = archive.namelist()
         stream.seek(0)
         if _is_npz(members):
-            return _npz(stream)
+            return {"": _npz(stream)}
         from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
         zipped = AsyncFileSystemWrapper(fsspec.filesystem("zip", fo=stream), asynchronous=True)
@@ -290,19 +323,21 @@ def _has_scales(file: h5py.File) -> bool:
     return bool(found)
 
 
-def _plain_hdf5(file: h5py.File) -> xr.Dataset:
-    def arrays() -> Iterator[tuple[str, Any]]:
-        found: list[tuple[str, h5py.Dataset]] = []
-        file.visititems(lambda name, node: found.append((name, node)) if isinstance(node, h5py.Dataset) else None)
-        for name, node in found:
-            if node.shape is None:  # a dataset without a value
+def _plain_hdf5(file: h5py.File) -> Groups:
+    nodes: list[tuple[str, Any]] = []
+    file.visititems(lambda path, node: nodes.append((path, node)))
+    groups = {}
+    for path, group in [("", file), *((p, n) for p, n in nodes if isinstance(n, h5py.Group))]:
+        arrays = []
+        for name, node in nodes:
+            if _parent(name) != path or not isinstance(node, h5py.Dataset) or node.shape is None:
                 continue
             if h5py.check_string_dtype(node.dtype) is not None:
-                yield name, np.asarray(node.asstr()[()], dtype=object)
+                arrays.append((name.rpartition("/")[2], np.asarray(node.asstr()[()], dtype=object)))
             elif node.dtype.kind in "biufcS":  # references and compounds are no arrays of values
-                yield name, node
-
-    return _plain(arrays(), _attributes(file.attrs))
+                arrays.append((name.rpartition("/")[2], node))
+        groups[path] = _plain(arrays, _attributes(group.attrs))
+    return groups
 
 
 def _check_netcdf3(stream: BinaryIO, size: int, name: str) -> None:
@@ -357,48 +392,41 @@ def _check_netcdf3(stream: BinaryIO, size: int, name: str) -> None:
         raise InputError(f"{name}: cut off, it has {size} of at least {end} bytes; copy it again")
 
 
-def _netcdf4(source: Any, engine: str, **options: Any) -> xr.Dataset:
-    """A netCDF4 file, the members of its groups brought to the root as ``group/name``."""
+def _netcdf4(source: Any, engine: str, **options: Any) -> Groups:
+    """A netCDF4 file with its groups."""
     groups = xr.open_groups(source, engine=engine, **_RAW, **options)
-    merged = groups.pop("/")
-    for path, group in groups.items():
-        prefix = path.strip("/")
-        names = {str(v): f"{prefix}/{v}" for v in group.variables}
-        # A dimension that groups share keeps its name; two of different length must not meet.
-        clash = {d: f"{prefix}/{d}" for d, n in group.sizes.items() if merged.sizes.get(d, n) != n}
-        for variable in group.variables.values():
-            for where in (variable.attrs, variable.encoding):
-                for key in ("bounds", "climatology", "coordinates", "grid_mapping"):
-                    if isinstance(where.get(key), str):
-                        where[key] = " ".join(names.get(word, word) for word in where[key].split())
-        merged = merged.assign(group.rename({**clash, **names}).variables).set_coords(
-            [names[str(c)] for c in group.coords]
-        )
-    return merged
+    return {path.strip("/"): group for path, group in sorted(groups.items())}
 
 
-def _zarr(store: Any, name: str, group: str = "") -> xr.Dataset:
+def _zarr(store: Any, name: str, group: str = "") -> Groups:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Object at .* is not recognized as a component of a Zarr hierarchy")
-        node = zarr.open(store, path=group or None, mode="r")
-        if isinstance(node, zarr.Array):
-            return _plain([(_stem(name), node)])
-        members = dict(sorted(node.arrays()))  # a folder is listed in any order
-        if not members:
-            inside = [g for g, _ in node.groups()]
-            remedy = f"give one of its groups: {', '.join(inside)}" if inside else "was it written whole?"
-            raise InputError(f"{name}: a Zarr store without arrays at its root; {remedy}")
-        if not all(_zarr_dims(a) for a in members.values()):
-            return _plain(members.items(), dict(node.attrs))
-        # Saying whether consolidated metadata exist spares the warning and the second request of a guess.
-        consolidated = node.metadata.consolidated_metadata is not None
-        dataset = xr.open_dataset(
-            store, group=group or None, engine="zarr", consolidated=consolidated, chunks=None, **_RAW
-        )
-        if consolidated:
-            return dataset
-        names = [m for m in members if m in dataset.data_vars]
-        return dataset.drop_vars(names).assign({n: dataset[n] for n in names})
+        root = zarr.open(store, path=group or None, mode="r")
+        if isinstance(root, zarr.Array):
+            return {"": _plain([(_stem(name), root)])}
+        members = sorted(root.members(max_depth=None), key=lambda m: m[0])  # a folder is listed in any order
+        paths = ["", *(where for where, node in members if isinstance(node, zarr.Group))]
+        if not any(isinstance(node, zarr.Array) for _, node in members):
+            raise InputError(f"{name}: a Zarr store without arrays; was it written whole?")
+        consolidated = root.metadata.consolidated_metadata is not None
+        groups = {}
+        for path in paths:
+            arrays = {w.rpartition("/")[2]: a for w, a in members if isinstance(a, zarr.Array) and _parent(w) == path}
+            if not all(_zarr_dims(a) for a in arrays.values()):
+                attrs = dict(root[path].attrs if path else root.attrs)
+                groups[path] = _plain(arrays.items(), attrs)
+                continue
+            inside = "/".join(p for p in (group, path) if p) or None
+            # Saying whether consolidated metadata exist spares the warning and the second request of a guess.
+            known = consolidated and not path
+            dataset = xr.open_dataset(store, group=inside, engine="zarr", consolidated=known, chunks=None, **_RAW)
+            names = [m for m in arrays if m in dataset.data_vars]
+            groups[path] = dataset.drop_vars(names).assign({n: dataset[n] for n in names})
+    return groups
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _zarr_dims(array: zarr.Array) -> bool:

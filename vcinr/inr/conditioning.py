@@ -24,6 +24,10 @@ class Conditioning(Protocol):
         """The conditioning's own parameters."""
         ...
 
+    def shapes(self, spec: InrSpec) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each of these parameters, known without making them."""
+        ...
+
     def modulate(self, spec: InrSpec, params: Params, phi: Array) -> Array:
         """phi ``[B, d]`` to one modulation a modulated layer, ``[depth - 2, B, ...]``."""
         ...
@@ -59,6 +63,20 @@ def residual_parameters(
     return params
 
 
+def residual_shapes(prefix: str, blocks: int, width: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of `residual_parameters`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for block in range(blocks):
+        name = f"{prefix}.{block}"
+        shapes |= {f"{name}.{part}": (width,) for part in ("scale", "shift", "bias_2")}
+        shapes |= {
+            f"{name}.weight_1": (hidden, width),
+            f"{name}.bias_1": (hidden,),
+            f"{name}.weight_2": (width, hidden),
+        }
+    return shapes
+
+
 def _layer_norm(h: Array) -> Array:
     # eps is large on purpose: phi_0 is near zero, and a small eps amplifies the first inner gradient.
     centred = h - h.mean(axis=-1, keepdims=True)
@@ -90,6 +108,15 @@ class LowRankGates:
             "gates.out.weight": rng.standard_normal((out, n)) / np.sqrt(n),
             "gates.out.bias": rng.standard_normal(out) * spec.rank**-0.25,
         }
+
+    def shapes(self, spec: InrSpec) -> dict[str, tuple[int, ...]]:
+        """Shapes of `initialise`'s parameters."""
+        n, out = spec.mapping_width, (spec.depth - 2) * 2 * spec.width * spec.rank
+        return {
+            "gates.in.weight": (n, spec.latent), "gates.in.bias": (n,),
+            "gates.out.weight": (out, n), "gates.out.bias": (out,),
+            **residual_shapes("gates.block", spec.mapping_blocks, n, n),
+        }  # fmt: skip
 
     def modulate(self, spec: InrSpec, params: Params, phi: Array) -> Array:
         """Gates G of every modulated layer, ``[depth - 2, B, m, m]``."""

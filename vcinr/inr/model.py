@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -20,14 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from vcinr.errors import ModelError
+from vcinr.errors import ConfigError, ModelError
 from vcinr.inr.conditioning import conditioning
-from vcinr.inr.siren import evaluate
+from vcinr.inr.siren import evaluate, shapes
 from vcinr.inr.spec import InrSpec
+from vcinr.signals import coordinates
 
 MAGIC = b"VCINRMDL"
 VERSION = 1
 MAX_BYTES = 1 << 30
+_MALFORMED = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, ConfigError, zlib.error,
+)  # fmt: skip
 TILE = 2048
 """Points evaluated at a time: one tile's activations stay in cache, and every decoder uses the same tiles."""
 DELTA = 2.0**-18
@@ -165,7 +170,7 @@ def from_bytes(data: bytes, origin: str) -> Model:
         for name, array in tensors.items():
             group, _, key = name.partition("/")
             groups[group][key] = array
-        return Model(
+        model = Model(
             InrSpec(**header["spec"]),
             groups["inr"],
             header["system"],
@@ -176,8 +181,33 @@ def from_bytes(data: bytes, origin: str) -> Model:
             groups["quantiser"],
             header["provenance"],
         )
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise ModelError(f"{origin}: the model is malformed ({error})") from None
+        _check(model)
+    except _MALFORMED as error:
+        raise ModelError(f"{origin}: the model is malformed ({type(error).__name__}: {error})") from None
+    return model
+
+
+def _check(model: Model) -> None:
+    """Raise ValueError unless the parts fit each other, so that no later step meets a shape it does not expect.
+
+    Shapes are compared with what the file holds before anything of the declared size is made.
+    """
+    spec = model.spec
+    for name, value in spec.to_dict().items():
+        if name not in ("omega_0", "conditioning") and (type(value) is not int or not 0 <= value < 1 << 20):
+            raise ValueError(f"{name} is {value!r}")
+    if spec.depth < 2 or spec.depth > 1024 or spec.mapping_blocks > 1024 or not math.isfinite(spec.omega_0):
+        raise ValueError("the network has an impossible shape")
+    expected = shapes(spec, len(model.normalisation)) | {"alpha": (spec.latent,)}
+    if {k: v.shape for k, v in model.params.items()} != expected:
+        raise ValueError("the network's parameters do not have the shapes it states")
+    bounds = model.system["bounds"] if model.system["system"] == "box" else []
+    if not all(len(b) == 2 and all(math.isfinite(v) for v in b) for b in bounds):
+        raise ValueError("the coordinate system has no bounds")
+    if spec.d_in != coordinates.dimension(dict(model.system)) or model.system["system"] not in ("box", "sphere"):
+        raise ValueError("the network does not fit its coordinate system")
+    if any(not math.isfinite(offset) or not 0 < scale < math.inf for offset, scale in model.normalisation.values()):
+        raise ValueError("the normalisation is not made of numbers")
 
 
 def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Model:

@@ -37,6 +37,16 @@ def initialise(spec: InrSpec, seed: int, variables: int = 1) -> dict[str, np.nda
     return {name: np.asarray(value, np.float32) for name, value in params.items()}
 
 
+def shapes(spec: InrSpec, variables: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter that `initialise` makes, known without making them."""
+    result: dict[str, tuple[int, ...]] = {"phi_0": (variables, spec.latent)}
+    for layer in range(spec.depth):
+        fan_in = spec.d_in if layer == 0 else spec.width
+        fan_out = spec.d_out if layer == spec.depth - 1 else spec.width
+        result |= {f"siren.{layer}.weight": (fan_out, fan_in), f"siren.{layer}.bias": (fan_out,)}
+    return result | conditioning(spec.conditioning).shapes(spec)
+
+
 def forward(spec: InrSpec, params: Params, phi: Array, x: Array) -> Array:
     """Evaluate f.
 

@@ -16,7 +16,7 @@ from vcinr.inr.model import Model, load_model
 from vcinr.meta.inner import Batch, adapt, batch_of
 from vcinr.meta.outer import psnr
 from vcinr.progress import Clock, Progress, Watch, silent
-from vcinr.signals import Signals, read_signals
+from vcinr.signals import Signals, fixed_points, read_signals
 
 
 def torch_params(model: Model) -> dict[str, torch.Tensor]:
@@ -34,7 +34,7 @@ def find_latents(
     taken: the latents change little, the time a lot. Raises ModelError when the loop diverges.
     """
     if len(x) > model.encode_points:
-        chosen = np.sort(np.random.default_rng(0).choice(len(x), model.encode_points, replace=False))
+        chosen = fixed_points(len(x), model.encode_points)
         x, y = x[chosen], y[:, chosen]
         weight = None if weight is None else weight[:, chosen]
     params, points = torch_params(model), torch.from_numpy(x)

@@ -23,7 +23,7 @@ from vcinr.inr.spec import InrSpec
 from vcinr.meta.checkpoint import load_checkpoint, save_checkpoint
 from vcinr.meta.inner import Batch, adapt, batch_of, signal_loss
 from vcinr.progress import Clock, Progress, Watch, silent
-from vcinr.signals import Signals, coordinates, read_signals
+from vcinr.signals import Signals, coordinates, fixed_points, read_signals
 
 HISTORY = ("step", "seconds", "train_loss", "train_psnr_db", "valid_psnr_db", "rate_factor")
 COLLAPSE_DB = 3.0
@@ -202,7 +202,7 @@ def _validation(data: Signals, x: torch.Tensor) -> Batch:
     """At most 32 held-out signals at 2,048 fixed points: validation must not outweigh training on large grids."""
     split = "valid" if len(data.splits["valid"]) else "train"
     chosen = np.unique(np.linspace(0, len(data.splits[split]) - 1, 32).astype(int))
-    where = np.sort(np.random.default_rng(0).choice(len(x), min(len(x), 2048), replace=False))
+    where = fixed_points(len(x), 2048)
     return batch_of(data, split, x, chosen, where)
 
 

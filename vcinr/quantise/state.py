@@ -15,7 +15,7 @@ import numpy as np
 
 from vcinr.coding.ans import TOTAL, Reader, Writer
 from vcinr.errors import CorruptError, ModelError
-from vcinr.inr.conditioning import residual_network
+from vcinr.inr.conditioning import residual_network, residual_shapes
 from vcinr.inr.spec import Array, Params
 
 ESCAPE_BITS = 32
@@ -72,11 +72,27 @@ class Quantiser:
             params = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
             offset, frequency = tensors["offset"], tensors["frequency"]
             gain = tensors["gain"].reshape(offset.shape)
-        except (KeyError, ValueError) as error:
+            blocks, (width, d) = int(tensors["blocks"].ravel()[0]), (params["analysis.in.bias"].size, offset.shape[-1])
+        except (KeyError, ValueError, IndexError) as error:
             raise ModelError(f"the model's quantiser is malformed ({error})") from None
+        if (
+            not 0 <= blocks <= 1024
+            or offset.ndim != 2
+            or frequency.ndim != 3
+            or frequency.shape[:2] != offset.shape
+            or 0 in frequency.shape
+        ):
+            raise ModelError("the model's frequency tables do not have the shape of its offsets")
+        expected: dict[str, tuple[int, ...]] = {"mean": (d,), "std": (d,)}
+        for name in ("analysis", "synthesis"):
+            expected |= {f"{name}.in.weight": (width, d), f"{name}.in.bias": (width,)}
+            expected |= residual_shapes(f"{name}.block", blocks, width, width)
+            expected |= {f"{name}.out.weight": (d, width), f"{name}.out.bias": (d,)}
+        if {k: v.shape for k, v in params.items()} != expected:
+            raise ModelError("the quantiser's parameters do not have the shapes they should")
         if frequency.min(initial=0) < 0 or (frequency.astype(np.int64).sum(-1) != TOTAL).any():
             raise ModelError("the model's frequency tables do not sum to their total")
-        return cls(params, int(tensors["blocks"][0]), gain, offset, frequency)
+        return cls(params, blocks, gain, offset, frequency)
 
     def quantise(self, phi: np.ndarray, rate: int) -> np.ndarray:
         """phi ``[B, d]`` -> z ``[B, d]`` int64."""

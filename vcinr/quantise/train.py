@@ -21,7 +21,7 @@ from vcinr.meta.outer import schedule, write_history
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.quantise.entropy import FactorisedPrior
 from vcinr.quantise.state import Quantiser, analyse, synthesise
-from vcinr.signals import Signals, read_signals
+from vcinr.signals import Signals, fixed_points, read_signals
 
 
 def train_quantiser(
@@ -120,7 +120,7 @@ def assess(model: Model, data: Signals, split: str, phi: np.ndarray) -> list[dic
     quantiser = Quantiser.from_tensors(model.quantiser)
     x, start = data.inputs, model.params["phi_0"][data.variable_index(split)]
     counted = len(x) * model.spec.d_out
-    where = np.sort(np.random.default_rng(0).choice(len(x), min(len(x), model.encode_points), replace=False))
+    where = fixed_points(len(x), model.encode_points)
     rows = []
     for rate in range(quantiser.rates):
         z = quantiser.quantise(phi - start, rate)

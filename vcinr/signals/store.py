@@ -66,15 +66,33 @@ class Signals:
         features = np.asarray(chosen.features[index])
         names = np.asarray(chosen.variable)[index]
         pairs = np.array([self.normalisation[n] for n in names], np.float64).reshape(len(names), 2)
+        mask = None if chosen.mask is None else np.asarray(chosen.mask[index]).reshape(len(features), -1)
         flat = features.reshape(len(features), -1, features.shape[-1])
-        offset, scale = pairs[:, 0, None, None], pairs[:, 1, None, None]
-        y = ((flat - offset) / scale).astype(np.float32)
-        if chosen.mask is None:
-            return y, None
-        mask = np.asarray(chosen.mask[index]).reshape(len(features), -1)
-        y = np.where(mask[..., None], y, np.float32(0))
-        share = np.maximum(mask.mean(axis=1, keepdims=True), 1.0 / mask.shape[1])
-        return y, (mask / share).astype(np.float32)
+        return normalise(flat, mask, pairs[:, 0, None, None], pairs[:, 1, None, None])
+
+
+def normalise(
+    values: np.ndarray, mask: np.ndarray | None, offset: Any, scale: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What the inner loop sees of values ``[B, P, d_out]``: targets float32 and weights ``[B, P]``, or None.
+
+    Targets are (values - offset) / scale, computed in float64. Where `mask` ``[B, P]`` is False, target and weight
+    are 0; the weights of each signal average to 1.
+    """
+    y = (values - np.asarray(offset, np.float64)) / scale
+    if mask is None:
+        return y.astype(np.float32), None
+    y = np.where(mask[..., None], y, 0.0).astype(np.float32)
+    share = np.maximum(mask.mean(axis=1, keepdims=True), 1.0 / mask.shape[1])
+    return y, (mask / share).astype(np.float32)
+
+
+def fixed_points(total: int, count: int) -> np.ndarray:
+    """Sorted indices of `count` of `total` points, at random but always the same; all of them where there are fewer.
+
+    Large grids are encoded, validated and assessed on such a part: the figures change little, the time a lot.
+    """
+    return np.sort(np.random.default_rng(0).choice(total, min(total, count), replace=False))
 
 
 def normalisation_of(training: SignalSet) -> dict[str, tuple[float, float]]:

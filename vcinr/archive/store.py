@@ -1,0 +1,153 @@
+"""Where archives lie: a folder, a zip file, or any place that fsspec knows; one interface to read, one to publish.
+
+An archive is built in a local folder and then published. It appears under its name at once where the place allows
+it (folder, zip), and elsewhere its root metadata, without which it is no archive, is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import zarr
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from vcinr.errors import InputError
+
+ROOT = "zarr.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files of equal contents are equal files
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether `place` is for fsspec and no local path."""
+    return "://" in str(place) or "::" in str(place)
+
+
+def open_store(place: str | Path) -> Store:
+    """A read-only Zarr store of the archive at `place`; raises InputError when nothing is there."""
+    if is_url(place):
+        url = f"zip::{place}" if str(place).endswith(".zip") and "::" not in str(place) else str(place)
+        try:
+            return zarr.storage.FsspecStore.from_url(url, read_only=True)
+        except (ValueError, ImportError, OSError) as error:
+            raise InputError(f"{place}: cannot be opened ({error}); give a path or a URL that fsspec reads") from None
+    path = Path(place)
+    if not path.exists():
+        raise InputError(f"{place}: no such archive")
+    if path.is_dir():
+        return zarr.storage.LocalStore(path, read_only=True)
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{place}: neither a Zarr store nor a zip file; give the archive's folder or .zip")
+    return zarr.storage.ZipStore(path, mode="r", read_only=True)
+
+
+def get(store: Store, key: str) -> bytes | None:
+    """The bytes under `key`, or None."""
+    buffer = sync(store.get(key, default_buffer_prototype()))
+    return None if buffer is None else buffer.to_bytes()
+
+
+def keys(store: Store) -> list[str]:
+    """Every key of the store, sorted."""
+
+    async def collect() -> list[str]:
+        return [key async for key in store.list()]
+
+    return sorted(sync(collect()))
+
+
+def exists(place: str | Path) -> bool:
+    """Whether anything is at `place`."""
+    if not is_url(place):
+        return os.path.lexists(place)
+    fs, inner = _filesystem(place)
+    return bool(fs.exists(inner))
+
+
+def total_bytes(place: str | Path) -> int:
+    """Size of the whole archive."""
+    if is_url(place):
+        fs, inner = _filesystem(place)
+        return int(fs.du(inner, total=True))
+    path = Path(place)
+    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+
+
+def workplace(place: str | Path) -> Path:
+    """The local folder where the archive for `place` is built: beside it, or in the user's cache for a URL."""
+    if not is_url(place):
+        return Path(place).with_name(f".{Path(place).name}.part")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vcinr"
+    return cache / hashlib.sha256(str(place).encode()).hexdigest()[:16]
+
+
+def publish(tree: Path, place: str | Path) -> None:
+    """Bring the finished archive `tree` to `place`, replacing what is there; raises OSError."""
+    zipped = str(place).endswith(".zip")
+    if zipped:
+        file = tree.with_suffix(".zip")
+        _zip(tree, file)
+    if is_url(place):
+        fs, inner = _filesystem(place)
+        if zipped:
+            _put(fs, file, inner)
+        else:
+            _upload(tree, fs, inner.rstrip("/"))
+        return
+    target = Path(place)
+    if zipped:
+        if target.is_dir():
+            shutil.rmtree(target)
+        file.replace(target)
+        return
+    old = tree.with_name("old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.is_dir():
+        target.rename(old)
+    elif target.exists():
+        target.unlink()
+    tree.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _filesystem(place: str | Path) -> tuple[Any, str]:
+    try:
+        return fsspec.core.url_to_fs(str(place))
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{place}: {' '.join(str(error).split())}; give a path or a URL that fsspec writes") from None
+
+
+def _zip(tree: Path, file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(p for p in tree.rglob("*") if p.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), _EPOCH)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, path.read_bytes())
+
+
+def _upload(tree: Path, fs: Any, inner: str) -> None:
+    stale = set()
+    if fs.exists(inner):
+        if fs.exists(f"{inner}/{ROOT}"):
+            fs.rm(f"{inner}/{ROOT}")  # from here on it is no archive until the new one is whole
+        stale = set(fs.find(inner))
+    made = set()
+    for path in sorted((p for p in tree.rglob("*") if p.is_file()), key=lambda p: p == tree / ROOT):
+        name = f"{inner}/{path.relative_to(tree).as_posix()}"
+        _put(fs, path, name)
+        made.add(fs._strip_protocol(name))
+    for name in stale - made:
+        if fs.exists(name):
+            fs.rm(name)
+
+
+def _put(fs: Any, path: Path, name: str) -> None:
+    fs.makedirs(name.rpartition("/")[0], exist_ok=True)
+    fs.put_file(str(path), name)
