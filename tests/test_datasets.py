@@ -259,6 +259,13 @@ def test_errors_are_one_line_with_file_and_remedy(tmp_path: Path, monkeypatch: p
         assert "\n" not in message and path in message and remedy in message, f"{what}: {message}"
 
 
+def test_packed_values_without_a_fill_value_decode_to_floats(tmp_path: Path) -> None:
+    packed = xr.Dataset({"v": ("x", np.arange(5, dtype="i2"), {"scale_factor": 0.1})})
+    packed.to_netcdf(tmp_path / "a.nc")
+    assert np.allclose(open_dataset(tmp_path / "a.nc", decode=True)["v"], np.arange(5) / 10)
+    assert np.allclose(xr.decode_cf(open_dataset(tmp_path / "a.nc"))["v"], np.arange(5) / 10)
+
+
 class Bomb:
     def __reduce__(self) -> tuple[Any, ...]:
         return Path("exploded").touch, ()

@@ -158,7 +158,7 @@ def encode(
     run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, rate=rate, latents=latents)
     if bound is None or bound.kind in ("absolute", "relative"):
         return run(bound)
-    kept = native[valid_values(native, field.fill)] if native.dtype.kind in "fiu" else native[:0]
+    kept = native[valid_values(native, field.fill)] if native.dtype.kind in "fiu" else native.ravel()[:0]
     spread = float(kept.max()) - float(kept.min()) if kept.size else 0.0
     if not 0.0 < spread < _LARGEST:
         return run(Bound("absolute", 0.0))
@@ -237,11 +237,10 @@ def _encode(
         return exact()
     sections.update(candidate.sections)
     data = _assemble(_LOSSY, sections, candidate.stream, seed)
-    if bound is not None:
-        missed = _missed(native, _cropped(data, native, field, chunk_shape), field.fill, bound)
-        if missed.size:
-            sections[_Section.EXCEPTIONS] = _exceptions(native, missed)
-            data = _assemble(_LOSSY, sections, candidate.stream, seed)
+    missed = _missed(native, _cropped(data, native, field, chunk_shape), field.fill, bound)
+    if missed.size:
+        sections[_Section.EXCEPTIONS] = _exceptions(native, missed)
+        data = _assemble(_LOSSY, sections, candidate.stream, seed)
     if len(data) >= len(lossless):
         return exact()
     names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
@@ -565,9 +564,12 @@ def _decode_specials(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
     raise CorruptError("values under the mask are malformed")
 
 
-def _missed(values: np.ndarray, decoded: np.ndarray, fill: tuple[float | int, ...], bound: Bound) -> np.ndarray:
-    """Flat indices of the valid values that decode outside the bound."""
-    return np.flatnonzero((errors_of(values, decoded) > allowed_errors(values, bound)) & valid_values(values, fill))
+def _missed(values: np.ndarray, decoded: np.ndarray, fill: tuple[float | int, ...], bound: Bound | None) -> np.ndarray:
+    """Flat indices of the valid values that decode outside the bound, or to what stands for missing."""
+    wrong = ~valid_values(decoded, fill)
+    if bound is not None:
+        wrong |= errors_of(values, decoded) > allowed_errors(values, bound)
+    return np.flatnonzero(wrong & valid_values(values, fill))
 
 
 def allowed_errors(values: np.ndarray, bound: Bound) -> np.ndarray | float:
@@ -620,7 +622,7 @@ def _measure(
     errors = errors_of(values, decoded)
     worst, chosen = float(errors[kept].max(initial=0.0)), errors[kept]
     exact = values[~kept].tobytes() == decoded[~kept].tobytes()
-    missed = 0 if bound is None or not kept.any() else _missed(values, decoded, field.fill, bound).size
+    missed = _missed(values, decoded, field.fill, bound).size if kept.any() else 0
     if not exact or missed:
         raise BoundError(
             f"variable {field.variable!r}: decoding gave {missed} values outside the bound, the largest error "

@@ -85,7 +85,7 @@ def stored(group: xr.Dataset) -> xr.Dataset:
     for variable in plain.variables.values():
         keep = _OWN + (_TIMES if variable.dtype.kind in "mMO" else ())
         variable.encoding = {k: v for k, v in variable.encoding.items() if k in keep}
-    variables, attrs = xr.conventions.encode_dataset_coordinates(plain)
+    variables, attrs = _with_coordinates(plain)
     result = {}
     for name, variable in variables.items():
         if variable.dtype.kind in "mMO":
@@ -97,6 +97,25 @@ def stored(group: xr.Dataset) -> xr.Dataset:
         result[str(name)] = xr.Variable(variable.dims, variable._data, attributes)
     unlimited = sorted(str(d) for d in group.encoding.get("unlimited_dims", ()) if d in group.sizes)
     return xr.Dataset(result, attrs={**attrs, _UNLIMITED: unlimited} if unlimited else attrs)
+
+
+def _with_coordinates(group: xr.Dataset) -> tuple[Mapping[Any, xr.Variable], Mapping[Any, Any]]:
+    """Variables and attributes that say which variables are coordinates.
+
+    Where variables of the group say so themselves, as in a CF file, nothing is added to any of them; a coordinate that
+    none of them names is named by the group.
+    """
+    said = [v.encoding.get("coordinates", v.attrs.get("coordinates")) for v in group.variables.values()]
+    if not any(said):
+        return xr.conventions.encode_dataset_coordinates(group)
+    named = {
+        word.strip(":")
+        for v in group.variables.values()
+        for key in _OWN
+        for word in str(v.encoding.get(key, v.attrs.get(key, ""))).split()
+    }
+    left = sorted(str(c) for c in group.coords if c not in group.dims and c not in named)
+    return group.variables, {**group.attrs, "coordinates": " ".join(left)} if left else group.attrs
 
 
 def portable(attrs: Mapping[Any, Any], where: str, dtype: np.dtype | None = None) -> dict[str, Any]:
@@ -134,8 +153,8 @@ def restored(dataset: xr.Dataset) -> xr.Dataset:
             attrs[key] = np.asarray(attrs[key], dtype)[()]
     for variable in copy.variables.values():
         variable.encoding = {k: v for k, v in variable.encoding.items() if k in _OWN}
-        if "_FillValue" not in variable.attrs:
-            variable.encoding["_FillValue"] = None  # else xarray adds NaN, which the data did not have
+        if "_FillValue" in variable.attrs and variable.dtype.kind in "fiu":
+            variable.attrs["_FillValue"] = variable.dtype.type(variable.attrs["_FillValue"])
     return copy
 
 

@@ -32,7 +32,8 @@ _CODECS = {"vcinr", "vcinr_sharding", "bytes", "vlen-utf8", "vlen-bytes", "zstd"
 def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> xr.Dataset:
     """One group of the archive as an xarray Dataset, lazily; ``decode=False`` leaves packed values and times as stored.
 
-    Unlike plain ``xarray.open_zarr`` it checks the metadata first. Raises InputError when `path` is not an archive or
+    Unlike plain ``xarray.open_zarr`` it checks the metadata first, and gives attributes their own types back, so that
+    values packed by a float32 unpack to float32. Raises InputError when `path` is not an archive or
     has no such group, CorruptError when its metadata are damaged.
     """
     store, root = _open(path)
@@ -40,14 +41,15 @@ def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> x
         raise CorruptError(f"{path}: {problems[0]}")
     if group and group not in _paths(root):
         raise InputError(f"{path}: no group {group!r}; it has {', '.join(p for p in _paths(root) if p) or 'none'}")
-    raw: dict[str, Any] = {} if decode else {"mask_and_scale": False, "decode_times": False, "decode_timedelta": False}
+    raw: Any = {"mask_and_scale": False, "decode_times": False, "decode_timedelta": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             opened = xr.open_zarr(store, group=group or None, zarr_format=3, chunks=None, **raw)
+        opened = metadata.restored(opened)
+        return xr.decode_cf(opened, decode_timedelta=False) if decode else opened
     except Exception as error:  # xarray, zarr and the CF decoders each have their own
         raise InputError(f"{path}: cannot be opened ({_line(error)}); `vcinr verify` names the damage") from None
-    return opened if decode else metadata.restored(opened)
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -166,6 +168,9 @@ def decompress(path: str | Path, target: str | Path) -> None:
         for i, group in enumerate(_paths(root)):
             dataset = open_archive(path, group=group, decode=False).load()
             unlimited = dataset.encoding["unlimited_dims"]
+            for variable in dataset.variables.values():
+                if "_FillValue" not in variable.attrs:
+                    variable.encoding["_FillValue"] = None  # else xarray adds NaN, which the data did not have
             mode: Any = "a" if i else "w"
             dataset.to_netcdf(temporary, mode=mode, group=group or None, engine="netcdf4", unlimited_dims=unlimited)
         temporary.replace(target)
@@ -341,6 +346,8 @@ def _compare(array: zarr.Array, original: np.ndarray, decoded: np.ndarray) -> fl
             )
     if original[~kept].tobytes() != decoded[~kept].tobytes():
         raise InputError("masked values (NaN, infinite or fill) differ from the original")
+    if not np.array_equal(codec.valid_values(decoded, serializer.fill), kept):
+        raise InputError("values of the original have become missing (NaN, infinite or fill)")
     return worst
 
 

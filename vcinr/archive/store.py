@@ -11,7 +11,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import zarr
@@ -19,9 +19,11 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from vcinr.archive.metadata import RESERVED
 from vcinr.errors import InputError
 
 ROOT = "zarr.json"
+_FIRST = f"{RESERVED}/manifest/{ROOT}"  # of an upload, so that one that broke is known for what it is
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files of equal contents are equal files
 
 
@@ -63,12 +65,19 @@ def keys(store: Store) -> list[str]:
     return sorted(sync(collect()))
 
 
-def exists(place: str | Path) -> bool:
-    """Whether anything is at `place`."""
-    if not is_url(place):
-        return os.path.lexists(place)
-    fs, inner = _filesystem(place)
-    return bool(fs.exists(inner))
+def occupant(place: str | Path) -> Literal["nothing", "archive", "other"]:
+    """What is at `place`; an empty folder, and what a broken upload left, are nothing."""
+    fs, inner = _filesystem(place) if is_url(place) else (fsspec.filesystem("file"), str(place))
+    if not (fs.exists(inner) or os.path.lexists(inner)):
+        return "nothing"
+    if fs.isfile(inner):
+        with fs.open(inner, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                return "other"
+            return "archive" if ROOT in zipfile.ZipFile(file).namelist() else "other"
+    if fs.exists(f"{inner}/{ROOT}"):
+        return "archive"
+    return "nothing" if fs.exists(f"{inner}/{_FIRST}") or not fs.ls(inner) else "other"
 
 
 def total_bytes(place: str | Path) -> int:
@@ -139,7 +148,8 @@ def _upload(tree: Path, fs: Any, inner: str) -> None:
             fs.rm(f"{inner}/{ROOT}")  # from here on it is no archive until the new one is whole
         stale = set(fs.find(inner))
     made = set()
-    for path in sorted((p for p in tree.rglob("*") if p.is_file()), key=lambda p: p == tree / ROOT):
+    files = [p for p in tree.rglob("*") if p.is_file()]
+    for path in sorted(files, key=lambda p: (p == tree / ROOT, p != tree / _FIRST, p)):
         name = f"{inner}/{path.relative_to(tree).as_posix()}"
         _put(fs, path, name)
         made.add(fs._strip_protocol(name))

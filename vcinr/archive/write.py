@@ -165,7 +165,9 @@ def compress(
     (``.NAME.part``; for a URL in the user's cache), and the same call again goes on from there. Raises InputError,
     ModelError, BoundError for a rate too low to reach; except where the disk failed, nothing is left behind then.
     """
-    if store.exists(target) and not overwrite:
+    if (there := store.occupant(target)) == "other":
+        raise InputError(f"{target}: exists already and is no archive; choose another name")
+    if there == "archive" and not overwrite:
         raise InputError(f"{target}: exists already; choose another name or pass overwrite (--overwrite)")
     requests = {"rel_error": rel_error, "point_rel_error": point_rel_error, "psnr": psnr, "rate": rate}
     groups = {path: metadata.stored(group) for path, group in metadata.as_groups(dataset).items()}
@@ -409,7 +411,7 @@ def _encode_chunk(array: _Array, field: codec.Field, key: str, block: np.ndarray
         encoded = codec.encode(block, field, array.bound, chunk_shape=array.shape)
     except VcinrError as error:
         raise type(error)(f"chunk {key}: {error}") from None
-    kept = block[codec.valid_values(block, field.fill)] if block.dtype.kind in "fiu" else block[:0]
+    kept = block[codec.valid_values(block, field.fill)] if block.dtype.kind in "fiu" else block.ravel()[:0]
     return encoded.data, {
         "bytes": len(encoded.data), "crc32": zlib.crc32(encoded.data), "error": encoded.max_abs_error,
         "squared": encoded.squared_error, "valid": encoded.valid,

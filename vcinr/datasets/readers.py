@@ -89,7 +89,9 @@ def open_groups(path: str | Path) -> Groups:
         raise InputError(f"{name}: cannot be read ({_line(error)}); is the file whole? copy it again") from None
     for group in groups.values():
         for variable in group.variables.values():
-            if "_FillValue" not in variable.attrs:  # xarray would add one when it writes
+            # xarray would add one when it writes floats; where a variable is packed, the mere entry would make it
+            # decode to the packed type.
+            if variable.dtype.kind == "f" and not {"_FillValue", "scale_factor", "add_offset"} & set(variable.attrs):
                 variable.encoding["_FillValue"] = None
     return groups
 
