@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all lint bench fuzz clean
+.PHONY: help setup repro test test-all lint bench fuzz kill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,7 +41,10 @@ bench: setup ## the evaluation beside other codecs, measured again
 	@cat report/summary.txt
 
 fuzz: setup ## the decoders against mutated archives, SECONDS=60
-	@OMP_NUM_THREADS=1 python tests/fuzz/decoder.py $(or $(SECONDS),60)
+	@OMP_NUM_THREADS=1 python -m tests.faults.fuzz $(or $(SECONDS),60)
+
+kill: setup ## bulk compression, killed at random moments, KILLS=200
+	@OMP_NUM_THREADS=1 python -m tests.faults.kill $(or $(KILLS),200)
 
 clean: ## remove the environment and caches; data, models and results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist *.egg-info

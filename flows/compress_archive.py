@@ -37,22 +37,14 @@ def compress_file(
     chunk: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Compress one file or store, unless its archive is there, newer than it and of the same request."""
-    from vcinr.archive.write import compress
-    from vcinr.datasets.readers import open_groups
-    from vcinr.inr.model import load_model
+    from vcinr.archive.bulk import compress_file as run
 
-    artifact = load_model(model) if model else None
-    existing = _describe(target)
-    if Path(path).resolve() == Path(target).resolve():
-        raise InputError(f"{path}: the archive would replace its own input; choose another output")
-    if existing and _answers(existing, path, artifact.sha256 if artifact else None, abs_error, variables):
+    facts = run(
+        path, target, model=model, abs_error=abs_error, variables=variables, chunk=chunk, watch=watcher("compress")
+    )
+    if facts.get("skipped"):
         get_run_logger().info("%s: complete, verified and newer than %s; not compressed again", target, path)
-        return {**existing, "skipped": True}
-    # Only an archive is replaced, whole; `compress` refuses any other folder of that name.
-    return compress(
-        open_groups(path), target, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk,
-        overwrite=existing is not None, watch=watcher("compress"),
-    )  # fmt: skip
+    return facts
 
 
 @flow(name="compress-archive")
@@ -172,37 +164,6 @@ def _at_home(path: str) -> str:
 
 def _stem(path: str) -> str:
     return Path(path.split("?")[0].rstrip("/")).stem
-
-
-def _describe(target: str) -> dict[str, Any] | None:
-    """What the archive `target` says of itself; None where there is no archive of vcinr."""
-    from vcinr.archive.read import info
-
-    try:
-        facts = info(target)
-    except VcinrError:
-        return None
-    return facts if facts["variables"] else None
-
-
-def _answers(
-    facts: dict[str, Any], path: str, model: str | None, abs_error: float | None, variables: list[str] | None
-) -> bool:
-    """Whether an archive is what compressing `path` now would give: newer, same request, and it verifies."""
-    from vcinr.archive.read import is_complete
-
-    archive = Path(facts["archive"])
-    if is_url(path) or not Path(path).exists() or not archive.exists():
-        return False
-    written = (archive / "zarr.json" if archive.is_dir() else archive).stat().st_mtime
-    if written < max(f.stat().st_mtime for f in [Path(path), *Path(path).rglob("*")]):
-        return False
-    lossless = abs_error == 0 or (abs_error is None and model is None)
-    kind = "lossless" if lossless else "none" if abs_error is None else "absolute"
-    promise = ({"kind": kind, "value": None if lossless else abs_error}, None if abs_error == 0 else model)
-    stored = {name: v for name, v in facts["variables"].items() if not v["note"]}
-    same = all((v["bound"], v["model"]) == promise for v in stored.values())
-    return same and set(variables or stored) == set(stored) and is_complete(facts["archive"])
 
 
 if __name__ == "__main__":

@@ -211,6 +211,14 @@ def test_bound_with_a_prior(tiny_model, tiny_maps, fraction):
     back = codec.decode(encoded.data, values.shape, values.dtype, field)
     assert np.nanmax(np.abs(back - values)) <= fraction * scale
     assert np.isnan(back[0, 2, 3]) and np.isnan(back).sum() == 1
+    for rate in (0, 1):  # on these smooth waves the prior is never the smallest: have it tried alone
+        forced = codec.encode(values, field, fraction * scale, rate=rate)
+        assert (
+            forced.mode.startswith("prior") == (len(forced.data) < values.nbytes)
+            and codec.describe(forced.data)["rate"] == rate
+        )
+        back = codec.decode(forced.data, values.shape, values.dtype, field)
+        assert np.nanmax(np.abs(back - values)) <= fraction * scale and np.isnan(back[0, 2, 3])
     alone = codec.encode(values, codec.Field("t", (1, 2), tiny_maps.axes), fraction * scale)
     assert len(encoded.data) <= len(alone.data)  # the prior is one candidate among the fallback's
 

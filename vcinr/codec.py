@@ -140,9 +140,10 @@ def encode(
 
     values: any real dtype and shape, all of a chunk of `chunk_shape` that lies inside the array; what is finite
     and not in `field.fill` is kept within `bound` (a number is an absolute one), everything else exactly. Without a
-    bound the model's finest rate (or `rate`) alone is used, and without a model too the chunk is stored
-    losslessly. `latents` are the model's for these values (`latents_of`), where they are known already. Raises
-    ModelError when the model cannot be applied, BoundError for a rate too low to reach.
+    bound the model's finest rate alone is used, and without a model too the chunk is stored losslessly. With `rate`
+    the model's prior at that rate is the only one tried. `latents` are the model's for these values (`latents_of`),
+    where they are known already. Raises ModelError when the model cannot be applied, BoundError for a rate too low to
+    reach, InputError for a chunk of more than `MAX_VALUES`.
     """
     values = np.asarray(values)
     if latents is None:
@@ -410,7 +411,8 @@ def _best(
     if magnitude > _LARGEST:
         return None
     base = float(np.float32(target[valid].mean() if valid.any() else 0.0))
-    priors.append(_Prior(None, np.full(target.shape, base), base, Writer(), tolerance))
+    if latents is None or rate is None:
+        priors.append(_Prior(None, np.full(target.shape, base), base, Writer(), tolerance))
     found: list[_Candidate] = []
     coded: list[tuple[int, _Prior, np.ndarray]] = []
     start = _first_plan(target)

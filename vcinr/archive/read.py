@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import warnings
@@ -27,6 +26,10 @@ from vcinr.progress import Clock, Progress, Watch, silent
 
 _CODECS = {"vcinr", "vcinr_sharding", "bytes", "vlen-utf8", "vlen-bytes", "zstd", "crc32c"}
 """All that an archive's arrays may be stored with: another name could be a codec that does anything."""
+
+
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, VcinrError)
+"""What JSON gives rise to that is not as it should be."""
 
 
 def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> xr.Dataset:
@@ -182,14 +185,6 @@ def decompress(path: str | Path, target: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def is_complete(path: str | Path) -> bool:
-    """Whether `path` is an archive that verifies in itself."""
-    try:
-        return not verify(path)[0]
-    except VcinrError:
-        return False
-
-
 def _open(path: str | Path) -> tuple[Store, zarr.Group]:
     """Store and root of an archive whose arrays have none but known codecs; raises InputError or CorruptError."""
     try:
@@ -243,25 +238,27 @@ def _size(store: Store, key: str) -> int:
 
 
 def _manifest(store: Store) -> Mapping[str, Any]:
-    """Attributes of the manifest; empty where it is missing or damaged."""
+    """The manifest's metadata; empty where they are missing or damaged."""
     try:
-        found = json.loads(get(store, f"{MANIFEST}/{ROOT}") or b"{}")["attributes"]
-        return found if isinstance(found.get("files", {}), dict) else {}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        found = json.loads(get(store, f"{MANIFEST}/{ROOT}") or b"{}")
+        return found if isinstance(found["attributes"]["files"], dict) else {}
+    except _MALFORMED:
         return {}
 
 
 def _metadata_problems(store: Store, root: zarr.Group) -> list[str]:
     """Whether the metadata that readers see are those that were written: attributes, shapes, coordinates, bounds."""
-    written = _manifest(store).get("metadata_sha256")
-    if written is None:
+    manifest = _manifest(store)
+    if not manifest:
         return ["the manifest is missing or damaged; restore the archive from a sound copy"]
     try:
         text = json.loads(get(store, ROOT) or b"{}")
-        shown = {f"{k}/{ROOT}": v for k, v in (text.get("consolidated_metadata") or {})["metadata"].items()}
-        seen = {k: v for k, v in shown.items() if not k.startswith(MANIFEST + "/")} | {ROOT: text}
-        sound = metadata_digest(seen) == written
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        copies = text["consolidated_metadata"]
+        shown = {f"{k}/{ROOT}": v for k, v in copies["metadata"].items()}
+        copy = {k: v for k, v in shown.pop(f"{MANIFEST}/{ROOT}").items() if k != "consolidated_metadata"}
+        sound = copy == manifest and copies["kind"] == "inline" and len(copies) == 3
+        sound &= metadata_digest(shown | {ROOT: text}) == manifest["attributes"]["metadata_sha256"]
+    except _MALFORMED:
         sound = False
     return [] if sound else ["the metadata are not those that were written; restore the archive from a sound copy"]
 
@@ -269,8 +266,12 @@ def _metadata_problems(store: Store, root: zarr.Group) -> list[str]:
 def _file_problems(store: Store, here: set[str], manifest: Mapping[str, Any]) -> list[str]:
     """Files that are missing or changed, of those the manifest lists by name: metadata and what is kept."""
     problems = []
-    for key, crc32 in manifest.get("files", {}).items():
-        data = get(store, key) if key in here else None
+    for key, crc32 in manifest.get("attributes", {}).get("files", {}).items():
+        try:
+            data = get(store, key) if key in here else None
+        except CorruptError as error:
+            problems.append(str(error))
+            continue
         if data is None:
             problems.append(f"chunk {key} is missing; copy the archive whole")
         elif zlib.crc32(data) != crc32:
@@ -296,12 +297,21 @@ def _sums(root: Any, name: str, array: zarr.Array, most: int) -> np.ndarray:
 
 
 def _chunks(array: zarr.Array, name: str) -> Iterator[tuple[tuple[int, ...], str, tuple[slice, ...]]]:
-    counts = [range(-(-n // c)) for n, c in zip(array.shape, array.chunks, strict=True)]
-    for index in itertools.product(*counts):
+    for index in _indices(tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))):
         part = tuple(
             slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, array.chunks, array.shape, strict=True)
         )
         yield index, array.metadata.encode_chunk_key(index), part
+
+
+def _indices(counts: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Like itertools.product, which would first hold every range in memory, of whatever length is declared."""
+    if not counts:
+        yield ()
+        return
+    for i in range(counts[0]):
+        for rest in _indices(counts[1:]):
+            yield (i, *rest)
 
 
 def _chunk_line(name: str, key: str, error: Exception) -> str:

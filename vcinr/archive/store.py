@@ -20,7 +20,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from vcinr.archive.metadata import RESERVED
-from vcinr.errors import InputError
+from vcinr.errors import CorruptError, InputError
 
 ROOT = "zarr.json"
 _FIRST = f"{RESERVED}/manifest/{ROOT}"  # of an upload, so that one that broke is known for what it is
@@ -47,12 +47,15 @@ def open_store(place: str | Path) -> Store:
         return zarr.storage.LocalStore(path, read_only=True)
     if not zipfile.is_zipfile(path):
         raise InputError(f"{place}: neither a Zarr store nor a zip file; give the archive's folder or .zip")
-    return zarr.storage.ZipStore(path, mode="r", read_only=True)
+    return sync(zarr.storage.ZipStore.open(path, mode="r", read_only=True))
 
 
 def get(store: Store, key: str) -> bytes | None:
-    """The bytes under `key`, or None."""
-    buffer = sync(store.get(key, default_buffer_prototype()))
+    """The bytes under `key`, or None; raises CorruptError naming the key where the place itself finds damage."""
+    try:
+        buffer = sync(store.get(key, default_buffer_prototype()))
+    except Exception as error:  # a zip file's checksum, a server's answer, a disk's
+        raise CorruptError(f"chunk {key} cannot be read ({' '.join(str(error).split())})") from None
     return None if buffer is None else buffer.to_bytes()
 
 

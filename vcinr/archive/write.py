@@ -525,17 +525,18 @@ def _write_manifest(
     files, nodes = {}, {}
     for file in sorted(p for p in tree.rglob("*") if p.is_file()):
         key = file.relative_to(tree).as_posix()
-        if key == store.ROOT or not key.startswith(MANIFEST + "/"):
-            data = file.read_bytes() if key not in counted else b""
-            if file.name == store.ROOT:
-                nodes[key] = json.loads(data)
-            if key != store.ROOT and key not in counted:
-                files[key] = zlib.crc32(data)
+        if key in counted or key == f"{MANIFEST}/{store.ROOT}":
+            continue
+        data = file.read_bytes()
+        if file.name == store.ROOT:
+            nodes[key] = json.loads(data)
+        if key != store.ROOT:  # which is written again
+            files[key] = zlib.crc32(data)
     manifest.attrs.update({"files": files, "metadata_sha256": metadata_digest(nodes)})
 
 
 def metadata_digest(nodes: Mapping[str, Mapping[str, Any]]) -> str:
-    """SHA-256 of the metadata of all nodes (``group/array/zarr.json``) but the manifest's.
+    """SHA-256 of the metadata of all nodes (``group/array/zarr.json``) but the manifest's own.
 
     Each is JSON with sorted keys and no spaces, without consolidated metadata; one line "key json" a node, by key.
     """

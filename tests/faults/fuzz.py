@@ -1,21 +1,27 @@
-"""Fuzz the decoders: mutated chunks, models and streams under a correct checksum, for a stated time.
+"""Fuzz the decoders for a stated time: chunks, models and streams under a correct checksum, and files of an archive.
 
-Usage: python tests/fuzz/decoder.py SECONDS [SEED]. Anything but an array of the right shape or an error of vcinr's
+Usage: python -m tests.faults.fuzz SECONDS [SEED]. Anything but an array of the right shape or an error of vcinr's
 own ends the run with the mutated bytes; otherwise the number of executions is printed.
 """
 
 from __future__ import annotations
 
+import shutil
 import struct
 import sys
+import tempfile
 import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from vcinr import codec
+from vcinr.archive import read, write
 from vcinr.archive.numcodecs_codec import VcinrCodec
 from vcinr.errors import VcinrError
 from vcinr.inr.model import Model, from_bytes
@@ -49,12 +55,44 @@ def models() -> Iterator[Target]:
     spec = InrSpec(2, 1, 8, 4, 30.0, 4, "gates", 2, 8, 1)
     params = {**initialise(spec, 0), "alpha": np.ones(4, "f4")}
     model = Model(spec, params, {"system": "box", "bounds": [[0, 1], [0, 1]]}, ("y", "x"), {"v": (0.0, 1.0)}, 3, 100)
-    yield model.data, lambda b: from_bytes(b[:-4] + struct.pack("<I", zlib.crc32(b[:-4])), "fuzz")
+
+    def use(data: bytes) -> np.ndarray:
+        made = from_bytes(data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])), "fuzz")
+        return made.reconstruct(made.start("v")[None], np.zeros((3, made.spec.d_in), np.float32))
+
+    yield model.data, use
 
 
 def arrays() -> Iterator[Target]:
     """A numcodecs buffer."""
     yield VcinrCodec(("absolute", 0.1)).encode(np.arange(60.0).reshape(3, 4, 5)), VcinrCodec().decode
+
+
+def archives(folder: Path) -> Iterator[Target]:
+    """Every file of a small archive: what is read of it is right or an error, and verify tells which."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((6, 5, 7)).cumsum(1).astype("f4")
+    values[0, 2] = np.nan
+    data = xr.Dataset(
+        {"v": (("t", "y", "x"), values, {"units": "K"}), "name": ("t", list("abcdef"))}, {"y": np.arange(5.0)}
+    )
+    place = folder / "a.zarr"
+    write.compress(data, place, abs_error=0.1, chunk=4)
+    sound = read.open_archive(place).load()
+
+    def use(path: Path, good: bytes, bad: bytes) -> None:
+        path.write_bytes(bad)
+        try:
+            problems, _ = read.verify(place)
+            if problems:
+                return
+            if not read.open_archive(place).load().identical(sound):
+                raise AssertionError(f"{path}: other values, and verify saw nothing")
+        finally:
+            path.write_bytes(good)
+
+    for path in sorted(p for p in place.rglob("*") if p.is_file()):
+        yield path.read_bytes(), partial(use, path, path.read_bytes())
 
 
 def sealed(data: bytes, seed: int) -> bytes:
@@ -91,10 +129,13 @@ def main(seconds: float, seed: int) -> int:
     """Run for `seconds`; returns the exit status."""
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(seed)
-    targets = [*chunks(), *models(), *arrays()]
+    folder = Path(tempfile.mkdtemp(prefix="vcinr-fuzz-"))
+    quick, slow = [*chunks(), *models(), *arrays()], list(archives(folder))
     runs = accepted = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        # A whole archive takes as long as fifty chunks: one in fifty executions, half of the time.
+        targets = slow if rng.random() < 0.02 else quick
         data, decode = targets[int(rng.integers(len(targets)))]
         bad = mutated(data, rng)
         runs += 1
@@ -106,7 +147,8 @@ def main(seconds: float, seed: int) -> int:
         except BaseException as error:
             print(f"execution {runs}: {type(error).__name__}: {error}\n{bad.hex()}")
             return 1
-    print(f"{runs} executions in {seconds:g} s over {len(targets)} targets, {accepted} decoded, no crash")
+    shutil.rmtree(folder)
+    print(f"{runs} executions in {seconds:g} s over {len(quick) + len(slow)} targets, {accepted} accepted, no crash")
     return 0
 
 

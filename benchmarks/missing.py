@@ -1,0 +1,322 @@
+"""What codecs do to data with missing cells: ``python -m benchmarks.missing [--out FILE]``.
+
+Ocean fields in which land has no value, each in four forms: missing cells as NaN, as the fill value 1e20, the field
+made complete but for a single infinity, and complete, which shows that the codec works at all. Every codec gets the
+array as it is, and every run has a process of its own, because a crash is one of the outcomes. vcinr runs without a
+model, through an archive and plain xarray; of SZ3's settings the table shows the best. The exit status is 1 when a
+row of vcinr does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pysz
+import xarray as xr
+import zfpy
+
+import vcinr
+from benchmarks.rivals import RIVALS, SPERR, SZ3
+from benchmarks.side_by_side import record
+from vcinr.config import Package
+from vcinr.datasets.fetch import fetch
+from vcinr.progress import Clock, Progress, Watch, silent, terminal
+
+ROOT = Path(__file__).resolve().parent.parent
+FERRET = Package(
+    registry="debian",
+    name="ferret-datasets",
+    version="7.6.0-5",
+    sha256="e5770222647ebfe2ab77b845e07a7e05cb6fed7b12dec9ae287a1f8046031744",
+)
+FIELDS = {
+    "COADS SST": ("coads_climatology.cdf", "SST"),
+    "COADS AIRT": ("coads_climatology.cdf", "AIRT"),
+    "Levitus TEMP": ("levitus_climatology.cdf", "TEMP"),
+    "Levitus SALT": ("levitus_climatology.cdf", "SALT"),
+}
+BOUNDS = (1e-2, 1e-3)  # fractions of the range of the valid values
+FILL = 1e20
+SECONDS = 120.0
+OURS = "vcinr"
+HELD, BROKE, MOVED = "held", "broke bound", "missing positions changed"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One form of a field; `fill` stands for missing besides NaN, where it is given."""
+
+    name: str
+    values: np.ndarray
+    fill: float | None = None
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Where there is no value to be bounded."""
+        return ~valid_cells(self.values, () if self.fill is None else (self.fill,))
+
+
+def cases(values: np.ndarray, missing: np.ndarray) -> Iterator[Case]:
+    """The forms of a field that has no value where `missing`; a complete one has their mean there."""
+    yield Case("NaN", np.where(missing, np.float32(np.nan), values))
+    yield Case("fill 1e20", np.where(missing, np.float32(FILL), values), FILL)
+    whole = np.where(missing, values[~missing].mean(dtype=np.float64).astype(values.dtype), values)
+    infinite = whole.copy()
+    infinite[tuple(n // 2 for n in whole.shape)] = np.inf
+    yield Case("one +Inf", infinite)
+    yield Case("complete", whole)
+
+
+# --- Judging ------------------------------------------------------------------------------------------------
+
+
+def fill_cells(values: np.ndarray, fills: Sequence[float]) -> np.ndarray:
+    """Where `values` are one of `fills`, each taken as a number of the array's own dtype."""
+    found = np.zeros(values.shape, bool)
+    for fill in fills:
+        found |= values == np.asarray(fill).astype(values.dtype)
+    return found
+
+
+def valid_cells(values: np.ndarray, fills: Sequence[float]) -> np.ndarray:
+    """Where `values` are finite and none of `fills`: what a bound is promised for."""
+    return np.isfinite(values) & ~fill_cells(values, fills)
+
+
+def judge(original: np.ndarray, decoded: np.ndarray, bound: float, fills: Sequence[float] = ()) -> dict[str, Any]:
+    """What became of `original`: outcome, valid values outside the bound, and which positions are exact.
+
+    outside: valid values further than `bound` from what they were; not_finite: those of them that are no finite
+    number any more; bound_ratio: the largest error of the others, divided by the bound; positions: for NaN, both
+    infinities and the fill values, whether the decoded cells are the original ones (fill values bit by bit).
+    """
+    if decoded.shape != original.shape or decoded.dtype != original.dtype:
+        message = f"decoded to {decoded.dtype}{decoded.shape} instead of {original.dtype}{original.shape}"
+        return {"outcome": "error", "message": message}
+    valid = valid_cells(original, fills)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a decoded value that is no number any more
+        error = np.abs(original[valid].astype(np.float64) - decoded[valid].astype(np.float64))
+    finite = np.isfinite(decoded[valid])
+    outside = int((~(error <= bound)).sum())  # an error of NaN is outside
+    filled = fill_cells(original, fills)
+    positions = {
+        "nan": np.array_equal(np.isnan(original), np.isnan(decoded)),
+        "+inf": np.array_equal(original == np.inf, decoded == np.inf),
+        "-inf": np.array_equal(original == -np.inf, decoded == -np.inf),
+        "fill": np.array_equal(filled, fill_cells(decoded, fills))
+        and original[filled].tobytes() == decoded[filled].tobytes(),
+    }
+    return {
+        "outcome": BROKE if outside else HELD if all(positions.values()) else MOVED,
+        "outside": outside,
+        "not_finite": int((~finite).sum()),
+        "bound_ratio": float(error[finite].max(initial=0.0)) / bound if bound else None,
+        "positions_exact": all(positions.values()),
+        "positions": positions,
+    }
+
+
+def run_process(command: Sequence[str], seconds: float, folder: Path) -> dict[str, str]:
+    """Run `command` in `folder`; an empty mapping when it succeeds, else its outcome and last line."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+            errors="replace", timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"outcome": "timeout", "message": f"not done after {seconds:g} s"}
+    if done.returncode == 0:
+        return {}
+    lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    outcome = f"crash (signal {-done.returncode})" if done.returncode < 0 else "error"
+    return {"outcome": outcome, "message": lines[-1] if lines else ""}
+
+
+# --- Codecs -------------------------------------------------------------------------------------------------
+
+
+Encode = Callable[[np.ndarray, float], bytes]
+Decode = Callable[[bytes, tuple[int, ...], np.dtype[Any]], np.ndarray]
+
+
+def _sz3(algorithm: str, values: np.ndarray, abs_error: float) -> bytes:
+    config = pysz.szConfig(values.shape)
+    config.errorBoundMode = pysz.szErrorBoundMode.ABS
+    config.absErrorBound = abs_error
+    config.cmprAlgo = getattr(pysz.szAlgorithm, algorithm)
+    return pysz.sz.compress(values, config)[0].tobytes()
+
+
+def _sperr(values: np.ndarray, abs_error: float) -> bytes:
+    return bytes(imagecodecs.sperr_encode(values, abs_error, "pwe", numthreads=1))
+
+
+def _zfp(values: np.ndarray, abs_error: float) -> bytes:
+    return zfpy.compress_numpy(values, tolerance=abs_error)
+
+
+# The decoders of `benchmarks.rivals`, but encoders that refuse nothing: what then happens is what is measured.
+RAW: Mapping[str, tuple[str, Encode, Decode]] = {
+    **{rival.name: ("SZ3", partial(_sz3, rival.name.split()[1]), rival.decode) for rival in SZ3},
+    "SPERR": ("SPERR", _sperr, SPERR.decode),
+    "ZFP": ("ZFP", _zfp, RIVALS["ZFP"][0].decode),
+}
+
+
+def _ours(values: np.ndarray, abs_error: float, fill: float | None, archive: Path) -> tuple[int, np.ndarray]:
+    """Bytes in a vcinr archive at `archive`, and the values that plain xarray reads from it."""
+    attrs = {} if fill is None else {"_FillValue": values.dtype.type(fill)}
+    dims = [f"d{i}" for i in range(values.ndim)]
+    facts = vcinr.compress(xr.Dataset({"field": (dims, values, attrs)}), archive, abs_error=abs_error)
+    with xr.open_zarr(archive, chunks=None, mask_and_scale=False) as dataset:
+        return facts["variables"]["field"]["bytes"], dataset["field"].values
+
+
+def _one(codec: str, folder: Path) -> None:
+    """In a process of its own: encode and decode ``values.npy``, leave ``bytes`` and ``decoded.npy``."""
+    values, job = np.load(folder / "values.npy"), json.loads((folder / "job.json").read_text())
+    if codec == OURS:
+        size, decoded = _ours(values, job["abs_error"], job["fill"], folder / "archive.zarr")
+        (folder / "bytes").write_text(str(size))
+    else:
+        _, encode, decode = RAW[codec]
+        data = encode(values, job["abs_error"])
+        (folder / "bytes").write_text(str(len(data)))
+        decoded = decode(data, values.shape, values.dtype)
+    np.save(folder / "decoded.npy", decoded)
+
+
+def measure(codec: str, case: Case, bound: float, seconds: float = SECONDS) -> dict[str, Any]:
+    """Outcome and size of one codec on one form of a field, at the absolute `bound`."""
+    with tempfile.TemporaryDirectory(prefix="missing-") as name:
+        folder = Path(name)
+        np.save(folder / "values.npy", case.values)
+        (folder / "job.json").write_text(json.dumps({"abs_error": bound, "fill": case.fill}))
+        failed = run_process([sys.executable, "-m", "benchmarks.missing", "--one", codec, name], seconds, folder)
+        size = int((folder / "bytes").read_text()) if (folder / "bytes").exists() else None
+        if failed:
+            found: dict[str, Any] = {**failed, "stage": "encode" if size is None else "decode"}
+        else:
+            decoded = np.load(folder / "decoded.npy")
+            found = judge(case.values, decoded, bound, () if case.fill is None else (case.fill,))
+    return {
+        "case": case.name,
+        "codec": OURS if codec == OURS else RAW[codec][0],
+        "variant": codec,
+        "bound": bound,
+        "values": case.values.size,
+        "missing": int(case.missing.sum()),
+        "bytes": size,
+        "bits_per_value": None if size is None else 8 * size / case.values.size,
+        **found,
+    }
+
+
+def compare(
+    fields: Mapping[str, tuple[np.ndarray, np.ndarray]], bounds: Sequence[float] = BOUNDS, watch: Watch = silent
+) -> list[dict[str, Any]]:
+    """A row for every form of every field (values, missing), bound and codec."""
+    codecs = (OURS, *RAW)
+    done, total = 0, sum(len(list(cases(*field))) for field in fields.values()) * len(bounds) * len(codecs)
+    clock, rows = Clock(total), []
+    for name, (values, missing) in fields.items():
+        valid = values[~missing]
+        spread = float(valid.max()) - float(valid.min())
+        for case in cases(values, missing):
+            for fraction in bounds:
+                for codec in codecs:
+                    row = measure(codec, case, fraction * spread)
+                    rows.append({"field": name, "bound_fraction": fraction, **row})
+                    done += 1
+                    watch(
+                        Progress(f"{name}, {case.name}, {codec}: {row['outcome']}", done, total, {}, clock.left(done))
+                    )
+    return rows
+
+
+def read_fields(raw: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The ocean fields as (values, missing)."""
+    folder = fetch(FERRET, raw) / "usr/share/ferret-vis/data"
+    result = {}
+    for name, (file, variable) in FIELDS.items():
+        with vcinr.open_dataset(folder / file) as dataset:
+            stored = dataset[variable]
+            values = np.ascontiguousarray(stored.values.astype(np.float32))
+            result[name] = values, fill_cells(values, [stored.attrs["_FillValue"]])
+    return result
+
+
+# --- Table --------------------------------------------------------------------------------------------------
+
+
+def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of several settings of a codec the one that went best, then the smallest."""
+    order = (HELD, MOVED, BROKE)
+    return min(
+        rows, key=lambda r: (order.index(r["outcome"]) if r["outcome"] in order else len(order), r["bytes"] or 0)
+    )
+
+
+def _cell(row: dict[str, Any]) -> str:
+    size = "" if row["bits_per_value"] is None else f" {row['bits_per_value']:.2f}"
+    if row["outcome"] == HELD:
+        return HELD + size
+    if row["outcome"] == MOVED:
+        return "positions changed" + size
+    if row["outcome"] == BROKE:
+        ratio = f"{row['bound_ratio']:.{8 if row['bound_ratio'] < 1.01 else 3}g}"
+        return f"broke x{ratio} ({row['outside']}){'' if row['positions_exact'] else '*'}{size}"
+    return str(row["outcome"])
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line a field, form and bound; one column a codec."""
+    codecs = list(dict.fromkeys(row["codec"] for row in rows))
+    groups: dict[tuple[str, str, float], dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        group = groups.setdefault((row["field"], row["case"], row["bound_fraction"]), {})
+        group.setdefault(row["codec"], []).append(row)
+    lines = [["field", "missing as", "bound", *codecs]]
+    for (field, case, bound), group in groups.items():
+        lines.append([field, case, f"{bound:g}", *(_cell(best(group[codec])) for codec in codecs)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return (
+        f"{text}\n\nLast number: bits per value, missing cells counted. broke xR (N): N valid values outside the "
+        "bound, the largest finite error R\ntimes the bound; * positions of missing cells changed too."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write the table; 1 when a row of vcinr does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.missing", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/missing.json"))
+    parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="where packages are unpacked")
+    parser.add_argument("--one", nargs=2, metavar=("CODEC", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        _one(options.one[0], Path(options.one[1]))
+        return 0
+    rows = compare(read_fields(options.raw), watch=terminal)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record(rows=rows), indent=1) + "\n")
+    print(table(rows))
+    failed = [row for row in rows if row["codec"] == OURS and row["outcome"] != HELD]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Kill bulk compression at random moments, again and again, and see that a rerun finishes without redoing anything.
+
+Usage: python -m tests.faults.kill KILLS [SEED]. Four netCDF files are compressed to archives (folders and a zip file)
+by child processes that get SIGKILL after a random time, each going on where the last was stopped. When a round is
+complete its archives are verified against the files, and the next round begins. Every chunk that was encoded is logged:
+one that was finished must never be encoded again. Exit status 1, with what went wrong, if anything did.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import xarray as xr
+
+from vcinr.archive import bulk, write
+from vcinr.archive.read import open_archive, verify
+from vcinr.archive.spool import Spool
+from vcinr.datasets.readers import open_groups
+
+TARGETS = ("a.zarr", "b.zip", "c.zarr", "d.zarr")
+
+
+def make_inputs(folder: Path, rng: np.random.Generator) -> None:
+    """Four files of two variables, 20 chunks each."""
+    folder.mkdir()
+    for target in TARGETS:
+        fields = {n: (("t", "y", "x"), rng.standard_normal((60, 24, 24)).cumsum(1).astype("f4")) for n in ("u", "v")}
+        xr.Dataset(fields, {"t": np.arange(60.0)}).to_netcdf(folder / f"{target[0]}.nc")
+
+
+def compress_all(inputs: Path, outputs: Path, log: Path) -> None:
+    """What a bulk run does, with a line in the log before and after each chunk."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    encode, add = write._encode_chunk, Spool.add
+
+    def logged_encode(array, field, key, block):  # type: ignore[no-untyped-def]
+        os.write(file, f"begin {current} {key}\n".encode())
+        return encode(array, field, key, block)
+
+    def logged_add(self, key, *rest):  # type: ignore[no-untyped-def]
+        add(self, key, *rest)
+        os.write(file, f"end {current} {key}\n".encode())
+
+    write._encode_chunk, Spool.add = logged_encode, logged_add  # type: ignore[assignment, method-assign]
+    for target in TARGETS:
+        current = target
+        bulk.compress_file(str(inputs / f"{target[0]}.nc"), str(outputs / target), abs_error=0.01, chunk=3)
+
+
+def run_and_kill(inputs: Path, outputs: Path, log: Path, after: float) -> str:
+    """One child that is killed `after` seconds; ``done`` if it was faster, ``failed`` if it failed by itself."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            compress_all(inputs, outputs, log)
+            status = 0
+        finally:
+            os._exit(status)
+    end = time.monotonic() + after
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return "done" if status == 0 else "failed"
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return "killed" if os.WIFSIGNALED(status) else "done" if status == 0 else "failed"
+
+
+def check_round(inputs: Path, outputs: Path, log: Path) -> str | None:
+    """What is wrong with a round that says it is complete."""
+    for target in TARGETS:
+        problems, _ = verify(outputs / target, open_groups(inputs / f"{target[0]}.nc"))
+        if problems:
+            return f"{target}: {problems[0]}"
+        if not np.array_equal(open_archive(outputs / target)["t"], np.arange(60.0)):
+            return f"{target}: coordinates differ"
+    if left := [p.name for p in outputs.iterdir() if p.name not in TARGETS]:
+        return f"left behind: {left}"
+    return redone(log)
+
+
+def redone(log: Path) -> str | None:
+    """A chunk that was encoded again after it was finished."""
+    finished: Counter[str] = Counter()
+    for line in log.read_text().splitlines():
+        what, _, chunk = line.partition(" ")
+        if what == "begin" and finished[chunk]:
+            return f"{chunk} was encoded again"
+        finished[chunk] += what == "end"
+    return None
+
+
+def in_child(inputs: Path, outputs: Path, log: Path) -> str | None:
+    """`check_round` in a process of its own: this one forks and must not start Zarr's threads."""
+    read, written = os.pipe()
+    if os.fork() == 0:
+        message = "the check itself failed"
+        try:
+            message = check_round(inputs, outputs, log) or ""
+        finally:
+            os.write(written, message.encode()[:4000] + b".")
+            os._exit(0)
+    os.close(written)
+    with os.fdopen(read, "rb") as stream:
+        answer = stream.read().decode()[:-1]
+    os.wait()
+    return answer or None
+
+
+def main(kills: int, seed: int) -> int:
+    """Returns the exit status."""
+    rng, began = np.random.default_rng(seed), time.monotonic()
+    work = Path(tempfile.mkdtemp(prefix="vcinr-kill-"))
+    killed = rounds = half = 0
+    try:
+        make_inputs(work / "in", rng)
+        while killed < kills or (work / "out").exists():
+            outputs, log = work / "out", work / "log"
+            outputs.mkdir(exist_ok=True)
+            result = run_and_kill(work / "in", outputs, log, rng.uniform(0.01, 0.5) if killed < kills else 600.0)
+            killed += result == "killed"
+            half += result == "killed" and any(p.name.endswith(".part") for p in outputs.iterdir())
+            if result == "failed":
+                print(f"after {killed} kills: a rerun failed by itself")
+                return 1
+            if result == "done":
+                if wrong := in_child(work / "in", outputs, log):
+                    print(f"after {killed} kills: {wrong}")
+                    return 1
+                rounds += 1
+                shutil.rmtree(outputs)
+                log.unlink()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(
+        f"{killed} kills ({half} with an archive half written), {rounds} rounds of {len(TARGETS)} archives completed "
+        f"and verified, nothing finished was redone, {time.monotonic() - began:.0f} s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -1,0 +1,119 @@
+"""Make the golden archives of the current format version: ``python -m tests.golden.make``.
+
+They are made once for a version and then only read, by every later release: run this for a new version, or while the
+format of the current one is not frozen yet, and commit what it writes. Each ``NAME.zip`` is an archive, ``NAME.npz``
+holds its variables as they were decoded then; those with a model may differ by the stated slack on another machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from vcinr import codec
+from vcinr.archive.write import compress
+from vcinr.inr.model import Model, with_quantiser
+from vcinr.inr.siren import initialise
+from vcinr.inr.spec import InrSpec
+from vcinr.quantise.state import Quantiser
+
+FOLDER = Path(__file__).parent
+
+
+def fields() -> dict[str, xr.Dataset]:
+    """Two groups with every dtype and kind of special value."""
+    rng = np.random.default_rng(0)
+    t, y, x = np.meshgrid(np.arange(7), np.linspace(0, 3, 9), np.linspace(0, 2, 8), indexing="ij")
+    wave = 10 * np.sin(x + 0.3 * t) * np.cos(y) + 0.02 * rng.standard_normal(t.shape)
+    holed = wave.astype("f4")
+    holed[:, 2:4, :3], holed[0, 0, 0], holed[1, 5, 5] = 1e20, np.nan, -np.inf
+    dims = ("t", "y", "x")
+    root = xr.Dataset(
+        {
+            "single": (dims, holed, {"_FillValue": np.float32(1e20), "units": "K"}),
+            "double": (dims, wave - 30),
+            "packed": (dims, np.round(wave * 90).astype("i2"), {"scale_factor": 0.1, "_FillValue": np.int16(-999)}),
+            "bytes": (("y", "x"), rng.integers(0, 200, (9, 8)).astype("u1")),
+            "constant": (dims, np.full_like(wave, 3.25)),
+            "mask": (("y", "x"), wave[0] > 0),
+            "one": ((), np.int64(-(2**40))),
+            "name": (("t",), np.array([f"step {i}" for i in range(7)], object)),
+        },
+        {"t": np.arange(7.0), "y": np.linspace(0, 3, 9)},
+        {"title": "golden", "history": "made"},
+    )
+    long = rng.standard_normal(300).cumsum() * 1e3
+    deep = xr.Dataset(
+        {"half": (("y", "x"), wave[1].astype("f2")), "line": (("n",), long), "empty": (("n", "m"), np.zeros((300, 0)))}
+    )
+    return {"": root, "deep/er": deep}
+
+
+def small_model() -> Model:
+    """An untrained network: the format does not depend on what a model has learnt."""
+    spec = InrSpec(2, 1, 8, 4, 30.0, 4, "gates", 2, 8, 1)
+    params: dict[str, Any] = {**initialise(spec, 0), "alpha": np.full(4, 10.0, "f4")}
+    bounds = {"system": "box", "bounds": [[0.0, 3.0], [0.0, 2.0]]}
+    model = Model(spec, params, bounds, ("y", "x"), {"double": (-45.0, 30.0)}, 3, 4096)
+    rng = np.random.default_rng(1)
+    net = {"mean": np.zeros(4), "std": np.full(4, 0.02)}
+    for name in ("analysis", "synthesis"):
+        shapes = {"in.weight": (6, 4), "in.bias": (6,), "out.weight": (4, 6), "out.bias": (4,)}
+        shapes |= {f"block.0.{k}": (6,) for k in ("scale", "shift", "bias_1", "bias_2")}
+        shapes |= {"block.0.weight_1": (6, 6), "block.0.weight_2": (6, 6)}
+        net |= {f"{name}.{k}": 0.1 * rng.standard_normal(s) for k, s in shapes.items()}
+    frequency = np.zeros((2, 4, 6), np.int32)
+    frequency[0, :, :3] = (36, 65000, 500)
+    frequency[1] = (36, 15500, 20000, 20000, 9000, 1000)
+    gain = np.repeat([[1.0], [4.0]], 4, axis=1)
+    offset = np.array([[0] * 4, [-2] * 4], np.int32)
+    quantiser = Quantiser({k: v.astype("f4") for k, v in net.items()}, 1, gain.astype("f4"), offset, frequency)
+    return with_quantiser(model, quantiser.to_tensors(), {})
+
+
+def archives() -> dict[str, dict[str, Any]]:
+    """Arguments of `compress` for each golden archive."""
+    both = ["single", "double", "packed", "constant", "deep/er/half", "deep/er/line"]
+    return {
+        "absolute": {"abs_error": 0.25, "variables": [*both, "bytes", "mask"], "chunk": 3},
+        "relative": {"point_rel_error": 0.01, "variables": ["single", "double", "deep/er/line"], "chunk": 4},
+        "psnr": {"psnr": 45.0, "variables": ["single", "double"], "chunk": 7},
+        "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},
+        "lossless": {"variables": both, "chunk": 5},
+        "model": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model()},
+        "effort": {"variables": ["double"], "chunk": 4, "model": small_model()},
+    }
+
+
+def stored(path: Path) -> dict[str, np.ndarray]:
+    """Every array of numbers of an archive as zarr reads it."""
+    store = zarr.storage.ZipStore(path, mode="r")
+    members = zarr.open_group(store, mode="r").members(max_depth=None)
+    arrays = {n: a for n, a in members if isinstance(a, zarr.Array) and not n.startswith("vcinr/")}
+    return {n.replace("/", "|"): np.asarray(a[...]) for n, a in arrays.items() if a.dtype.kind in "fiub"}
+
+
+def main() -> int:
+    """Write the archives of this version."""
+    folder = FOLDER / f"v{codec.VERSION}"
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    encode = codec.encode
+    for name, arguments in archives().items():
+        # The untrained prior is never the smallest candidate: have it taken all the same.
+        codec.encode = partial(encode, rate=1) if name == "model" else encode  # type: ignore[assignment]
+        compress(fields(), folder / f"{name}.zip", **arguments)
+        np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]
+        print(f"{folder / name}: {(folder / f'{name}.zip').stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
