@@ -109,7 +109,10 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Prior:
-    """What is subtracted before the residual coder: a rate of the model, or a constant (`rate` None)."""
+    """What is subtracted before the residual coder: a rate of the model, or a constant (`rate` None).
+
+    slack: how far another machine's decoder may be off, in the numbers as stored.
+    """
 
     rate: int | None
     values: np.ndarray
@@ -156,16 +159,25 @@ def encode(
         )
     if isinstance(bound, float | int):
         bound = Bound("absolute", float(bound))
-    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, rate=rate, latents=latents)
+    priors: list[_Prior] = []
+    if latents is not None and not (bound is not None and bound.kind == "relative"):  # it predicts no logarithms
+        priors = _priors(native.shape, field, latents, bound is None, rate)
+    only = bool(priors) and rate is not None
+    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, priors=priors, only=only)
     if bound is None or bound.kind in ("absolute", "relative"):
         return run(bound)
     kept = native[valid_values(native, field.fill)] if native.dtype.kind in "fiu" else native.ravel()[:0]
     spread = float(kept.max()) - float(kept.min()) if kept.size else 0.0
-    if not 0.0 < spread < _LARGEST:
-        return run(Bound("absolute", 0.0))
+    spreads = 0.0 < spread < _LARGEST
     if bound.kind == "psnr":
-        return _search_psnr(run, bound, spread)
-    return _search_rate(run, bound, spread, native)
+        return _search_psnr(run, bound, spread) if spreads else run(Bound("absolute", 0.0))
+    encoded = _search_rate(run, bound, spread, native) if spreads else run(Bound("absolute", 0.0))
+    if 8 * len(encoded.data) > bound.value * native.size > 0:
+        raise BoundError(
+            f"{native.size} values cannot be coded in {bound.value:g} bits each (at least "
+            f"{8 * len(encoded.data) / native.size:.3g}); allow more or take larger chunks"
+        )
+    return encoded
 
 
 def _search_psnr(run: Callable[[Bound], Encoded], bound: Bound, spread: float) -> Encoded:
@@ -184,15 +196,12 @@ def _search_psnr(run: Callable[[Bound], Encoded], bound: Bound, spread: float) -
 
 
 def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, values: np.ndarray) -> Encoded:
-    """The finest absolute bound whose chunk is small enough, by bisection of its logarithm."""
+    """The finest absolute bound whose chunk is small enough, by bisection of its logarithm, or the coarsest."""
     allowed = bound.value * values.size / 8
     low, high = spread * 2.0**-40, spread
     best = run(Bound("absolute", high))
     if len(best.data) > allowed:
-        raise BoundError(
-            f"{values.size} values cannot be coded in {bound.value:g} bits each (at least "
-            f"{8 * len(best.data) / values.size:.3g}); allow more or take larger chunks"
-        )
+        return best
     for _ in range(14):
         middle = math.sqrt(low * high)
         encoded = run(Bound("absolute", middle))
@@ -204,23 +213,22 @@ def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, v
 
 
 def _encode(
-    native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...], rate: int | None,
-    latents: np.ndarray | None,
+    native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...], priors: list[_Prior],
+    only: bool,
 ) -> Encoded:  # fmt: skip
-    """`encode` for a pointwise bound or none."""
+    """`encode` for a pointwise bound or none, with the model's decoded priors; `only`: with nothing but them."""
     seed = seed_of(field, native.dtype, chunk_shape)
     sections: dict[_Section, bytes] = {}
     if chunk_shape != native.shape:
         sections[_Section.EXTENT] = b"".join(_leb128(n) for n in native.shape)
     lossless = _assemble(_LOSSLESS, sections, side.encode_lossless(native), seed)
     exact = partial(_measure, lossless, native, field, bound, "lossless", {"lossless": len(lossless)}, chunk_shape)
-    if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and latents is None):
+    if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and not priors):
         return exact()
     signals = gather(native, field.signal_axes)
     valid = valid_values(signals, field.fill)
     tolerance: float | None = None
     if bound is not None and bound.kind == "relative":
-        latents = None  # the model predicts values, not their logarithms
         valid &= signals != 0
         with np.errstate(divide="ignore"):
             target = np.where(valid, np.log(np.abs(np.where(valid, signals, 1).astype(np.float64))), 0.0)
@@ -233,7 +241,7 @@ def _encode(
         if bound is not None:
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     sections.update(_mask_sections(signals, valid))
-    candidate = _best(target, valid, field, latents, tolerance, rate)
+    candidate = _best(target, valid, priors, only, tolerance)
     if candidate is None:
         return exact()
     sections.update(candidate.sections)
@@ -399,30 +407,28 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
 
 
 def _best(
-    target: np.ndarray, valid: np.ndarray, field: Field, latents: np.ndarray | None, tolerance: float | None,
-    rate: int | None,
-) -> _Candidate | None:  # fmt: skip
+    target: np.ndarray, valid: np.ndarray, priors: list[_Prior], only: bool, tolerance: float | None
+) -> _Candidate | None:
     """The smallest candidate; None when only lossless coding will do. No tolerance: the prior alone."""
     magnitude = float(np.abs(target[valid]).max(initial=0.0))
-    slack = math.inf if tolerance is None else tolerance
-    priors = [] if latents is None else _priors(target.shape[1:], field, latents, slack, tolerance is None, rate)
     if tolerance is None:
         return _bare(priors[0])
     if magnitude > _LARGEST:
         return None
     base = float(np.float32(target[valid].mean() if valid.any() else 0.0))
-    if latents is None or rate is None:
-        priors.append(_Prior(None, np.full(target.shape, base), base, Writer(), tolerance))
+    if not only:
+        priors = [*priors, _Prior(None, np.full(target.shape, base), base, Writer(), 0.0)]
     found: list[_Candidate] = []
     coded: list[tuple[int, _Prior, np.ndarray]] = []
     start = _first_plan(target)
     for prior in priors:
-        if prior.slack <= 0:
+        room = tolerance - prior.slack
+        if room <= 0:
             continue
         left = target - prior.values
-        if np.abs(left[valid]).max(initial=0.0) <= prior.slack:
+        if np.abs(left[valid]).max(initial=0.0) <= room:
             found.append(_bare(prior))  # a residual could only add to it
-        elif (candidate := _with_residual(prior, left, valid, start)) is not None:
+        elif (candidate := _with_residual(prior, left, valid, room, start)) is not None:
             found.append(candidate)
             coded.append((candidate.cost, prior, left))
     # The plan is refined for the best prior of each kind only: its ranking rarely changes with the plan.
@@ -430,14 +436,12 @@ def _best(
         own = [c for c in coded if (c[1].rate is None) == kind]
         if own:
             _, prior, left = min(own, key=lambda c: c[0])
-            found.append(_refined(prior, left, valid, start))
+            found.append(_refined(prior, left, valid, tolerance - prior.slack, start))
     return min(found, key=lambda c: c.cost, default=None)
 
 
-def _priors(
-    grid: tuple[int, ...], field: Field, latents: np.ndarray, tolerance: float, bare: bool, rate: int | None
-) -> list[_Prior]:
-    """The model's decoded latents at every rate worth trying (`bare`: the finest alone)."""
+def _priors(shape: tuple[int, ...], field: Field, latents: np.ndarray, bare: bool, rate: int | None) -> list[_Prior]:
+    """The model's decoded latents at every rate worth trying (`bare`: the finest alone) for a chunk of `shape`."""
     assert field.model is not None
     quantiser = _quantiser(field.model)
     if rate is not None and not 0 <= rate < quantiser.rates:
@@ -448,8 +452,9 @@ def _priors(
         z = quantiser.quantise(latents, k)
         writer = Writer()
         quantiser.write(writer, z, k)
+        grid = tuple(shape[a] for a in field.signal_axes)
         values = _prior(field, field.model, quantiser.dequantise(z, k), grid)
-        found.append(_Prior(k, values, 0.0, writer, tolerance - DELTA * abs(field.scaling[1])))
+        found.append(_Prior(k, values, 0.0, writer, DELTA * abs(field.scaling[1])))
     return found
 
 
@@ -460,9 +465,11 @@ def _bare(prior: _Prior) -> _Candidate:
     return _Candidate(None, None, {_Section.CONSTANT: struct.pack("<f", prior.base)}, b"")
 
 
-def _with_residual(prior: _Prior, left: np.ndarray, valid: np.ndarray, plan: residual.Plan) -> _Candidate | None:
-    """Prior and residual under `plan`; None when the values are too large for the step."""
-    writer, step = prior.writer.fork(), 2.0 * prior.slack
+def _with_residual(
+    prior: _Prior, left: np.ndarray, valid: np.ndarray, room: float, plan: residual.Plan
+) -> _Candidate | None:
+    """Prior and residual within `room` under `plan`; None when the values are too large for the step."""
+    writer, step = prior.writer.fork(), 2.0 * room
     try:
         residual.encode(writer, left, step, plan, None if valid.all() else valid)
     except OverflowError:
@@ -482,15 +489,15 @@ def _spatial(target: np.ndarray) -> int:
     return sum(1 << a for a in range(1, target.ndim))
 
 
-def _refined(prior: _Prior, left: np.ndarray, valid: np.ndarray, plan: residual.Plan) -> _Candidate:
+def _refined(prior: _Prior, left: np.ndarray, valid: np.ndarray, room: float, plan: residual.Plan) -> _Candidate:
     """The smallest stream found by changing one choice of the plan at a time."""
-    best = _with_residual(prior, left, valid, plan)
+    best = _with_residual(prior, left, valid, room, plan)
     assert best is not None
     for name, value in _choices(left):
         assert best.plan is not None
         change: dict[str, Any] = {name: value}
         option = replace(best.plan, **change)
-        candidate = None if option == best.plan else _with_residual(prior, left, valid, option)
+        candidate = None if option == best.plan else _with_residual(prior, left, valid, room, option)
         if candidate is not None and candidate.cost < best.cost:
             best = candidate
     return best
