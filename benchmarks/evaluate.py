@@ -17,6 +17,7 @@ from benchmarks.side_by_side import Ours, rate_distortion, record, side_by_side
 from vcinr import codec, report
 from vcinr.archive.read import info
 from vcinr.config import Evaluate
+from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, load_model
 from vcinr.meta.extract import find_latents
 from vcinr.progress import Watch, silent
@@ -95,10 +96,8 @@ def _variable(
         "vcinr, no model": _ours(data, None, variable),
     }
     rows = side_by_side(test, train, bounds, peak, ours, options.eof_components, watch)
-    rates = model.quantiser["offset"].shape[0]
-    free: dict[str, tuple[Ours, Sequence[float]]] = {
-        "VC-INR": (_latents_only(data, model, variable), list(range(rates)))
-    }
+    rates, title = model.quantiser["offset"].shape[0], conditioning(model.spec.conditioning).title
+    free: dict[str, tuple[Ours, Sequence[float]]] = {title: (_latents_only(data, model, variable), list(range(rates)))}
     points = rate_distortion(test, train, peak, free, options.eof_components, watch=watch)
     y = ((test.reshape(len(test), -1, 1) - offset) / peak).astype(np.float32)
     phi = find_latents(model, data.inputs, y, None, np.full(len(y), model.index(variable)))
@@ -107,6 +106,7 @@ def _variable(
     own = [p for p in points if p["ours"]]
     facts = {
         "signals": len(test),
+        "method": title,
         "psnr_db_unquantised": unquantised,
         "quantised": [
             {k: p[k] for k in ("level", "bits_per_value", "bits_per_value_with_model", "psnr_mean_db")} for p in own
@@ -125,11 +125,11 @@ def _variable(
         ),
     ]
     if len(data.dims) in (2, 3):
-        _, decoded, _ = free["VC-INR"][0](test[:1], rates - 1)
+        _, decoded, _ = free[title][0](test[:1], rates - 1)
         figures.append(
             (
                 report.maps_figure(
-                    test[0], decoded[0], data.axes, data.dims, f"{variable}, first test signal, VC-INR latents alone",
+                    test[0], decoded[0], data.axes, data.dims, f"{variable}, first test signal, {title} latents alone",
                     str(dict(data.attrs.get("units", {})).get(variable, "")), out / f"maps-{name}.png",
                 ),
                 "Original, reconstruction from the coded latents alone at the finest rate, and error.",
@@ -213,7 +213,8 @@ def _summary(result: dict[str, Any], rows: list[dict[str, Any]], options: Evalua
     lines = []
     for variable, facts in result["test"].items():
         lines += [f"{variable}: test split, {facts['signals']} signals, PSNR peak = training range", ""]
-        lines.append(f"  VC-INR before quantisation {facts['psnr_db_unquantised']:.2f} dB; quantised and coded:")
+        before = f"{facts['method']} before quantisation {facts['psnr_db_unquantised']:.2f} dB"
+        lines.append(f"  {before}; quantised and coded:")
         for q in facts["quantised"]:
             lines.append(
                 f"    {q['psnr_mean_db']:6.2f} dB  {q['bits_per_value']:.4f} bits per value "

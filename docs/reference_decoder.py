@@ -28,6 +28,8 @@ Slices = tuple[slice, ...]
 
 # Archive
 
+SHARDING = ("vcinr_sharding", "sharding_indexed")  # the same, byte for byte
+
 
 def read(archive: str | Path, variable: str) -> Array:
     """The array `variable` (with its groups: "group/name") of an archive, a folder or a zip file."""
@@ -36,7 +38,7 @@ def read(archive: str | Path, variable: str) -> Array:
     node = json.loads(files.read(f"{variable}/zarr.json"))
     if node.get("node_type") != "array":
         raise ValueError(f"{variable} is a group, not an array")
-    if len(node["codecs"]) != 1 or node["codecs"][0]["name"] not in ("vcinr", "vcinr_sharding"):
+    if len(node["codecs"]) != 1 or node["codecs"][0]["name"] not in ("vcinr", *SHARDING):
         raise ValueError(f"{variable} has other codecs than vcinr: {[codec['name'] for codec in node['codecs']]}")
     codec = node["codecs"][0]
     dtype = np.dtype(node["data_type"]).newbyteorder("<")
@@ -48,7 +50,7 @@ def read(archive: str | Path, variable: str) -> Array:
         data = files.read(chunk_key(variable, node["chunk_key_encoding"], index))
         region = tuple(slice(i * c, min((i + 1) * c, s)) for i, c, s in zip(index, chunk_shape, shape, strict=True))
         inside = tuple(r.stop - r.start for r in region)
-        if codec["name"] == "vcinr_sharding":
+        if codec["name"] in SHARDING:
             chunk = decode_shard(data, codec["configuration"], dtype, chunk_shape, inside, fill_value, model)
         else:
             chunk = decode_chunk(data, codec["configuration"], dtype, chunk_shape, fill_value, model)
@@ -99,9 +101,9 @@ class Files:
 
 
 def find_model(files: Files, codec: dict[str, Any]) -> "Model | None":
-    """The model that the codec `vcinr` (within the codec `vcinr_sharding`) names."""
+    """The model that the codec `vcinr` (inside that of shards) names."""
     configuration = codec["configuration"]
-    if codec["name"] == "vcinr_sharding":
+    if codec["name"] in SHARDING:
         return find_model(files, configuration["codecs"][0])
     name = configuration["model"]
     if name is None:
@@ -254,7 +256,9 @@ def decode_signals(
         rate = sections[PRIOR][0]
         latents = decode_latents(stream, model, rate, shape[0])
         offset, scale = configuration["scaling"]
-        value = offset + scale * model.network(latents, rate, configuration["variable"], axes).reshape(shape)
+        value = offset + scale * model.network(latents, rate, configuration["variable"], axes).astype(float).reshape(
+            shape
+        )
     if CONSTANT in sections:
         value = value + struct.unpack("<f", sections[CONSTANT])[0]
     if RESIDUAL in sections:
@@ -368,12 +372,16 @@ class Bitstream:
 
     def raw(self, width: int, count: int) -> Array:
         """`count` numbers of `width` raw bits: the lowest 16 bits of every number, then the next 16, ..."""
-        numbers = np.zeros(count, np.int64)
+        numbers = [0] * count
         for low in range(0, width, 16):
-            bits = min(16, width - low)
-            equal = [i << (24 - bits) for i in range(2**bits + 1)]
-            numbers |= np.array(self.symbols(equal, count), np.int64) << low
-        return numbers
+            rest = 24 - min(16, width - low)  # the limb is one of equal intervals of 2^rest
+            for i in range(count):
+                q = self.state & (2**24 - 1)
+                self.state = (self.state >> 24 << rest) + (q & (2**rest - 1))
+                if self.state < 2**32:
+                    self.refill()
+                numbers[i] |= (q >> rest) << low
+        return np.array(numbers, np.int64)
 
 
 def intervals(frequencies: list[int]) -> list[int]:
@@ -527,9 +535,8 @@ class Coder:
         while start < len(contexts):
             block = contexts[start : start + size]
             for context in np.unique(block).tolist():
-                codes[start + np.flatnonzero(block == context)] = self.decode_codes(
-                    context, int(np.sum(block == context))
-                )
+                these = np.flatnonzero(block == context)
+                codes[start + these] = self.decode_codes(context, len(these))
             start, size = start + size, min(2 * size, 4096)
         return codes
 
@@ -654,25 +661,32 @@ class Model:
         return t["inr/phi_0"][names.index(variable)] + moved
 
     def network(self, latents: Array, rate: int, variable: str, axes: list[Array]) -> Array:
-        """Output (its first feature) for every signal at every point, float64 [n, points]."""
+        """Output (its first feature) for every signal at every point, [n, points]."""
+        phi, x = self.modulations(latents, rate, variable), self.inputs(axes)
+        if self.header["spec"]["conditioning"] == "gates":
+            return np.stack([self.siren(x, gates)[:, 0] for gates in self.gates(phi)])
+        if self.header["spec"]["conditioning"] == "linear":
+            psi = self.siren(x, None)[:, : phi.shape[1] + 1]  # those of feature 0
+            return np.stack([psi[:, 0] + psi[:, 1:] @ signal for signal in phi])
+        raise ValueError(f"conditioning {self.header['spec']['conditioning']!r} of a model is unknown to this decoder")
+
+    def gates(self, phi: Array) -> Array:
+        """G_0, ..., G_(L-3) of every signal, [n, L - 2, m, m]."""
         spec = self.header["spec"]
-        if spec["conditioning"] != "gates":
-            raise ValueError(f"conditioning {spec['conditioning']!r} of a model is unknown to this decoder")
-        depth, width, omega_0 = spec["depth"], spec["width"], np.float32(spec["omega_0"])
-        phi = self.modulations(latents, rate, variable)
         u = self.residual_blocks("inr/gates", self.linear("inr/gates.in", phi), spec["mapping_blocks"])
-        factors = self.linear("inr/gates.out", u).reshape(-1, depth - 2, 2, width, spec["rank"])
-        first = np.sin(omega_0 * self.linear("inr/siren.0", self.inputs(axes)))
-        output = np.empty((len(phi), len(first)))
-        for signal in range(len(phi)):
-            h = first
-            for layer in range(1, depth - 1):
-                left, right = factors[signal, layer - 1]
-                gate = (1 + np.tanh(left @ right.T / 2)) / 2
-                weight = gate * self.tensors[f"inr/siren.{layer}.weight"]
-                h = np.sin(omega_0 * (h @ weight.T + self.tensors[f"inr/siren.{layer}.bias"]))
-            output[signal] = self.linear(f"inr/siren.{depth - 1}", h)[:, 0]
-        return output
+        factors = self.linear("inr/gates.out", u).reshape(-1, spec["depth"] - 2, 2, spec["width"], spec["rank"])
+        return (1 + np.tanh(factors[:, :, 0] @ factors[:, :, 1].swapaxes(-1, -2) / 2)) / 2
+
+    def siren(self, x: Array, gates: Array | None) -> Array:
+        """All outputs of the last layer at the inputs x."""
+        last, omega_0 = self.header["spec"]["depth"] - 1, np.float32(self.header["spec"]["omega_0"])
+        h = np.sin(omega_0 * self.linear("inr/siren.0", x))
+        for layer in range(1, last):
+            weight, bias = self.tensors[f"inr/siren.{layer}.weight"], self.tensors[f"inr/siren.{layer}.bias"]
+            if gates is not None:
+                weight = gates[layer - 1] * weight
+            h = np.sin(omega_0 * (h @ weight.T + bias))
+        return self.linear(f"inr/siren.{last}", h)
 
 
 def main() -> None:
@@ -684,7 +698,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         values = read(arguments.archive, arguments.variable)
-    except ValueError as error:
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
         sys.exit(f"error: {error}")
     if arguments.out:
         np.save(arguments.out, values)

@@ -31,7 +31,15 @@ ROOT = Path(__file__).resolve().parent.parent
 def small(**changes) -> config.Params:
     """Parameters for tests: a narrow network, few steps."""
     base = {
-        "inr": {"width": 24, "depth": 4, "latent": 8, "rank": 2, "mapping_width": 16, "mapping_blocks": 1},
+        "inr": {
+            "conditioning": "gates",
+            "width": 24,
+            "depth": 4,
+            "latent": 8,
+            "rank": 2,
+            "mapping_width": 16,
+            "mapping_blocks": 1,
+        },
         "meta": {"steps": 120, "batch": 4, "points": 64, "validate_every": 40, "warmup": 10, "encode_steps": 4},
         "quantiser": {"lambdas": [30.0, 3000.0], "steps": 120, "batch": 8, "points": 64, "width": 16, "blocks": 1},
     }

@@ -10,11 +10,12 @@ import zarr
 
 from tests.conftest import small
 from vcinr.inr.model import load_model
-from vcinr.inr.siren import initialise
+from vcinr.inr.siren import basis, forward, initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.meta.extract import find_latents
-from vcinr.meta.inner import Batch, adapt, signal_loss
+from vcinr.meta.inner import Batch, adapt, batch_of, signal_loss, solve
 from vcinr.meta.outer import meta_step, meta_train, schedule
+from vcinr.meta.principal import principal_axes
 
 SPEC = InrSpec(2, 1, 10, 4, 10.0, 5, "gates", 2, 8, 1)
 
@@ -196,3 +197,84 @@ def test_variables_start_from_their_own_phi_0(tiny_model):
 
     back = from_bytes(two.data, "test")
     assert list(back.normalisation) == ["z", "a"] and back.start("a")[0] == 1 and back.start("z")[0] == 0
+
+
+def linear_maps(tiny_maps, **changes):
+    """A linear head and its parameters as tensors, with a batch of signals."""
+    spec = InrSpec(2, 1, 16, 4, 30.0, 5, "linear", 1, 1, 0)
+    params = {k: torch.tensor(v, dtype=torch.float64) for k, v in initialise(spec, 0).items()}
+    params["phi_0"] = torch.full((1, 5), 0.3, dtype=torch.float64)
+    x = torch.from_numpy(tiny_maps.inputs)
+    batch = batch_of(tiny_maps, "train", x, slice(0, 6))
+    return spec, params, Batch(batch.x.double(), batch.y.double(), None, batch.variable)
+
+
+def test_closed_form_is_the_minimum_of_the_inner_loss(tiny_maps):
+    spec, params, batch = linear_maps(tiny_maps)
+    phi = solve(spec, params, batch).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(signal_loss(spec, params, phi, batch).sum(), phi)
+    far = torch.zeros_like(phi).requires_grad_(True)
+    (before,) = torch.autograd.grad(signal_loss(spec, params, far, batch).sum(), far)
+    assert gradient.abs().max() < 1e-3 * before.abs().max(), "zero but for the ridge"
+    assert torch.equal(adapt(spec, params, batch, 3, create_graph=False), phi.detach())
+    assert torch.equal(adapt(spec, params, batch, 0, create_graph=False), params["phi_0"][batch.variable])
+
+
+def test_closed_form_weighs_points(tiny_maps):
+    spec, params, batch = linear_maps(tiny_maps)
+    half = torch.zeros(batch.y.shape[:2], dtype=torch.float64)
+    half[:, ::2] = 2.0
+    garbled = batch.y.clone()
+    garbled[:, 1::2] = 7.0
+    found = solve(spec, params, Batch(batch.x, garbled, half, batch.variable))
+    alone = solve(spec, params, Batch(batch.x[::2], batch.y[:, ::2], None, batch.variable))
+    assert torch.allclose(found, alone, atol=1e-3)
+    even = Batch(batch.x, batch.y, torch.ones_like(half), batch.variable)
+    assert torch.allclose(solve(spec, params, even), solve(spec, params, batch))
+
+
+def test_outer_gradient_passes_through_the_solve(tiny_maps):
+    spec, params, batch = linear_maps(tiny_maps)
+    name, where, eps = "siren.2.weight", (3, 4), 1e-6
+    params = {k: v.requires_grad_(True) for k, v in params.items()}
+    loss = meta_step(spec, params, batch, 1)
+    (gradient,) = torch.autograd.grad(loss, params[name])
+    values = []
+    for sign in (1, -1):
+        moved = {k: v.detach().clone() for k, v in params.items()}
+        moved[name][where] += sign * eps
+        values.append(float(meta_step(spec, moved, batch, 1)))
+    assert float(gradient[where]) == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-3, abs=1e-9)
+
+
+def test_principal_axes_change_the_latents_and_nothing_else(tiny_maps):
+    spec, params, batch = linear_maps(tiny_maps)
+    arrays = {k: v.detach().numpy().astype(np.float32) for k, v in params.items()}
+    phi = solve(spec, params, batch).detach().numpy()
+    turned = principal_axes(spec, arrays, tiny_maps.inputs, phi, np.zeros(6, int))
+    psi = basis(spec, turned, tiny_maps.inputs)[1][:, 0].astype(np.float64)
+    assert np.allclose(psi.T @ psi / len(psi), np.eye(5), atol=1e-3), "orthonormal"
+    tensors = {k: torch.tensor(v, dtype=torch.float64) for k, v in turned.items()}
+    latents = solve(spec, tensors, batch).numpy()
+    moved = latents - turned["phi_0"]
+    covariance = moved.T @ moved
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-2 * np.diag(covariance).max(), "uncorrelated"
+    assert (np.diff(np.diag(covariance)) <= 1e-9).all() and np.abs(moved.mean(0)).max() < 1e-2
+    before = forward(spec, params, torch.from_numpy(phi), batch.x)
+    after = forward(spec, tensors, torch.from_numpy(latents), batch.x)
+    assert torch.allclose(before, after, atol=1e-3)
+
+
+def test_linear_head_learns_and_decodes(tiny_maps, tmp_path):
+    p = small(inr={"conditioning": "linear"}, meta={"steps": 200, "batch": 16, "points": None, "outer_rate": 3e-3})
+    meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "m", checkpoint=tmp_path / "c")
+    model = load_model(tmp_path / "m" / "model.vcinr")
+    y, _ = tiny_maps.normalised("test")
+    phi = find_latents(model, tiny_maps.inputs, y, None, np.zeros(len(y), int))
+    decoded = model.reconstruct(phi, tiny_maps.inputs)
+    assert -10 * np.log10(np.square(decoded - y).mean()) > 45.0, "two patterns need two latents"
+    one = np.concatenate([model.reconstruct(phi[i : i + 1], tiny_maps.inputs) for i in range(len(phi))])
+    assert np.array_equal(one, decoded), "a signal does not depend on its batch"
+    tensors = {k: torch.from_numpy(v) for k, v in model.params.items()}
+    there = forward(model.spec, tensors, torch.from_numpy(phi), torch.from_numpy(tiny_maps.inputs))
+    assert np.allclose(there, decoded, atol=1e-5)

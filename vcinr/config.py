@@ -78,27 +78,31 @@ class Source(_Frozen):
 
 
 class Inr(_Frozen):
-    """The shared SIREN and its conditioning (VC-INR, section 3; `depth` counts all layers)."""
+    """The shared SIREN and its conditioning; `depth` counts all layers.
 
-    width: Positive = 64
-    depth: Annotated[int, Field(ge=3)] = 5
+    conditioning: ``linear``, latents that enter linearly in the last layer and are found in closed form (rank and
+    mapping_* are not used), or ``gates``, VC-INR's low-rank gates found by gradient steps (section 3).
+    """
+
+    width: Positive = 128
+    depth: Annotated[int, Field(ge=3)] = 4
     omega_0: PositiveFloat = 30.0
     latent: Positive = 64
-    conditioning: Literal["gates"] = "gates"
+    conditioning: Literal["gates", "linear"] = "linear"
     rank: Positive = 4
     mapping_width: Positive = 64
     mapping_blocks: Annotated[int, Field(ge=0)] = 2
 
 
 class Meta(_Frozen):
-    """Meta-training, Algorithm 1: inner and outer loop."""
+    """Meta-training, Algorithm 1. inner_steps, inner_rate and encode_steps are of gradient inner loops."""
 
-    steps: Positive = 6000
-    batch: Positive = 4
-    points: Positive | None = 256
+    steps: Positive = 4000
+    batch: Positive = 16
+    points: Positive | None = 2048
     inner_steps: Positive = 3
     inner_rate: PositiveFloat = 300.0
-    outer_rate: PositiveFloat = 3e-3
+    outer_rate: PositiveFloat = 1e-3
     warmup: Annotated[int, Field(ge=0)] = 100
     clip: PositiveFloat = 1.0
     validate_every: Positive = 200
@@ -107,24 +111,27 @@ class Meta(_Frozen):
 
 
 class Quantiser(_Frozen):
-    """Quantiser training, Algorithm 2; one gain vector and one set of tables for each of ``lambdas``."""
+    """Quantiser training, Algorithm 2; one gain vector and one set of tables for each of ``lambdas``.
+
+    width, blocks: of the analysis and synthesis networks, which width 0 leaves out: scalar quantisation with gains.
+    """
 
     lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
-        10.0,
-        30.0,
-        100.0,
-        300.0,
-        1000.0,
-        3000.0,
-    )
-    width: Positive = 64
-    blocks: Annotated[int, Field(ge=0)] = 2
-    steps: Positive = 3000
+        1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0,
+    )  # fmt: skip
+    width: Annotated[int, Field(ge=0)] = 0
+    blocks: Annotated[int, Field(ge=0)] = 0
+    steps: Positive = 2000
     batch: Positive = 32
     points: Positive | None = 256
     rate: PositiveFloat = 1e-3
     clip: PositiveFloat = 1.0
     distortion: Literal["signal", "latent"] = "signal"
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the networks that are there."""
+        return self.blocks if self.width else 0
 
 
 class Codec(_Frozen):

@@ -55,9 +55,9 @@ def fields() -> dict[str, xr.Dataset]:
     return {"": root, "deep/er": deep}
 
 
-def small_model() -> Model:
+def small_model(conditioning: str) -> Model:
     """An untrained network: the format does not depend on what a model has learnt."""
-    spec = InrSpec(2, 1, 8, 4, 30.0, 4, "gates", 2, 8, 1)
+    spec = InrSpec(2, 1, 8, 4, 30.0, 4, conditioning, 2, 8, 1)
     params: dict[str, Any] = {**initialise(spec, 0), "alpha": np.full(4, 10.0, "f4")}
     bounds = {"system": "box", "bounds": [[0.0, 3.0], [0.0, 2.0]]}
     model = Model(spec, params, bounds, ("y", "x"), {"double": (-45.0, 30.0)}, 3, 4096)
@@ -86,8 +86,9 @@ def archives() -> dict[str, dict[str, Any]]:
         "psnr": {"psnr": 45.0, "variables": ["single", "double"], "chunk": 7},
         "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},
         "lossless": {"variables": both, "chunk": 5},
-        "model": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model()},
-        "effort": {"variables": ["double"], "chunk": 4, "model": small_model()},
+        "model": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model("gates")},
+        "linear": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model("linear")},
+        "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
 
 
@@ -108,7 +109,7 @@ def main() -> int:
     encode = codec.encode
     for name, arguments in archives().items():
         # The untrained prior is never the smallest candidate: have it taken all the same.
-        codec.encode = partial(encode, rate=1) if name == "model" else encode  # type: ignore[assignment]
+        codec.encode = partial(encode, rate=1) if name in ("model", "linear") else encode  # type: ignore[assignment]
         compress(fields(), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]
         print(f"{folder / name}: {(folder / f'{name}.zip').stat().st_size:,} bytes")

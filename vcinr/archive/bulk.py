@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vcinr.archive.read import info, verify
-from vcinr.archive.store import is_url
+from vcinr.archive.spool import clear
+from vcinr.archive.store import is_url, workplace
 from vcinr.archive.write import compress
 from vcinr.datasets.readers import open_groups
 from vcinr.errors import InputError, VcinrError
@@ -31,6 +32,7 @@ def compress_file(
     except VcinrError:
         existing = None
     if existing and _answers(existing, path, artifact.sha256 if artifact else None, abs_error, variables):
+        clear(workplace(target))
         return {**existing, "skipped": True}
     return compress(
         open_groups(path), target, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk,

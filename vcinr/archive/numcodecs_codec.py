@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from typing import Any
 
@@ -62,8 +63,10 @@ class VcinrCodec(Codec):
         (length,) = struct.unpack_from("<H", data, 4)
         try:
             dtype_text, shape = json.loads(data[6 : 6 + length])
+            if not re.fullmatch(r"[<>|][fiub][1248]", str(dtype_text)):  # NumPy would try to understand any text
+                raise ValueError(f"dtype {dtype_text!r}")
             dtype, shape = np.dtype(dtype_text), tuple(int(n) for n in shape)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise CorruptError(f"header is malformed ({error})") from None
         if dtype.kind not in "fiub" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > _LIMIT:
             raise CorruptError("header declares no array that could have been encoded")

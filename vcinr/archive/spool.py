@@ -100,6 +100,19 @@ class Spool:
         return self.folder / "chunks" / key
 
 
+def clear(folder: Path) -> None:
+    """Remove what a run left that was killed after its archive was in place; not what another is working on."""
+    if not folder.exists() and not Path(f"{folder}.lock").exists():
+        return
+    lock = FileLock(f"{folder}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
+    except (Timeout, OSError):
+        return
+
+
 def link(source: Path, target: Path) -> None:
     """`target` with the contents of `source`: a hard link, or a copy where the file system has none."""
     target.parent.mkdir(parents=True, exist_ok=True)

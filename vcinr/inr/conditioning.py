@@ -19,6 +19,10 @@ class Conditioning(Protocol):
 
     weight_gain: float
     """Factor on the initial hidden weights that undoes the conditioning's mean attenuation."""
+    title: str
+    """What tables call a network of this conditioning."""
+    linear: bool
+    """Whether the output is affine in phi, so that the inner loop has a closed form."""
 
     def initialise(self, spec: InrSpec, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """The conditioning's own parameters."""
@@ -34,6 +38,14 @@ class Conditioning(Protocol):
 
     def layer(self, modulation: Array, index: int, h: Array, weight: Array, bias: Array) -> Array:
         """Pre-activation ``[B, P, m]`` of modulated layer `index` from ``h`` ``[B or 1, P, m]``."""
+        ...
+
+    def outputs(self, spec: InrSpec) -> int:
+        """Rows of the last layer."""
+        ...
+
+    def output(self, spec: InrSpec, modulation: Array, rows: Array) -> Array:
+        """Features ``[B, P, d_out]`` from the last layer's rows ``[B or 1, P, outputs]``."""
         ...
 
 
@@ -96,6 +108,8 @@ class LowRankGates:
     """
 
     weight_gain = 2.0  # the mean gate is 1/2
+    title = "VC-INR"
+    linear = False
 
     def initialise(self, spec: InrSpec, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Mapping network: linear d -> n, residual blocks, linear n -> (U, V) of every modulated layer."""
@@ -132,8 +146,54 @@ class LowRankGates:
         """(G * W) h + b."""
         return h @ (modulation[index] * weight).swapaxes(-1, -2) + bias
 
+    def outputs(self, spec: InrSpec) -> int:
+        """One row a feature."""
+        return spec.d_out
 
-_REGISTRY: dict[str, Conditioning] = {"gates": LowRankGates()}
+    def output(self, spec: InrSpec, modulation: Array, rows: Array) -> Array:
+        """The rows as they are."""
+        return rows
+
+
+class LinearHead:
+    """A neural EOF basis: f(x; phi) = psi_0(x) + sum_k phi_k psi_k(x), psi the outputs of an unmodulated SIREN.
+
+    The inner loop is a ridge solve (:func:`vcinr.meta.inner.solve`), encoding a projection, decoding a matrix product.
+    """
+
+    weight_gain = 1.0
+    title = "neural basis"
+    linear = True
+
+    def initialise(self, spec: InrSpec, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """None of its own."""
+        return {}
+
+    def shapes(self, spec: InrSpec) -> dict[str, tuple[int, ...]]:
+        """None of its own."""
+        return {}
+
+    def modulate(self, spec: InrSpec, params: Params, phi: Array) -> Array:
+        """phi itself, ``[B, d]``: only the output depends on it."""
+        return phi
+
+    def layer(self, modulation: Array, index: int, h: Array, weight: Array, bias: Array) -> Array:
+        """W h + b."""
+        return h @ weight.swapaxes(-1, -2) + bias
+
+    def outputs(self, spec: InrSpec) -> int:
+        """psi_0 and the d others, for each feature."""
+        return spec.d_out * (spec.latent + 1)
+
+    def output(self, spec: InrSpec, modulation: Array, rows: Array) -> Array:
+        """psi_0 + psi phi; in NumPy one signal at a time, so that none depends on what is decoded with it."""
+        rows = rows.reshape(*rows.shape[:2], spec.d_out, spec.latent + 1)
+        if not isinstance(rows, np.ndarray):
+            return rows[..., 0] + (rows[..., 1:] * modulation[:, None, None]).sum(-1)
+        return np.stack([rows[0, ..., 0] + rows[0, ..., 1:] @ phi for phi in modulation])
+
+
+_REGISTRY: dict[str, Conditioning] = {"gates": LowRankGates(), "linear": LinearHead()}
 
 
 def conditioning(name: str) -> Conditioning:

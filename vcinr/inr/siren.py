@@ -25,13 +25,15 @@ def initialise(spec: InrSpec, seed: int, variables: int = 1) -> dict[str, np.nda
     params: dict[str, np.ndarray] = {}
     for layer in range(spec.depth):
         fan_in = spec.d_in if layer == 0 else spec.width
-        fan_out = spec.d_out if layer == spec.depth - 1 else spec.width
+        fan_out = cond.outputs(spec) if layer == spec.depth - 1 else spec.width
         bound = 1.0 / fan_in if layer == 0 else np.sqrt(6.0 / fan_in) / spec.omega_0
         if 0 < layer < spec.depth - 1:
             bound *= cond.weight_gain
         params[f"siren.{layer}.weight"] = rng.uniform(-bound, bound, (fan_out, fan_in))
         params[f"siren.{layer}.bias"] = rng.uniform(-1.0, 1.0, fan_out) / np.sqrt(fan_in) / spec.omega_0
-    params[f"siren.{spec.depth - 1}.bias"] = np.full(spec.d_out, 0.5)
+    middle = np.zeros((spec.d_out, cond.outputs(spec) // spec.d_out))
+    middle[:, 0] = 0.5
+    params[f"siren.{spec.depth - 1}.bias"] = middle.ravel()
     params["phi_0"] = 0.01 * rng.standard_normal((variables, spec.latent))
     params.update(cond.initialise(spec, rng))
     return {name: np.asarray(value, np.float32) for name, value in params.items()}
@@ -42,7 +44,7 @@ def shapes(spec: InrSpec, variables: int) -> dict[str, tuple[int, ...]]:
     result: dict[str, tuple[int, ...]] = {"phi_0": (variables, spec.latent)}
     for layer in range(spec.depth):
         fan_in = spec.d_in if layer == 0 else spec.width
-        fan_out = spec.d_out if layer == spec.depth - 1 else spec.width
+        fan_out = conditioning(spec.conditioning).outputs(spec) if layer == spec.depth - 1 else spec.width
         result |= {f"siren.{layer}.weight": (fan_out, fan_in), f"siren.{layer}.bias": (fan_out,)}
     return result | conditioning(spec.conditioning).shapes(spec)
 
@@ -59,6 +61,11 @@ def forward(spec: InrSpec, params: Params, phi: Array, x: Array) -> Array:
 
 def evaluate(spec: InrSpec, params: Params, modulation: Array, x: Array) -> Array:
     """The part of `forward` after the modulations are known, so that a decoder can tile over points."""
+    return conditioning(spec.conditioning).output(spec, modulation, rows(spec, params, modulation, x))
+
+
+def rows(spec: InrSpec, params: Params, modulation: Array, x: Array) -> Array:
+    """Outputs of the last layer, ``[B or 1, P, outputs]``; those of a linear head do not depend on the modulation."""
     cond = conditioning(spec.conditioning)
     xp = namespace(x)
     h = xp.sin(spec.omega_0 * (x @ params["siren.0.weight"].T + params["siren.0.bias"]))
@@ -71,3 +78,9 @@ def evaluate(spec: InrSpec, params: Params, modulation: Array, x: Array) -> Arra
         )
     last = spec.depth - 1
     return h @ params[f"siren.{last}.weight"].T + params[f"siren.{last}.bias"]
+
+
+def basis(spec: InrSpec, params: Params, x: Array) -> tuple[Array, Array]:
+    """psi_0 ``[P, d_out]`` and psi ``[P, d_out, d]`` of a linear head at x ``[P, d_in]``."""
+    found = rows(spec, params, None, x).reshape(len(x), spec.d_out, spec.latent + 1)
+    return found[..., 0], found[..., 1:]

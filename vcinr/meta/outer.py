@@ -17,11 +17,13 @@ import torch
 
 from vcinr.config import Inr, Meta
 from vcinr.errors import InputError
+from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, freeze, save_model
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.meta.checkpoint import load_checkpoint, save_checkpoint
 from vcinr.meta.inner import Batch, adapt, batch_of, signal_loss
+from vcinr.meta.principal import principal_axes
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.signals import Signals, coordinates, fixed_points, read_signals
 
@@ -95,11 +97,14 @@ def meta_train(
             watch(Progress("meta-train", run.step, meta.steps, shown, clock.left(run.step)))
             run.judge(spec, meta, seed, before, valid, flat)
             save_checkpoint(checkpoint, fingerprint, run.saved())
+    arrays = {k: v.detach().numpy() for k, v in (run.best or run.parameters).items()}
+    if conditioning(spec.conditioning).linear:
+        arrays = _in_principal_axes(spec, arrays, data, x)
     model = freeze(
         Model(
-            spec, {k: v.detach().numpy() for k, v in (run.best or run.parameters).items()}, data.system, data.dims,
+            spec, arrays, data.system, data.dims,
             data.normalisation, meta.encode_steps, meta.encode_points, {},
-            {"method": "vc-inr", "seed": seed, "steps": meta.steps, **data.attrs},
+            {"method": conditioning(spec.conditioning).title, "seed": seed, "steps": meta.steps, **data.attrs},
         )
     )  # fmt: skip
     _write(Path(out), model, run.history)
@@ -204,6 +209,19 @@ def _validation(data: Signals, x: torch.Tensor) -> Batch:
     chosen = np.unique(np.linspace(0, len(data.splits[split]) - 1, 32).astype(int))
     where = fixed_points(len(x), 2048)
     return batch_of(data, split, x, chosen, where)
+
+
+def _in_principal_axes(
+    spec: InrSpec, arrays: dict[str, np.ndarray], data: Signals, x: torch.Tensor
+) -> dict[str, np.ndarray]:
+    """`principal_axes` over all training signals, at a fixed part of the points where there are many."""
+    where = fixed_points(len(x), 8192)
+    parameters = {k: torch.from_numpy(v) for k, v in arrays.items()}
+    found = []
+    for i in range(0, len(data.splits["train"]), 16):
+        batch = batch_of(data, "train", x, slice(i, i + 16), where)
+        found.append(adapt(spec, parameters, batch, 1, create_graph=False).numpy())
+    return principal_axes(spec, arrays, x[where].numpy(), np.concatenate(found), data.variable_index("train"))
 
 
 def _constant_psnr(batch: Batch) -> float:

@@ -13,7 +13,7 @@ import zarr
 from vcinr import config
 from vcinr.coding.ans import Writer
 from vcinr.errors import InputError
-from vcinr.inr.conditioning import residual_parameters
+from vcinr.inr.conditioning import conditioning, residual_parameters
 from vcinr.inr.model import Model, freeze, load_model, save_model, with_quantiser
 from vcinr.meta.extract import torch_params
 from vcinr.meta.inner import batch_of, signal_loss
@@ -62,16 +62,15 @@ def fit(
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
     moved = {name: values - start[name] for name, values in phi.items()}
     latents, origin = torch.from_numpy(moved["train"]), torch.from_numpy(start["train"])
-    params = {k: torch.tensor(v, dtype=torch.float32) for k, v in _initial(rng, moved["train"], d, cfg).items()}
+    values = data.inputs.shape[0] * model.spec.d_out
+    start_params, log_gain = _initial(rng, moved["train"], model, cfg, values)
+    params = {k: torch.tensor(v, dtype=torch.float32) for k, v in start_params.items()}
     learned = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
-    # Start near the optimum of a Gaussian latent: the finer the rate, the larger the gains, lambda ~ gain**2.
-    log_gain = torch.log(4.0 * torch.sqrt(torch.tensor(cfg.lambdas) / max(cfg.lambdas)))[:, None].repeat(1, d)
-    log_gain = (log_gain + math.log(2.0)).requires_grad_(True)
     prior = FactorisedPrior(rates, d, 4.0, generator)
     fast = [log_gain, *prior.parameters()]
     optimiser = torch.optim.Adam([{"params": learned, "lr": cfg.rate}, {"params": fast, "lr": 5 * cfg.rate}])
     theta, x = torch_params(model), torch.from_numpy(data.inputs)
-    n, values = len(latents), data.inputs.shape[0] * model.spec.d_out
+    n = len(latents)
     batch, points = min(cfg.batch, n), min(cfg.points or len(x), len(x))
     clock, history = Clock(cfg.steps), []
     for step in range(cfg.steps):
@@ -80,9 +79,9 @@ def fit(
         k = step % rates
         chosen = np.sort(rng.choice(n, batch, replace=False))
         where = np.sort(rng.choice(len(x), points, replace=False))
-        y = analyse(params, cfg.blocks, latents[chosen]) * torch.exp(log_gain[k])
+        y = analyse(params, cfg.depth, latents[chosen]) * torch.exp(log_gain[k])
         noisy = y + torch.rand(y.shape, generator=generator) - 0.5
-        restored = synthesise(params, cfg.blocks, noisy / torch.exp(log_gain[k]))
+        restored = synthesise(params, cfg.depth, noisy / torch.exp(log_gain[k]))
         rate = prior.bits(noisy, k).sum(-1).mean() / values
         if cfg.distortion == "signal":
             seen = batch_of(data, "train", x, chosen, where)
@@ -105,9 +104,9 @@ def fit(
     arrays = {k: v.detach().numpy() for k, v in params.items()}
     gain = torch.exp(log_gain).detach().numpy()
     reached = np.concatenate([moved[name] for name in ("train", "valid") if name in moved])
-    low, high = _supports(arrays, cfg.blocks, gain, reached)
+    low, high = _supports(arrays, cfg.depth, gain, reached)
     offset, frequency = prior.tables(low, high)
-    state = Quantiser(arrays, cfg.blocks, gain, offset, frequency)
+    state = Quantiser(arrays, cfg.depth, gain, offset, frequency)
     facts = {"lambdas": list(cfg.lambdas), "distortion": cfg.distortion}
     return freeze(with_quantiser(model, state.to_tensors(), {"quantiser": facts})), history
 
@@ -141,15 +140,28 @@ def assess(model: Model, data: Signals, split: str, phi: np.ndarray) -> list[dic
     return rows
 
 
-def _initial(rng: np.random.Generator, phi: np.ndarray, d: int, cfg: config.Quantiser) -> dict[str, np.ndarray]:
+def _initial(
+    rng: np.random.Generator, phi: np.ndarray, model: Model, cfg: config.Quantiser, values: int
+) -> tuple[dict[str, np.ndarray], torch.Tensor]:
+    """Networks at the identity, and the logarithms of the gains ``[K, d]``; `values`: of one signal."""
+    d, lambdas = model.spec.latent, torch.tensor(cfg.lambdas)
     params = {"mean": phi.mean(0), "std": np.maximum(phi.std(0), 1e-6)}
+    if conditioning(model.spec.conditioning).linear:
+        # An orthonormal basis: one unit for all latents, and of rate + lambda * distortion the optimum at high rate, a
+        # uniform step of sqrt(6 / (values ln 2 lambda)).
+        params["std"] = np.full(d, np.sqrt(np.mean(params["std"] ** 2)))
+        step = torch.sqrt(6.0 / (values * math.log(2.0) * lambdas))
+        log_gain = torch.log(float(params["std"][0]) / step)
+    else:
+        # Near the optimum of a Gaussian latent: the finer the rate, the larger the gains, lambda ~ gain**2.
+        log_gain = torch.log(8.0 * torch.sqrt(lambdas / max(cfg.lambdas)))
     for name in ("analysis", "synthesis"):
         params[f"{name}.in.weight"] = rng.standard_normal((cfg.width, d)) / np.sqrt(d)
         params[f"{name}.in.bias"] = np.zeros(cfg.width)
-        params.update(residual_parameters(rng, f"{name}.block", cfg.blocks, cfg.width, cfg.width))
+        params.update(residual_parameters(rng, f"{name}.block", cfg.depth, cfg.width, cfg.width))
         params[f"{name}.out.weight"] = np.zeros((d, cfg.width))
         params[f"{name}.out.bias"] = np.zeros(d)
-    return params
+    return params, log_gain.float()[:, None].repeat(1, d).requires_grad_(True)
 
 
 def _supports(

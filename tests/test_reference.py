@@ -1,0 +1,278 @@
+"""The reference decoder of docs/, written from the format page alone, reads the bits that the package reads."""
+
+import importlib.util
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import vcinr
+from tests.test_archive import waves
+from vcinr.archive.zarr_codec import VcinrCodec
+from vcinr.inr.model import load_model
+
+SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "reference_decoder.py"
+
+
+def load_reference():
+    spec = importlib.util.spec_from_file_location("reference_decoder", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = load_reference()
+SECTIONS = ("EXTENT", "MASK", "SPECIALS", "PRIOR", "CONSTANT", "RESIDUAL", "EXCEPTIONS", "LOG")
+T, Y, X = np.meshgrid(np.arange(10), np.linspace(0, 3, 12), np.linspace(0, 3, 9), indexing="ij")
+RNG = np.random.default_rng(0)
+FIELD = 10 * np.sin(X + 0.3 * T) * np.cos(Y) + 0.2 * RNG.standard_normal(T.shape)
+GONE = RNG.random(T.shape) < 0.1  # another mask in every map
+HOLES = np.where(GONE, np.nan, FIELD)
+INFINITE = HOLES.copy()
+INFINITE[0, 0, 0], INFINITE[4, 2, 2] = np.inf, -np.inf
+SIGNED = np.where(GONE, 0, FIELD * 10.0 ** RNG.integers(-5, 5, FIELD.shape))
+ALIKE = np.sin(X[0] * 3)[None] + 0.1 * RNG.standard_normal((60, 12, 9))  # maps that their mean predicts
+
+
+def stored(path: Path, name: str) -> np.ndarray:
+    store = zarr.storage.ZipStore(path, mode="r") if path.suffix == ".zip" else path
+    return np.asarray(zarr.open_group(store, mode="r")[name][...])
+
+
+def check(path: Path, name: str) -> np.ndarray:
+    expected, back = stored(path, name), reference.read(path, name)
+    assert (back.dtype, back.shape) == (expected.dtype, expected.shape)
+    assert back.tobytes() == expected.tobytes(), f"{(back != expected).sum()} values differ"
+    return back
+
+
+def parts(path: Path, name: str) -> list[set[str]]:
+    """What the format has that each chunk makes use of."""
+    result = []
+    for file in sorted(p for p in [path / name / "c", *(path / name / "c").rglob("*")] if p.is_file()):
+        data, position, found = file.read_bytes(), 10, set()
+        found.add(f"mode {data[3]}")
+        for bit, section in enumerate(SECTIONS):
+            if struct.unpack_from("<H", data, 8)[0] >> bit & 1:
+                length, position = reference.leb128(data, position)
+                content = data[position : position + length]
+                position += length
+                found.add(section)
+                if section == "SPECIALS":
+                    found.add(("one value", "values")[content[0]])
+                if section == "LOG":
+                    found.add(("positive", "negative", "signs")[content[0] if content else 0])
+                if section == "RESIDUAL":
+                    found |= {("linear", "cubic")[content[-2] & 1], ("no mean", "mean")[content[-2] >> 1]}
+        result.append(found)
+    return result
+
+
+# name: values, attributes, options, what of the format its chunks must make use of
+CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
+    "float64": (FIELD, {}, {"abs_error": 0.1}, {"CONSTANT", "RESIDUAL"}),
+    "float32": (FIELD.astype("f4"), {}, {"abs_error": 0.1}, {"RESIDUAL"}),
+    "float16": (FIELD.astype("f2"), {}, {"abs_error": 0.1}, {"RESIDUAL"}),
+    "int16": ((1000 * FIELD).astype("i2"), {}, {"abs_error": 20.0}, {"RESIDUAL"}),
+    "uint8": ((10 * FIELD).clip(-120, 120).astype("i1").view("u1"), {}, {"abs_error": 2.0}, {"RESIDUAL"}),
+    "int64": ((2.0**62 * FIELD / 10).clip(-(2.0**62), 2.0**62).astype("i8"), {}, {"rel_error": 1e-3}, set()),
+    "bool": (FIELD > 0, {}, {"abs_error": 0.1}, {"mode 0"}),
+    "0-d": (np.array(3.5, "f4"), {}, {"abs_error": 0.1}, {"mode 0"}),
+    "0-d bool": (np.array(True), {}, {}, {"mode 0"}),
+    "1-d": (FIELD[:, 3, 3], {}, {"abs_error": 1e-3}, set()),
+    "2-d": (FIELD[0], {}, {"abs_error": 0.1}, {"RESIDUAL"}),
+    "4-d": (np.stack([FIELD, 2 * FIELD], 1).astype("f4"), {}, {"abs_error": 0.1, "chunk": 14}, {"EXTENT", "RESIDUAL"}),
+    "gaps": (HOLES, {}, {"abs_error": 0.1, "chunk": 4}, {"EXTENT", "MASK", "one value", "RESIDUAL"}),
+    "infinite": (INFINITE.astype("f4"), {}, {"abs_error": 0.1}, {"MASK", "values", "RESIDUAL"}),
+    "all gaps": (np.full_like(FIELD, np.nan), {}, {"abs_error": 0.1}, set()),
+    "fill": (
+        np.where(GONE, 1e20, FIELD).astype("f4"), {"_FillValue": np.float32(1e20)},
+        {"abs_error": 0.1, "chunk": 6}, {"MASK", "one value", "EXTENT"},
+    ),
+    "fill NaN": (HOLES.astype("f4"), {"_FillValue": np.float32(np.nan)}, {"abs_error": 0.1, "chunk": 6}, {"MASK"}),
+    "two fills": (
+        np.where(GONE, -99, np.where(T % 3 == 0, 999, 10 * FIELD)).astype("i2"),
+        {"_FillValue": np.int16(-99), "missing_value": np.int16(999)}, {"abs_error": 3.0}, {"MASK", "values"},
+    ),
+    "relative": (FIELD.astype("f4"), {}, {"rel_error": 1e-3}, {"RESIDUAL"}),
+    "pointwise": (SIGNED.astype("f4"), {}, {"point_rel_error": 1e-2, "chunk": 6}, {"LOG", "signs", "MASK", "EXTENT"}),
+    "pointwise float64": (SIGNED, {}, {"point_rel_error": 1e-4}, {"LOG", "signs"}),
+    "pointwise positive": (np.exp(FIELD), {}, {"point_rel_error": 1e-3}, {"LOG", "positive"}),
+    "pointwise negative": (-np.exp(FIELD).astype("f4"), {}, {"point_rel_error": 1e-3}, {"LOG", "negative"}),
+    "exceptions": ((300 * FIELD).astype("i2"), {}, {"point_rel_error": 1e-2}, {"LOG", "EXCEPTIONS"}),
+    "psnr": (FIELD, {}, {"psnr": 50.0}, {"RESIDUAL"}),
+    "rate": (FIELD[:4].astype("f4"), {}, {"rate": 5.0}, {"RESIDUAL"}),
+    "lossless": (FIELD.astype("f4"), {}, {"chunk": 4}, {"mode 0", "EXTENT"}),
+    "edges": (FIELD, {}, {"abs_error": 0.5, "chunk": 4}, {"EXTENT", "RESIDUAL", "no mean"}),
+    "many maps": (ALIKE, {}, {"abs_error": 0.02, "chunk": 60}, {"mean"}),
+    "constant": (np.full((10, 12, 9), 3.7), {}, {"abs_error": 0.1, "chunk": 4}, {"CONSTANT"}),
+    "noise": (1e3 * RNG.standard_normal((5, 40, 40)), {}, {"abs_error": 0.5}, {"linear", "raw bits"}),
+    "heavy tails": (RNG.standard_cauchy((5, 40, 40)), {}, {"abs_error": 1e-3}, {"RESIDUAL", "wide raw bits"}),
+    "tiny bound": (FIELD, {}, {"abs_error": 1e-9}, {"wide raw bits"}),
+    "tiny bound float32": (FIELD.astype("f4"), {}, {"abs_error": 1e-9}, set()),
+    "huge values": (FIELD * 1e300, {}, {"rel_error": 1e-3}, set()),
+    "smooth": (np.sin(X + 0.1 * T) * np.cos(Y), {}, {"abs_error": 1e-4}, {"cubic"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_bits(case, tmp_path, monkeypatch):
+    values, attrs, options, needed = CASES[case]
+    data = xr.Dataset({"v": (("time", "level", "lat", "lon")[4 - values.ndim :], values, attrs)})
+    vcinr.compress(data, tmp_path / "a.zarr", variables=["v"], **options)
+    found = set().union(*parts(tmp_path / "a.zarr", "v"))
+    raw = reference.Bitstream.raw
+    monkeypatch.setattr(
+        reference.Bitstream, "raw",
+        lambda *a: found.update({"raw bits"} | ({"wide raw bits"} if a[1] > 16 else set())) or raw(*a),
+    )  # fmt: skip
+    back = check(tmp_path / "a.zarr", "v")
+    assert needed <= found, "the case does not reach what it is meant to test"
+    kept = np.isfinite(values) & ~np.isin(values, list(attrs.values()))
+    assert np.array_equal(back[~kept], values[~kept], equal_nan=back.dtype.kind == "f")
+    if "abs_error" in options:
+        error = np.abs(back[kept].astype("f8") - values[kept].astype("f8"))
+        assert error.max(initial=0) <= options["abs_error"] * (1 + 1e-12)
+
+
+def test_zip_groups_names_and_coordinates(tmp_path):
+    data = xr.Dataset(
+        {"größe": (("time", "lat", "lon"), FIELD.astype("f4"), {"units": "µ"})},
+        {"lat": Y[0, :, 0], "time": ("time", np.arange(10), {"units": "days since 2000-01-01"})},
+    )
+    tree = xr.DataTree.from_dict({"/": data, "/deep/er": data.rename({"größe": "v"})})
+    vcinr.compress(tree, tmp_path / "a.zip", abs_error=0.1, chunk=4)
+    for name in ("größe", "deep/er/v", "lat", "time"):
+        check(tmp_path / "a.zip", name)
+    with pytest.raises(ValueError, match="group"):
+        reference.read(tmp_path / "a.zip", "deep/er")
+
+
+@pytest.mark.parametrize(
+    ("signal_axes", "shards"), [((), None), ((2, 0), (8, 16, 6)), ((1,), None), ((0, 1, 2), (8, 8, 6))]
+)
+def test_any_axes_and_chunks(signal_axes, shards, tmp_path):
+    """What plain xarray writes with the codec: chunks that cut the grid, shards, no manifest."""
+    encoding = {
+        "serializer": VcinrCodec(variable="v", signal_axes=signal_axes, bound=("absolute", 0.1), fill=(np.nan, 1e20)),
+        "compressors": None, "chunks": (4, 8, 6), **({"shards": shards} if shards else {}),
+    }  # fmt: skip
+    data = xr.Dataset({"v": (("time", "lat", "lon"), HOLES[:6].astype("f4"))})
+    data.to_zarr(tmp_path / "a", zarr_format=3, consolidated=False, encoding={"v": encoding})
+    check(tmp_path / "a", "v")
+
+
+@pytest.mark.parametrize("sphere", [False, True])
+def test_a_model(sphere, tiny_maps, tiny_model, tmp_path, monkeypatch):
+    """Its float32 arithmetic may differ by 2^-18 of the scale, in what is predicted and only then rounded."""
+    data, found = waves(tiny_maps).isel(run=slice(5)), []
+    far = data.copy(deep=True)
+    far["t"].values[:, :2] = np.nan
+    far["t"].values[1:3] = 40 * (far["t"].values[1:3] - 270)  # beyond all that the model has seen
+    if sphere:
+        (tmp_path / "sphere.vcinr").write_bytes(on_the_sphere(tiny_model.data))
+        tiny_model = load_model(tmp_path / "sphere.vcinr")
+    escapes, raw = [], reference.Bitstream.raw
+    monkeypatch.setattr(reference.Bitstream, "raw", lambda s, w, n: escapes.append(n * (w == 32)) or raw(s, w, n))
+    for i, (source, options) in enumerate([(data, {"abs_error": 5.0, "chunk": 1}), (far, {"chunk": 3})]):
+        path = tmp_path / f"{i}.zarr"
+        vcinr.compress(source, path, model=tiny_model, **options)
+        found += parts(path, "t")
+        configuration = json.loads((path / "t" / "zarr.json").read_text())["codecs"][0]["configuration"]
+        assert configuration["model"] == tiny_model.sha256
+        expected, back = stored(path, "t"), reference.read(path, "t")
+        assert back.dtype == expected.dtype and np.array_equal(np.isnan(back), np.isnan(expected))
+        error = np.abs(back.astype("f8") - expected) - np.spacing(np.abs(expected))
+        assert np.nanmax(error) <= 2.0**-18 * configuration["scaling"][1]
+    assert {"PRIOR", "EXTENT", "MASK"} <= set().union(*found) and sum(escapes) > 0
+    assert sphere or any({"PRIOR", "RESIDUAL"} <= part for part in found)
+
+
+def on_the_sphere(data: bytes) -> bytes:
+    """A model file with the inputs of a sphere: as sound as any, only that it was not trained so."""
+    (length,) = struct.unpack_from("<I", data, 10)
+    header, body = json.loads(data[14 : 14 + length]), data[14 + length : -4]
+    header["system"], header["spec"]["d_in"] = {"system": "sphere"}, 3
+    start = 0
+    for entry in header["tensors"]:
+        if entry[0] == "inr/siren.0.weight":
+            weight = np.frombuffer(body[start : start + entry[3]], "<f4").reshape(entry[2])
+            wider = np.hstack([weight, weight[:, :1]]).tobytes()
+            body = body[:start] + wider + body[start + entry[3] :]
+            entry[2:] = [[len(weight), 3], len(wider)]
+        start += entry[3]
+    text = json.dumps(header).encode()
+    file = b"VCINRMDL" + struct.pack("<HI", 1, len(text)) + text + body
+    return file + struct.pack("<I", zlib.crc32(file))
+
+
+def test_damage_is_named(tmp_path):
+    archive = tmp_path / "a.zarr"
+    vcinr.compress(xr.Dataset({"v": (("time", "lat", "lon"), FIELD)}), archive, abs_error=0.1, chunk=4)
+    chunk, node = archive / "v" / "c" / "1" / "0" / "0", archive / "v" / "zarr.json"
+    good, metadata = chunk.read_bytes(), node.read_text()
+    for position in (4, 9, 30, len(good) - 1):
+        chunk.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        with pytest.raises(ValueError, match=r"checksum|unknown"):
+            reference.read(archive, "v")
+    chunk.unlink()
+    with pytest.raises(ValueError, match="v/c/1/0/0 is missing"):
+        reference.read(archive, "v")
+    chunk.write_bytes(good)
+    node.write_text(metadata.replace('"fill": []', '"fill": [7.0]'))
+    with pytest.raises(ValueError, match="damaged"):
+        reference.read(archive, "v")
+
+    configuration = json.loads(metadata)["codecs"][0]["configuration"]
+    for data, changes, match in [
+        (good[:2] + b"\2" + good[3:], {}, "version 2"),
+        (good, {"version": 2}, "version 2"),
+        (good, {"scaling": [0.0, 2.0]}, "checksum"),
+        (good, {"variable": "w"}, "checksum"),
+        (good[:7], {}, "no chunk"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            reference.decode_chunk(data, {**configuration, **changes}, np.dtype("f8"), [4, 12, 9], np.array(0.0))
+    back = reference.decode_chunk(good, configuration, np.dtype("f8"), [4, 12, 9], np.array(0.0))
+    assert np.array_equal(back, stored(archive, "v")[4:8])
+
+
+def test_a_damaged_model_is_named(tiny_maps, tiny_model, tmp_path):
+    vcinr.compress(waves(tiny_maps), tmp_path / "a.zarr", model=tiny_model)
+    key = tmp_path / "a.zarr" / "vcinr" / "models" / tiny_model.sha256 / "c" / "0"
+    key.write_bytes(key.read_bytes()[:-9] + bytes(9))
+    with pytest.raises(ValueError, match=tiny_model.sha256):
+        reference.read(tmp_path / "a.zarr", "t")
+    (tmp_path / "a.zarr" / "vcinr" / "manifest" / "zarr.json").unlink()
+    with pytest.raises(ValueError, match=f"{tiny_model.sha256} is damaged"):
+        reference.read(tmp_path / "a.zarr", "t")
+    key.unlink()
+    with pytest.raises(ValueError, match="missing"):
+        reference.read(tmp_path / "a.zarr", "t")
+
+
+def test_it_stands_alone(tmp_path):
+    """In a process of its own, from another folder: NumPy and the standard library, nothing else."""
+    data = xr.Dataset({"v": (("time", "lat", "lon"), FIELD.astype("f4"))})
+    vcinr.compress(data, tmp_path / "a.zarr", abs_error=0.1)
+    (tmp_path / "decoder.py").write_text(SCRIPT.read_text())
+    script = (
+        "import sys, runpy\n"
+        "sys.argv = ['decoder.py', 'a.zarr', 'v', 'v.npy']\n"
+        "runpy.run_path('decoder.py', run_name='__main__')\n"
+        "known = {m.split('.')[0] for m in sys.modules}\n"
+        "assert not known & {'vcinr', 'constriction', 'zarr', 'numcodecs', 'xarray', 'scipy', 'torch'}, known\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    assert np.load(tmp_path / "v.npy").tobytes() == stored(tmp_path / "a.zarr", "v").tobytes()
+    done = subprocess.run(
+        [sys.executable, "decoder.py", "a.zarr", "nope"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stderr == "error: nope/zarr.json is missing\n"
