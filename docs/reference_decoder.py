@@ -256,9 +256,8 @@ def decode_signals(
         rate = sections[PRIOR][0]
         latents = decode_latents(stream, model, rate, shape[0])
         offset, scale = configuration["scaling"]
-        value = offset + scale * model.network(latents, rate, configuration["variable"], axes).astype(float).reshape(
-            shape
-        )
+        output = model.network(latents, rate, configuration["variable"], axes).astype(float)
+        value = offset + scale * output.reshape(shape)
     if CONSTANT in sections:
         value = value + struct.unpack("<f", sections[CONSTANT])[0]
     if RESIDUAL in sections:
@@ -268,7 +267,7 @@ def decode_signals(
         negative = inflate_mask(sections[LOG][1:], shape) if kind == b"\2" else np.full(shape, kind == b"\1")
         with np.errstate(over="ignore"):
             value = np.where(negative, -1.0, 1.0) * np.exp(value)
-    values = to_dtype(value, dtype)
+    values = to_dtype(within_limits(value, dtype, configuration["limits"]), dtype)
     if SPECIALS in sections:
         kind, rest = sections[SPECIALS][0], sections[SPECIALS][1:]
         values[mask] = np.frombuffer(rest, dtype)[0] if kind == 0 else lossless(rest, dtype)
@@ -300,7 +299,8 @@ def checksum_context(
     scaling = [float(v).hex() for v in configuration["scaling"]]
     values = [[v.hex() for v in axis.tolist()] for axis in axes]
     variable, model = configuration["variable"], configuration["model"]
-    context = [variable, signal_axes, values, model, scaling, fill, dtype.str, list(chunk_shape)]
+    limits = configuration["limits"] and [float(v).hex() for v in configuration["limits"]]
+    context = [variable, signal_axes, values, model, scaling, fill, limits, dtype.str, list(chunk_shape)]
     return json.dumps(context, separators=(",", ":")).encode()
 
 
@@ -325,6 +325,22 @@ def inflate_mask(data: bytes, shape: tuple[int, ...]) -> Array:
     """A mask over the signals: each signal's bits are XOR those of the signal before."""
     bits = np.unpackbits(np.frombuffer(zlib.decompress(data), np.uint8), count=math.prod(shape))
     return np.bitwise_xor.accumulate(bits.reshape(shape), axis=0).astype(bool)
+
+
+def within_limits(value: Array, dtype: np.dtype, limits: list[str] | None) -> Array:
+    """Clipped to the valid range: to the integers, or numbers of the dtype, that lie within it."""
+    if limits is None:
+        return value
+    low, high = (float(v) for v in limits)
+    if dtype.kind != "f":
+        return np.clip(
+            value, math.ceil(low) if math.isfinite(low) else low, math.floor(high) if math.isfinite(high) else high
+        )
+    with np.errstate(over="ignore"):
+        near_low, near_high = dtype.type(low), dtype.type(high)
+    inside_low = np.nextafter(near_low, dtype.type(np.inf)) if near_low < low else near_low
+    inside_high = np.nextafter(near_high, dtype.type(-np.inf)) if near_high > high else near_high
+    return np.clip(value, float(inside_low), float(inside_high))
 
 
 def to_dtype(value: Array, dtype: np.dtype) -> Array:

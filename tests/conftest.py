@@ -40,7 +40,15 @@ def small(**changes) -> config.Params:
             "mapping_width": 16,
             "mapping_blocks": 1,
         },
-        "meta": {"steps": 120, "batch": 4, "points": 64, "validate_every": 40, "warmup": 10, "encode_steps": 4},
+        "meta": {
+            "outer_rate": 3e-3,
+            "steps": 120,
+            "batch": 4,
+            "points": 64,
+            "validate_every": 40,
+            "warmup": 10,
+            "encode_steps": 4,
+        },
         "quantiser": {"lambdas": [30.0, 3000.0], "steps": 120, "batch": 8, "points": 64, "width": 16, "blocks": 1},
     }
     for name, values in changes.items():

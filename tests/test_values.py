@@ -220,6 +220,30 @@ def test_a_value_near_the_fill_value_does_not_become_missing(tmp_path):
     assert vcinr.verify(tmp_path / "a.zarr", data)[0] == []
 
 
+def test_no_value_leaves_the_valid_range(tmp_path):
+    """Readers take what lies outside valid_min, valid_max and valid_range for missing."""
+    rng = np.random.default_rng(0)
+    rain = np.maximum(rng.standard_normal((4, 20, 20)).cumsum(1), 0).astype("f4")
+    share = np.clip(rng.normal(50, 60, (4, 20, 20)), 0, 100).astype("i2")
+    data = xr.Dataset(
+        {"rain": (("t", "y", "x"), rain, {"valid_min": np.float32(0)}),
+         "share": (("t", "y", "x"), share, {"valid_range": np.array([0, 100], "i2"), "scale_factor": 1.0}),
+         "odd": (("t", "y", "x"), rain - 3, {"valid_min": np.float32(0), "valid_max": "none"})}
+    )  # fmt: skip
+    for bound in ({"abs_error": 0.4}, {"point_rel_error": 0.3}, {"psnr": 20.0}):
+        vcinr.compress(data, tmp_path / "a.zarr", overwrite=True, **bound)
+        back = xr.open_zarr(tmp_path / "a.zarr", mask_and_scale=False)
+        assert float(back["rain"].min()) == 0 and int(back["share"].min()) >= 0 and int(back["share"].max()) <= 100
+        assert vcinr.verify(tmp_path / "a.zarr", data)[0] == []
+        assert float(np.abs(back["odd"] - data["odd"]).max()) <= bound.get("abs_error", 9), (
+            "values outside are kept too"
+        )
+    third = codec.Field("v", (0,), (), limits=(0.1, 0.3))
+    values = np.full(50, 0.2, "f4")
+    back = codec.decode(codec.encode(values, third, 0.2).data, (50,), values.dtype, third)
+    assert (back >= 0.1).all() and (back <= 0.3).all()
+
+
 def test_both_kinds_of_missing_value_are_exact(tmp_path):
     values = np.random.default_rng(0).normal(5, 1, (4, 6, 6)).astype("f4")
     values[0, :3], values[1, 2:], values[2, 0, 0] = 1e20, -99.0, np.nan

@@ -80,7 +80,8 @@ class Field:
     variable: its name in the model, if any; signal_axes: the array axes that are a signal's grid, in the
     coordinate system's order; axes: their coordinate values (float64); model: the prior, if any, which sees
     (value - offset) / scale where `scaling` is (offset, scale); fill: the values that stand for missing besides
-    NaN (CF ``_FillValue``, ``missing_value``).
+    NaN (CF ``_FillValue``, ``missing_value``); limits: CF's valid range, to which what is decoded is clipped, so that
+    no value leaves it.
     """
 
     variable: str
@@ -89,6 +90,7 @@ class Field:
     model: Model | None = None
     scaling: tuple[float, float] = (0.0, 1.0)
     fill: tuple[float | int, ...] = ()
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def encode(
     spread = float(kept.max()) - float(kept.min()) if kept.size else 0.0
     spreads = 0.0 < spread < _LARGEST
     if bound.kind == "psnr":
-        return _search_psnr(run, bound, spread) if spreads else run(Bound("absolute", 0.0))
+        return _search_psnr(run, bound, spread) if spreads and bound.peak < 1e150 else run(Bound("absolute", 0.0))
     encoded = _search_rate(run, bound, spread, native) if spreads else run(Bound("absolute", 0.0))
     if 8 * len(encoded.data) > bound.value * native.size > 0:
         raise BoundError(
@@ -292,7 +294,9 @@ def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
     known = (
         field.variable, field.signal_axes, [[float(v).hex() for v in axis] for axis in field.axes],
         field.model.sha256 if field.model else None, [float(v).hex() for v in field.scaling],
-        [float(f).hex() if dtype.kind == "f" else str(f) for f in field.fill], dtype.newbyteorder("<").str, chunk_shape,
+        [float(f).hex() if dtype.kind == "f" else str(f) for f in field.fill],
+        None if field.limits is None else [float(v).hex() for v in field.limits],
+        dtype.newbyteorder("<").str, chunk_shape,
     )  # fmt: skip
     return zlib.crc32(json.dumps(known, separators=(",", ":")).encode())
 
@@ -331,7 +335,7 @@ def _reconstruct(
     if _Section.LOG in sections:
         with np.errstate(over="ignore"):
             recon = np.exp(recon) * _read_signs(sections[_Section.LOG], (n, *grid))
-    out = _to_dtype(recon, native)
+    out = _to_dtype(recon, native, field.limits)
     if valid is not None:
         specials = sections.get(_Section.SPECIALS, b"")
         out[~valid] = _decode_specials(specials, int((~valid).sum()), native)
@@ -541,14 +545,29 @@ def _tolerance(abs_error: float, dtype: np.dtype, magnitude: float) -> float:
     return abs_error * (1 - 1e-12) - rounding
 
 
-def _to_dtype(recon: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _to_dtype(recon: np.ndarray, dtype: np.dtype, limits: tuple[float, float] | None) -> np.ndarray:
+    if limits is not None:
+        # Rounded inwards, so that rounding to the dtype stays inside.
+        low, high = np.ceil(limits[0]), np.floor(limits[1])
+        if dtype.kind == "f":
+            low, high = _inside(limits[0], dtype, 1), _inside(limits[1], dtype, -1)
+        recon = np.clip(recon, low, high)
     if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        # Bounds as float64 may round beyond the integer range; the next value inside is safe.
-        low, high = float(info.min), np.nextafter(float(info.max), 0) if info.max > 2**53 else float(info.max)
-        return np.clip(np.rint(recon), low, high).astype(dtype)
+        info, rounded = np.iinfo(dtype), np.rint(recon)
+        above, below = rounded >= float(info.max), rounded <= float(info.min)  # 2^63 - 1 is no float64
+        out = np.where(above | below, 0.0, rounded).astype(dtype)
+        out[above], out[below] = info.max, info.min
+        return out
     limit = float(np.finfo(dtype).max)
     return np.clip(recon, -limit, limit).astype(dtype)
+
+
+def _inside(limit: float, dtype: np.dtype, towards: int) -> float:
+    """The number of `dtype` next to `limit`, not beyond it in the direction away from `towards` infinity."""
+    with np.errstate(over="ignore"):
+        near = dtype.type(limit)
+    beyond = near < limit if towards > 0 else near > limit
+    return float(np.nextafter(near, dtype.type(towards * np.inf))) if beyond else float(near)
 
 
 def _mask_sections(signals: np.ndarray, valid: np.ndarray) -> dict[_Section, bytes]:

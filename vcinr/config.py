@@ -102,7 +102,7 @@ class Meta(_Frozen):
     points: Positive | None = 2048
     inner_steps: Positive = 3
     inner_rate: PositiveFloat = 300.0
-    outer_rate: PositiveFloat = 1e-3
+    outer_rate: PositiveFloat = 2e-3
     warmup: Annotated[int, Field(ge=0)] = 100
     clip: PositiveFloat = 1.0
     validate_every: Positive = 200

@@ -40,6 +40,7 @@ def fields() -> dict[str, xr.Dataset]:
             "double": (dims, wave - 30),
             "packed": (dims, np.round(wave * 90).astype("i2"), {"scale_factor": 0.1, "_FillValue": np.int16(-999)}),
             "bytes": (("y", "x"), rng.integers(0, 200, (9, 8)).astype("u1")),
+            "clipped": (dims, np.maximum(wave, 0).astype("f4"), {"valid_min": np.float32(0)}),
             "constant": (dims, np.full_like(wave, 3.25)),
             "mask": (("y", "x"), wave[0] > 0),
             "one": ((), np.int64(-(2**40))),
@@ -79,7 +80,7 @@ def small_model(conditioning: str) -> Model:
 
 def archives() -> dict[str, dict[str, Any]]:
     """Arguments of `compress` for each golden archive."""
-    both = ["single", "double", "packed", "constant", "deep/er/half", "deep/er/line"]
+    both = ["single", "double", "packed", "constant", "clipped", "deep/er/half", "deep/er/line"]
     return {
         "absolute": {"abs_error": 0.25, "variables": [*both, "bytes", "mask"], "chunk": 3},
         "relative": {"point_rel_error": 0.01, "variables": ["single", "double", "deep/er/line"], "chunk": 4},

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vcinr.archive.metadata import as_groups
 from vcinr.archive.read import info, verify
 from vcinr.archive.spool import clear
 from vcinr.archive.store import is_url, workplace
-from vcinr.archive.write import compress
+from vcinr.archive.write import compress, default_variables
 from vcinr.datasets.readers import open_groups
 from vcinr.errors import InputError, VcinrError
-from vcinr.inr.model import load_model
+from vcinr.inr.model import Model, load_model
 from vcinr.progress import Watch, silent
 
 
@@ -31,7 +32,7 @@ def compress_file(
         existing = info(target)
     except VcinrError:
         existing = None
-    if existing and _answers(existing, path, artifact.sha256 if artifact else None, abs_error, variables):
+    if existing and _answers(existing, path, artifact, abs_error, variables):
         clear(workplace(target))
         return {**existing, "skipped": True}
     return compress(
@@ -41,9 +42,9 @@ def compress_file(
 
 
 def _answers(
-    facts: dict[str, Any], path: str, model: str | None, abs_error: float | None, variables: list[str] | None
+    facts: dict[str, Any], path: str, model: Model | None, abs_error: float | None, variables: list[str] | None
 ) -> bool:
-    """Whether an archive is what compressing `path` now would give: newer, same request, and it verifies."""
+    """Whether an archive is what compressing `path` now would give: newer, same request, and it verifies against it."""
     archive = Path(facts["archive"])
     if is_url(path) or not Path(path).exists() or not archive.exists():
         return False
@@ -52,7 +53,11 @@ def _answers(
         return False
     lossless = abs_error == 0 or (abs_error is None and model is None)
     kind = "lossless" if lossless else "none" if abs_error is None else "absolute"
-    promise = ({"kind": kind, "value": None if lossless else abs_error}, None if abs_error == 0 else model)
-    stored = {name: v for name, v in facts["variables"].items() if not v["note"]}
-    same = all((v["bound"], v["model"]) == promise for v in stored.values())
-    return same and set(variables or stored) == set(stored) and not verify(facts["archive"])[0]
+    sha256 = None if abs_error == 0 or model is None else model.sha256
+    promise = ({"kind": kind, "value": None if lossless else abs_error}, sha256)
+    stored = facts["variables"]
+    groups = as_groups(open_groups(path))
+    if set(variables or default_variables(groups, model)) != set(stored):
+        return False
+    same = all(v["note"] or (v["bound"], v["model"]) == promise for v in stored.values())
+    return same and not verify(archive, groups)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ RESERVED = "vcinr"
 """Group of an archive that holds models and manifest."""
 _OWN = ("coordinates", "grid_mapping", "bounds", "cell_measures", "formula_terms", "ancillary_variables")
 _TIMES = ("units", "calendar", "dtype")
+_FILL = PREFIX + "fill_value"
 _DTYPES, _UNLIMITED = PREFIX + "attribute_dtypes", PREFIX + "unlimited_dims"
 
 Groups = dict[str, xr.Dataset]
@@ -36,7 +38,7 @@ def as_groups(data: Data) -> Groups:
     for path, group in list(found.items()):
         parts = path.split("/") if path else []
         for part in (*parts, *map(str, group.variables)):
-            if part in ("", ".", "..") or part.startswith("__") or "/" in part:
+            if part in ("", ".", "..", "zarr.json") or part.startswith("__") or "/" in part or "\\" in part:
                 raise InputError(f"the name {part!r} in group {path!r} cannot be stored; rename it")
         for depth in range(len(parts)):
             found.setdefault("/".join(parts[:depth]), xr.Dataset())
@@ -79,9 +81,23 @@ def member(groups: Groups, full: str) -> xr.DataArray:
     return array
 
 
-def stored(group: xr.Dataset) -> xr.Dataset:
-    """A group as it is stored: times as numbers, all that is metadata in `attrs`; nothing but times is loaded."""
-    plain = group.copy()
+def stored(group: xr.Dataset, path: str = "") -> xr.Dataset:
+    """A group as it is stored: times as numbers, all that is metadata in `attrs`; nothing but times is loaded.
+
+    Raises InputError naming the variable, or the group `path`, for what Zarr and netCDF have no form for.
+    """
+    for name, variable in group.variables.items():
+        if len(set(variable.dims)) != variable.ndim:
+            raise InputError(f"variable {name!r} has the dimension {variable.dims[0]!r} twice; rename one of them")
+    try:
+        return _stored(group)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"group {path or '/'!r} cannot be stored ({text}); drop or convert the variable") from None
+
+
+def _stored(group: xr.Dataset) -> xr.Dataset:
+    plain = _without_ours(group)
     for variable in plain.variables.values():
         keep = _OWN + (_TIMES if variable.dtype.kind in "mMO" else ())
         variable.encoding = {k: v for k, v in variable.encoding.items() if k in keep}
@@ -97,6 +113,18 @@ def stored(group: xr.Dataset) -> xr.Dataset:
         result[str(name)] = xr.Variable(variable.dims, variable._data, attributes)
     unlimited = sorted(str(d) for d in group.encoding.get("unlimited_dims", ()) if d in group.sizes)
     return xr.Dataset(result, attrs={**attrs, _UNLIMITED: unlimited} if unlimited else attrs)
+
+
+def _without_ours(group: xr.Dataset) -> xr.Dataset:
+    """A copy without what an archive said of itself before: those attributes are of its values, not of these."""
+    copy = restored(group) if any(k.startswith(PREFIX) for k in map(str, group.attrs)) else group.copy()
+    copy.encoding = dict(group.encoding) | {k: v for k, v in copy.encoding.items() if v}
+    for name, variable in copy.variables.items():
+        variable.encoding = dict(group.variables[name].encoding)
+    for attrs in (copy.attrs, *(v.attrs for v in copy.variables.values())):
+        for key in [k for k in attrs if str(k).startswith(PREFIX)]:
+            del attrs[key]
+    return copy
 
 
 def _with_coordinates(group: xr.Dataset) -> tuple[Mapping[Any, xr.Variable], Mapping[Any, Any]]:
@@ -127,9 +155,11 @@ def portable(attrs: Mapping[Any, Any], where: str, dtype: np.dtype | None = None
     types: dict[str, str] = {}
     for key, value in attrs.items():
         key = str(key)
-        if key == "_FillValue" and dtype is not None:
-            result[key] = FillValueCoder.encode(dtype.type(value), dtype)
-            continue
+        if key == "_FillValue":
+            if dtype is not None and (fill := _exactly(value, dtype)) is not None:
+                result[key] = FillValueCoder.encode(fill, dtype)
+                continue
+            key = _FILL  # xarray could not open an array with such a fill value
         plain = encode_zarr_attr_value(value)
         typed = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub"
         if typed and np.asarray(plain).dtype != value.dtype:
@@ -144,18 +174,57 @@ def portable(attrs: Mapping[Any, Any], where: str, dtype: np.dtype | None = None
     return {**result, _DTYPES: types} if types else result
 
 
+def _exactly(value: Any, dtype: np.dtype) -> Any:
+    """`value` as one number of `dtype`, or None where it is none that `dtype` holds."""
+    try:
+        one = np.asarray(value).item()
+        with np.errstate(all="ignore"):
+            number = dtype.type(one)
+        same = number == one or (one != one and number != number)
+        # A float32 has no 1e20, but what a reader makes of that attribute is the float32 next to it.
+        return number if same or (dtype.kind == "f" and np.isfinite(number)) else None
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def native(dtype: np.dtype) -> np.dtype:
+    """`dtype` in the machine's byte order; the types of text have none."""
+    return dtype.newbyteorder("=") if dtype.kind in "fiubc" else dtype
+
+
 def restored(dataset: xr.Dataset) -> xr.Dataset:
     """An undecoded data set of an archive with its attributes' own types and its unlimited dimensions."""
     copy = dataset.copy()
     copy.encoding = {"unlimited_dims": set(copy.attrs.pop(_UNLIMITED, ()))}
     for attrs in (copy.attrs, *(v.attrs for v in copy.variables.values())):
-        for key, dtype in attrs.pop(_DTYPES, {}).items():
-            attrs[key] = np.asarray(attrs[key], dtype)[()]
+        for key, dtype in dict(attrs.pop(_DTYPES, {})).items():
+            if key in attrs and re.fullmatch(r"[<>|][fiub][1248]", str(dtype)):
+                attrs[key] = np.asarray(attrs[key], dtype)[()]
+        if _FILL in attrs:
+            attrs["_FillValue"] = attrs.pop(_FILL)
     for variable in copy.variables.values():
         variable.encoding = {k: v for k, v in variable.encoding.items() if k in _OWN}
-        if "_FillValue" in variable.attrs and variable.dtype.kind in "fiu":
-            variable.attrs["_FillValue"] = variable.dtype.type(variable.attrs["_FillValue"])
+        fill = variable.attrs.get("_FillValue")
+        if variable.dtype.kind in "fiu" and fill is not None and (one := _exactly(fill, variable.dtype)) is not None:
+            variable.attrs["_FillValue"] = one
     return copy
+
+
+def valid_limits(values: xr.DataArray | xr.Variable) -> tuple[float, float] | None:
+    """CF's ``valid_range``, or ``valid_min`` and ``valid_max``, in the numbers as stored; None without any.
+
+    Readers take what lies outside for missing, so no value may be pushed there.
+    """
+    low, high = -np.inf, np.inf
+    try:
+        if "valid_range" in values.attrs:
+            low, high = (float(v) for v in np.asarray(values.attrs["valid_range"]).ravel())
+        else:
+            low = float(np.asarray(values.attrs.get("valid_min", low)).item())
+            high = float(np.asarray(values.attrs.get("valid_max", high)).item())
+    except (ValueError, TypeError):
+        return None  # text, or not two numbers: no range that a reader could apply
+    return (low, high) if (low > -np.inf or high < np.inf) and low <= high else None
 
 
 def fill_values(values: xr.DataArray | xr.Variable) -> tuple[float | int, ...]:
@@ -164,7 +233,7 @@ def fill_values(values: xr.DataArray | xr.Variable) -> tuple[float | int, ...]:
     What the dtype cannot hold occurs nowhere, and what is not finite is set aside in any case.
     """
     found: list[float | int] = []
-    dtype = values.dtype.newbyteorder("=")
+    dtype = native(values.dtype)
     for key in ("_FillValue", "missing_value"):
         if key not in values.attrs or isinstance(values.attrs[key], str):
             continue

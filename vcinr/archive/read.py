@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
+from numcodecs import zstd
 from zarr.abc.store import Store
 
 from vcinr import codec
@@ -40,7 +43,7 @@ def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> x
     has no such group, CorruptError when its metadata are damaged.
     """
     store, root = _open(path)
-    if problems := _metadata_problems(store, root):
+    if problems := _metadata_problems(store, root) or _index_problems(root) or _plain_problems(store, root):
         raise CorruptError(f"{path}: {problems[0]}")
     if group and group not in _paths(root):
         raise InputError(f"{path}: no group {group!r}; it has {', '.join(p for p in _paths(root) if p) or 'none'}")
@@ -49,8 +52,8 @@ def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> x
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             opened = xr.open_zarr(store, group=group or None, zarr_format=3, chunks=None, **raw)
-        opened = metadata.restored(opened)
-        return xr.decode_cf(opened, decode_timedelta=False) if decode else opened
+            opened = metadata.restored(opened)
+            return xr.decode_cf(opened) if decode else opened
     except Exception as error:  # xarray, zarr and the CF decoders each have their own
         raise InputError(f"{path}: cannot be opened ({_line(error)}); `vcinr verify` names the damage") from None
 
@@ -58,6 +61,8 @@ def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> x
 def info(path: str | Path) -> dict[str, Any]:
     """Variables with values, bytes, bits per value, bound and achieved error; what is kept as it was; models; size."""
     store, root = _open(path)
+    if problems := _metadata_problems(store, root):
+        raise CorruptError(f"{path}: {problems[0]}")
     here = keys(store)
     variables: dict[str, Any] = {}
     kept: dict[str, str | None] = {}
@@ -124,7 +129,7 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
         except VcinrError as error:
             problems.append(str(error))
             original = sums = None
-        worst = 0.0
+        worst, seen = 0.0, _Seen()
         for index, key, part in _chunks(array, name):
             if done > total + 100:
                 problems.append(
@@ -133,14 +138,19 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
                 break
             try:
                 decoded = np.asarray(array[part])
-                if sums is not None and zlib.crc32(get(store, f"{name}/{key}") or b"") != sums[index]:
+                data = get(store, f"{name}/{key}") or b""
+                if sums is not None and zlib.crc32(data) != sums[index]:
                     raise CorruptError("these are not the bytes that were written here (manifest)")
+                if array.attrs.get(PREFIX + "bound") == "rate" and sums is not None:
+                    _check_rate(array, len(data), decoded.size)
                 if original is not None:
-                    worst = max(worst, _compare(array, original[part], decoded))
+                    worst = max(worst, _compare(array, original[part], decoded, seen))
             except Exception as error:  # zarr's codecs raise what they like on damaged bytes
                 problems.append(_chunk_line(name, key, error))
             done += 1
             watch(Progress("verify", done, max(done, total), {"max_abs_error": worst}, clock.left(done)))
+        if original is not None and (missed := seen.missed(array)):
+            problems.append(f"variable {name!r}: {missed}")
         if asked:
             facts[name] = {"max_abs_error": worst if original is not None else None, "chunks": array.nchunks}
     for sha in sorted({str(a.attrs[PREFIX + "model_sha256"]) for _, a in arrays if PREFIX + "model_sha256" in a.attrs}):
@@ -164,8 +174,17 @@ def decompress(path: str | Path, target: str | Path) -> None:
     )
     if needed > _memory():
         raise InputError(f"{path}: a group of {needed:,} bytes does not fit into memory; read it in parts with xarray")
-    if missing := _file_problems(store, set(keys(store)), _manifest(store)):
-        raise CorruptError(f"{path}: {missing[0]}")
+    here = keys(store)
+    problems = _metadata_problems(store, root) or _file_problems(store, set(here), _manifest(store))
+    for name, array in _arrays(root):
+        if not problems and PREFIX + "bytes" in array.attrs and _codec(array):
+            sums = _sums(root, name, array, len(here))
+            for index, key, _ in _chunks(array, name):
+                if zlib.crc32(get(store, f"{name}/{key}") or b"") != sums[index]:
+                    problems.append(f"chunk {name}/{key}: these are not the bytes that were written here (manifest)")
+                    break
+    if problems:
+        raise CorruptError(f"{path}: {problems[0]}; `vcinr verify` names all")
     temporary = target.with_name(f".{target.name}.part")
     try:
         for i, group in enumerate(_paths(root)):
@@ -193,8 +212,7 @@ def _open(path: str | Path) -> tuple[Store, zarr.Group]:
             store = open_store(path)
             root = zarr.open_group(store, mode="r", zarr_format=3)
             for name, node in root.members(max_depth=None):
-                declared: Any = node.metadata.to_dict().get("codecs", [])
-                for one in declared:
+                for one in _all_codecs(node.metadata.to_dict().get("codecs", [])):
                     if one["name"] not in _CODECS:
                         raise CorruptError(
                             f"{path}: variable {name!r} has the codec {one['name']!r}, which no archive has"
@@ -204,6 +222,69 @@ def _open(path: str | Path) -> tuple[Store, zarr.Group]:
     except Exception as error:  # whatever zarr makes of a damaged zarr.json
         raise InputError(f"{path}: not a Zarr v3 archive ({type(error).__name__}: {_line(error)})") from None
     return store, root
+
+
+def _all_codecs(declared: Any) -> Iterator[Any]:
+    """Codecs of an array's metadata, those within shards too."""
+    for one in declared:
+        yield one
+        inner = one.get("configuration", {})
+        yield from _all_codecs([*inner.get("codecs", []), *inner.get("index_codecs", [])])
+
+
+def _index_problems(root: zarr.Group) -> list[str]:
+    """xarray loads the coordinate of a dimension as soon as it opens a data set: it must not be enormous."""
+    for name, array in _arrays(root):
+        if array.ndim == 1 and _dims(array) == (name.rpartition("/")[2],) and array.size > codec.MAX_VALUES:
+            return [f"coordinate {name!r} declares {array.size:,} values; set VCINR_MAX_CHUNK_VALUES if you trust it"]
+    return []
+
+
+def _dims(array: zarr.Array) -> tuple[str | None, ...] | None:
+    return array.metadata.dimension_names  # type: ignore[union-attr]
+
+
+def _plain_problems(store: Store, root: zarr.Group) -> list[str]:
+    """Text and the like, which Zarr's codecs keep: a missing chunk would be read as empty, a hostile one inflate."""
+    files = _manifest(store).get("attributes", {}).get("files", {})
+    for name, array in _arrays(root):
+        if _codec(array) is not None:
+            continue
+        if array.size > codec.MAX_VALUES or array.nchunks > len(files):
+            return [f"variable {name!r} declares {array.size:,} values, more than its files can hold"]
+        for _, key, _ in _chunks(array, name):
+            data = get(store, f"{name}/{key}")
+            if data is None:
+                return [f"chunk {name}/{key} is missing; copy the archive whole"]
+            if zlib.crc32(data) != files.get(f"{name}/{key}"):
+                return [f"chunk {name}/{key} is damaged: these are not the bytes that were written"]
+            if problem := _inflates(data, math.prod(array.chunks)) or _miscounts(data, array):
+                return [f"chunk {name}/{key}: {problem}"]
+    return []
+
+
+def _inflates(data: bytes, values: int) -> str | None:
+    """What is wrong with the size that a zstd chunk of so many values declares: at most a megabyte each, a gigabyte."""
+    if data[:4] != b"\x28\xb5\x2f\xfd" or len(data) < 10:
+        return "it is no zstd frame"
+    single, size = data[4] >> 5 & 1, (0, 2, 4, 8)[data[4] >> 6] or (data[4] >> 5 & 1)
+    start = 5 + (0 if single else 1) + (0, 1, 2, 4)[data[4] & 3]
+    declared = int.from_bytes(data[start : start + size], "little") + (256 if size == 2 else 0)
+    if not size or declared > min(1 << 30, (max(values, 1) + 8) << 20):
+        return "it declares no size, or an enormous one"
+    return None
+
+
+def _miscounts(data: bytes, array: zarr.Array) -> str | None:
+    """Whether a chunk of texts, of a size that was checked, begins with another number of them than it has."""
+    codecs: Any = array.metadata.to_dict().get("codecs")
+    if not any(c["name"].startswith("vlen-") for c in codecs):
+        return None
+    try:
+        count = int.from_bytes(zstd.decompress(data[:-4])[:4], "little")
+    except RuntimeError as error:
+        return _line(error)
+    return None if count == math.prod(array.chunks) else f"it says that it holds {count:,} texts"
 
 
 def _line(error: BaseException) -> str:
@@ -309,6 +390,8 @@ def _indices(counts: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     if not counts:
         yield ()
         return
+    if 0 in counts:
+        return
     for i in range(counts[0]):
         for rest in _indices(counts[1:]):
             yield (i, *rest)
@@ -334,7 +417,32 @@ def _original(originals: metadata.Groups, name: str, array: zarr.Array) -> np.nd
     return values
 
 
-def _compare(array: zarr.Array, original: np.ndarray, decoded: np.ndarray) -> float:
+@dataclass
+class _Seen:
+    """What a PSNR target is checked by, over all chunks of a variable."""
+
+    squared: float = 0.0
+    valid: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, values: np.ndarray, errors: np.ndarray) -> None:
+        """Take the valid values of a chunk and their errors."""
+        if values.size:
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+            with np.errstate(over="ignore"):
+                self.squared, self.valid = self.squared + float(np.square(errors).sum()), self.valid + values.size
+
+    def missed(self, array: zarr.Array) -> str | None:
+        """Whether the variable promises a PSNR that it does not have."""
+        if array.attrs.get(PREFIX + "bound") != "psnr" or not 0 < self.squared < math.inf:
+            return None
+        wanted: Any = array.attrs.get(PREFIX + "bound_value", math.inf)
+        found = 20 * math.log10(self.high - self.low) - 10 * math.log10(self.squared / self.valid)
+        return f"its PSNR is {found:.2f} dB, below the {wanted:g} dB promised" if found < wanted - 1e-6 else None
+
+
+def _compare(array: zarr.Array, original: np.ndarray, decoded: np.ndarray, seen: _Seen) -> float:
     """The largest error; raises InputError saying what is not as promised."""
     serializer = _codec(array)
     if serializer is None or PREFIX + "bytes" not in array.attrs or array.dtype.kind not in "fiu":
@@ -345,6 +453,7 @@ def _compare(array: zarr.Array, original: np.ndarray, decoded: np.ndarray) -> fl
     kept = codec.valid_values(original, serializer.fill)
     errors = codec.errors_of(original, decoded)
     worst = float(errors[kept].max(initial=0.0))
+    seen.add(original[kept], errors[kept])
     bound = serializer.bound
     if bound is None and array.attrs.get(PREFIX + "bound") == "lossless":
         bound = ("absolute", 0.0)
@@ -359,6 +468,12 @@ def _compare(array: zarr.Array, original: np.ndarray, decoded: np.ndarray) -> fl
     if not np.array_equal(codec.valid_values(decoded, serializer.fill), kept):
         raise InputError("values of the original have become missing (NaN, infinite or fill)")
     return worst
+
+
+def _check_rate(array: zarr.Array, size: int, values: int) -> None:
+    rate: Any = array.attrs.get(PREFIX + "bound_value", 0.0)
+    if 8 * size > rate * values:
+        raise CorruptError(f"{8 * size / max(1, values):.3g} bits per value, more than the {rate:g} promised")
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

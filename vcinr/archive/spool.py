@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from vcinr.errors import InputError
 class Spool:
     """Chunks by key under `folder`, for one request (any text that says what is being made); a context manager.
 
-    What another request left there is removed. Raises InputError when another process holds the folder.
+    What another request left there is removed, after `rescue` was called. Raises InputError when another process holds
+    the folder, or when it is none of vcinr's.
     """
 
-    def __init__(self, folder: Path, request: str) -> None:
+    def __init__(self, folder: Path, request: str, rescue: Callable[[], None] = lambda: None) -> None:
+        self._rescue = rescue
         self._lock = FileLock(f"{folder}.lock")
         self.folder, self._request = folder, hashlib.sha256(request.encode()).hexdigest()
         self._notes: dict[str, dict[str, Any]] = {}
@@ -42,9 +44,14 @@ class Spool:
                 f"{self.folder}: another process is writing this archive; wait for it, or choose another name"
             ) from None
         try:
+            self._rescue()
             journal = self.folder / "journal"
             lines = journal.read_bytes().split(b"\n") if journal.is_file() else []
             if not lines or lines[0].decode(errors="replace") != self._request:
+                if self.folder.exists() and not journal.exists() and any(self.folder.iterdir()):
+                    raise InputError(
+                        f"{self.folder}: is in the way and none of vcinr's; move it, or choose another name"
+                    )
                 shutil.rmtree(self.folder, ignore_errors=True)
                 (self.folder / "chunks").mkdir(parents=True)
                 lines = [self._request.encode(), b""]

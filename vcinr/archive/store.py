@@ -23,6 +23,7 @@ from vcinr.archive.metadata import RESERVED
 from vcinr.errors import CorruptError, InputError
 
 ROOT = "zarr.json"
+OLD = "old"  # where an archive that is being replaced waits until the new one is in its place
 _FIRST = f"{RESERVED}/manifest/{ROOT}"  # of an upload, so that one that broke is known for what it is
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files of equal contents are equal files
 
@@ -71,16 +72,21 @@ def keys(store: Store) -> list[str]:
 def occupant(place: str | Path) -> Literal["nothing", "archive", "other"]:
     """What is at `place`; an empty folder, and what a broken upload left, are nothing."""
     fs, inner = _filesystem(place) if is_url(place) else (fsspec.filesystem("file"), str(place))
-    if not (fs.exists(inner) or os.path.lexists(inner)):
+    if not is_url(place) and os.path.islink(inner) and not os.path.exists(inner):
+        return "other"
+    if not fs.exists(inner):
         return "nothing"
     if fs.isfile(inner):
         with fs.open(inner, "rb") as file:
             if not zipfile.is_zipfile(file):
-                return "other"
-            return "archive" if ROOT in zipfile.ZipFile(file).namelist() else "other"
+                return (
+                    "nothing" if is_url(place) and file.seek(0) == 0 and file.read(4) in (b"PK\3\4", b"") else "other"
+                )
+            return "archive" if {ROOT, _FIRST} <= set(zipfile.ZipFile(file).namelist()) else "other"
     if fs.exists(f"{inner}/{ROOT}"):
-        return "archive"
-    return "nothing" if fs.exists(f"{inner}/{_FIRST}") or not fs.ls(inner) else "other"
+        return "archive" if fs.exists(f"{inner}/{_FIRST}") else "other"
+    broken = is_url(place) and fs.exists(f"{inner}/{_FIRST}")
+    return "nothing" if broken or not fs.ls(inner) else "other"
 
 
 def total_bytes(place: str | Path) -> int:
@@ -98,6 +104,13 @@ def workplace(place: str | Path) -> Path:
         return Path(place).with_name(f".{Path(place).name}.part")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vcinr"
     return cache / hashlib.sha256(str(place).encode()).hexdigest()[:16]
+
+
+def restore(work: Path, place: str | Path) -> None:
+    """Put an archive back in its place that a killed run had moved away to replace it."""
+    if not is_url(place) and (work / OLD).exists() and not os.path.lexists(place):
+        (work / OLD).rename(place)
+    shutil.rmtree(work / OLD, ignore_errors=True)
 
 
 def publish(tree: Path, place: str | Path) -> None:
@@ -119,13 +132,17 @@ def publish(tree: Path, place: str | Path) -> None:
             shutil.rmtree(target)
         file.replace(target)
         return
-    old = tree.with_name("old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = tree.with_name(OLD)
     if target.is_dir():
         target.rename(old)
     elif target.exists():
         target.unlink()
-    tree.rename(target)
+    try:
+        tree.rename(target)
+    except OSError:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

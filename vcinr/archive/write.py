@@ -39,6 +39,7 @@ from vcinr.signals import Layout, layout_of
 
 MANIFEST = f"{RESERVED}/manifest"
 """Group with each compressed chunk's achieved error and CRC-32, and digests of everything else."""
+_PACKING = ("scale_factor", "add_offset")
 _CHECKED = (ZstdCodec(level=5), Crc32cCodec())
 _CHUNK_VALUES = 1 << 25  # of a chunk of whole signals, so that encoding it takes about a gigabyte
 _PIECE_VALUES = 1 << 22  # of a chunk of what is only kept
@@ -70,13 +71,20 @@ class _Job:
     @property
     def stored_bound(self) -> Bound | None:
         """The bound for the numbers as stored, such that it also holds for what they unpack to."""
-        if self.bound is None or self.bound.kind != "absolute" or self.packing == (1.0, 0.0):
+        if self.bound is None or self.packing == (1.0, 0.0) or self.bound.kind not in ("absolute", "relative"):
             return self.bound
         factor, shift = self.packing
+        # Readers unpack small integers, or all by a float32, in float32: roundings of the result add to its error.
+        types = [
+            self.values.dtype,
+            *(np.asarray(self.values.attrs[k]).dtype for k in _PACKING if k in self.values.attrs),
+        ]
+        single = self.values.dtype.itemsize <= 2 or np.dtype(np.float32) in types
+        eps = float(np.finfo(np.float32 if single else np.float64).eps)
+        if self.bound.kind == "relative":
+            return replace(self.bound, value=max(0.0, self.bound.value - 2 * eps * (2 + self.bound.value)))
         unpacked = abs(factor) * max(map(abs, self.limits)) + abs(shift)
-        # Readers unpack small integers in float32: two roundings of the result may add to its error.
-        eps = np.finfo(np.float32 if self.values.dtype.itemsize <= 2 else np.float64).eps
-        return replace(self.bound, value=max(0.0, self.bound.value - 2 * float(eps) * unpacked) / abs(factor))
+        return replace(self.bound, value=max(0.0, self.bound.value - 2 * eps * unpacked) / abs(factor))
 
     @property
     def scaling(self) -> tuple[float, float]:
@@ -131,7 +139,8 @@ class _Array:
 
     def request(self) -> list[Any]:
         """JSON-able: two jobs of equal requests and values have equal bytes."""
-        return [self.job.name, self.codec.to_dict(), self.shape, self.dtype.str, self.job.values.shape]
+        peak = self.bound.peak if self.bound else None
+        return [self.job.name, self.codec.to_dict(), peak, self.shape, self.dtype.str, self.job.values.shape]
 
 
 def compress(
@@ -165,21 +174,20 @@ def compress(
     (``.NAME.part``; for a URL in the user's cache), and the same call again goes on from there. Raises InputError,
     ModelError, BoundError for a rate too low to reach; except where the disk failed, nothing is left behind then.
     """
-    if (there := store.occupant(target)) == "other":
-        raise InputError(f"{target}: exists already and is no archive; choose another name")
-    if there == "archive" and not overwrite:
-        raise InputError(f"{target}: exists already; choose another name or pass overwrite (--overwrite)")
+    _occupied(target, overwrite)
     requests = {"rel_error": rel_error, "point_rel_error": point_rel_error, "psnr": psnr, "rate": rate}
-    groups = {path: metadata.stored(group) for path, group in metadata.as_groups(dataset).items()}
+    groups = {path: metadata.stored(group, path) for path, group in metadata.as_groups(dataset).items()}
     jobs = _jobs(groups, model, abs_error, requests, variables)
     arrays = [_array(job, chunk) for job in jobs]
     work = store.workplace(target)
     request = json.dumps([codec.VERSION, vcinr.__version__, [a.request() for a in arrays]])
     try:
-        with Spool(work, request) as spool:
+        with Spool(work, request, lambda: store.restore(work, target)) as spool:
             try:
                 facts = _encode(arrays, spool, watch)
                 _assemble(groups, arrays, facts, spool, work / "archive")
+                _check_opens(work / "archive", groups)
+                _occupied(target, overwrite)  # by now, too
                 store.publish(work / "archive", target)
             except VcinrError:
                 spool.discard()
@@ -196,6 +204,25 @@ def compress(
     return info(target)
 
 
+def _occupied(target: str | Path, overwrite: bool) -> None:
+    """Raise InputError where something is that must not be replaced."""
+    if (there := store.occupant(target)) == "other":
+        raise InputError(f"{target}: exists already and is no archive; choose another name")
+    if there == "archive" and not overwrite:
+        raise InputError(f"{target}: exists already; choose another name or pass overwrite (--overwrite)")
+
+
+def _check_opens(tree: Path, groups: Groups) -> None:
+    """Raise InputError unless xarray opens every group of the finished archive."""
+    from vcinr.archive.read import open_archive
+
+    for path in groups:
+        try:
+            open_archive(tree, group=path).close()
+        except VcinrError as error:
+            raise InputError(f"group {path or '/'!r} cannot be stored so that xarray opens it ({error})") from None
+
+
 def _jobs(
     groups: Groups, model: Model | None, abs_error: float | Mapping[str, float] | None,
     requests: Mapping[str, float | None], variables: Sequence[str] | None,
@@ -209,7 +236,7 @@ def _jobs(
         for number in numbers:
             if not (math.isfinite(number) and number >= 0):
                 raise InputError(f"{name}: the bound must be a positive number, got {number}")
-    chosen = list(variables) if variables else _default_variables(groups, model)
+    chosen = list(variables) if variables else default_variables(groups, model)
     names = [metadata.join(path, str(name)) for path, group in groups.items() for name in group.variables]
     for name in chosen:
         if name not in names:
@@ -222,9 +249,10 @@ def _jobs(
         if name not in chosen:
             jobs.append(_Job(name, values))
         elif reason := _never_lossy(values):
-            jobs.append(_Job(name, values, asked=True, note=f"stored losslessly: {reason}"))
+            kept = Bound("rate", float(requests["rate"])) if requests["rate"] and values.dtype.kind in "fiu" else None
+            jobs.append(_Job(name, values, None, None, kept, asked=True, note=f"stored losslessly: {reason}"))
         else:
-            bound, limits = _bound(values, abs_error, requests)
+            bound, limits = _bound(name, values, abs_error, requests)
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
             exact = bool(asked) and bound is None
             layout, fitted = _fitted(name, values, None if exact else model)
@@ -246,7 +274,7 @@ def _never_lossy(values: xr.DataArray) -> str | None:
 
 
 def _bound(
-    values: xr.DataArray, abs_error: float | Mapping[str, float] | None, requests: Mapping[str, float | None]
+    name: str, values: xr.DataArray, abs_error: float | Mapping[str, float] | None, requests: Mapping[str, float | None]
 ) -> tuple[Bound | None, tuple[float, float]]:
     """The bound asked for `values`, in its own units, None for best effort or lossless; and their limits if needed."""
     factor, shift = _packing(values)
@@ -254,21 +282,21 @@ def _bound(
     wanted = requests["rel_error"] is not None or requests["psnr"] is not None
     limits = _limits(values) if packed or wanted else (0.0, 0.0)
     spread = limits[1] - limits[0]
-    absolute = abs_error.get(str(values.name)) if isinstance(abs_error, Mapping) else abs_error
+    absolute = abs_error.get(name) if isinstance(abs_error, Mapping) else abs_error
     if requests["rel_error"] is not None:
         absolute = requests["rel_error"] * spread * abs(factor)
     if absolute is not None:
-        return (Bound("absolute", absolute) if absolute > 0 else None), limits
+        return (Bound("absolute", float(absolute)) if absolute > 0 else None), limits
     if relative := requests["point_rel_error"]:
         if shift != 0.0:
             raise InputError(
-                f"variable {values.name!r} is packed with an add_offset; a bound relative to each value needs "
+                f"variable {name!r} is packed with an add_offset; a bound relative to each value needs "
                 "unpacked values: give an absolute bound"
             )
-        return Bound("relative", relative), limits
+        return Bound("relative", float(relative)), limits
     if psnr := requests["psnr"]:
-        return (Bound("psnr", psnr, spread) if spread > 0 else None), limits
-    return (Bound("rate", rate) if (rate := requests["rate"]) else None), limits
+        return (Bound("psnr", float(psnr), spread) if spread > 0 else None), limits
+    return (Bound("rate", float(rate)) if (rate := requests["rate"]) else None), limits
 
 
 def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layout, Model | None]:
@@ -285,13 +313,19 @@ def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layou
 
 def _packing(values: xr.DataArray) -> tuple[float, float]:
     """(scale_factor, add_offset) of packed values, else (1, 0)."""
-    factor, shift = (float(values.attrs.get(k, d)) for k, d in (("scale_factor", 1.0), ("add_offset", 0.0)))
+    try:
+        factor, shift = (
+            float(np.asarray(values.attrs.get(k, i)).item()) for k, i in zip(_PACKING, (1, 0), strict=True)
+        )
+    except (ValueError, TypeError):
+        raise InputError(f"variable {values.name!r}: its scale_factor or add_offset is no number; correct it") from None
     if not (math.isfinite(factor) and math.isfinite(shift) and factor != 0.0):
         raise InputError(f"variable {values.name!r}: scale_factor {factor:g} and add_offset {shift:g} unpack nothing")
     return factor, shift
 
 
-def _default_variables(groups: Groups, model: Model | None) -> list[str]:
+def default_variables(groups: Groups, model: Model | None) -> list[str]:
+    """What is compressed when nothing is named; raises InputError or ModelError where that is nothing."""
     from vcinr.datasets.readers import numeric_fields
 
     # Bare integers are flags, classes and counts as often as measurements: they are coded lossily only by name.
@@ -375,11 +409,12 @@ def _array(job: _Job, chunk: int) -> _Array:
         scaling=job.scaling,
         bound=(bound.kind, bound.value) if bound else None,
         fill=metadata.fill_values(values),
+        limits=metadata.valid_limits(values) if layout is not None else None,
     )
     shape = _pieces(values.shape) if layout is None else _signal_chunks(job, chunk)
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         raise InputError(f"variable {job.name!r} is {values.dtype}, which no archive can hold; convert it to float64")
-    return _Array(job, serializer, shape, values.dtype.newbyteorder("="))
+    return _Array(job, serializer, shape, metadata.native(values.dtype))
 
 
 def _encode(arrays: Sequence[_Array], spool: Spool, watch: Watch) -> dict[str, dict[str, Any]]:
@@ -437,6 +472,11 @@ def _assemble(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(root.store)
+    # Zarr orders them without regard to case and, where T and t are groups, then fails to read what it wrote.
+    text = json.loads((tree / store.ROOT).read_text())
+    copies = text["consolidated_metadata"]["metadata"]
+    text["consolidated_metadata"]["metadata"] = dict(sorted(copies.items()))
+    (tree / store.ROOT).write_text(json.dumps(text, indent=2))
 
 
 def _write_group(tree: Path, path: str, group: xr.Dataset, arrays: Sequence[_Array], history: str) -> None:
@@ -457,9 +497,16 @@ def _write_group(tree: Path, path: str, group: xr.Dataset, arrays: Sequence[_Arr
         if note := notes.get(metadata.join(path, str(name))):
             variable.attrs |= {PREFIX + "bound": "lossless", PREFIX + "note": note}
     encoding: dict[str, Any] = {str(name): {"compressors": _CHECKED} for name in rest.variables}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # strings are an extension to Zarr v3
-        rest.to_zarr(tree, group=path or None, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # strings are an extension to Zarr v3
+            rest.to_zarr(tree, group=path or None, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    except (ValueError, TypeError, UnicodeError, NotImplementedError) as error:
+        names = ", ".join(repr(str(n)) for n in rest.variables)
+        raise InputError(
+            f"one of {names or 'its attributes'} in group {path or '/'!r} cannot be stored "
+            f"({' '.join(str(error).split())}); drop or convert it"
+        ) from None
 
 
 def _write_array(
@@ -485,21 +532,21 @@ def _provenance(array: _Array, facts: Sequence[Mapping[str, Any]]) -> dict[str, 
     job, factor = array.job, abs(array.job.packing[0]) if array.job.values.dtype.kind in "fiu" else 1.0
     said: dict[str, Any] = {
         "version": vcinr.__version__,
-        "bound": job.bound.kind if job.bound else "lossless" if job.model is None else "none",
+        "bound": "lossless" if job.note or (job.bound is None and job.model is None) else "none",
         "max_abs_error": max((f["error"] for f in facts), default=0.0) * factor,
         "bytes": sum(f["bytes"] for f in facts),
     }
-    if job.bound is not None:
-        said["bound_value"] = job.bound.value
+    if job.bound is not None and job.note is None:
+        said |= {"bound": job.bound.kind, "bound_value": job.bound.value}
     if job.note is not None:
         said["note"] = job.note
     if job.model is not None:
         said["model_sha256"] = job.model.sha256
     squared, valid = sum(f["squared"] for f in facts), sum(f["valid"] for f in facts)
     spread = max((f["high"] for f in facts), default=0.0) - min((f["low"] for f in facts), default=0.0)
-    if valid and squared > 0 and spread > 0:
+    if valid and 0 < squared < math.inf and 0 < spread < math.inf:
         # Peak is the variable's own range, as in every figure of `vcinr info`.
-        said["psnr_db"] = 10 * math.log10(spread**2 / (squared / valid))
+        said["psnr_db"] = 20 * math.log10(spread) - 10 * math.log10(squared / valid)
     return {PREFIX + k: v for k, v in said.items()}
 
 
@@ -520,7 +567,7 @@ def _write_manifest(
         group = manifest.require_group(array.job.name)
         for name, column in (("max_abs_error", errors), ("crc32", sums)):
             group.create_array(
-                name, data=column, compressors=_CHECKED, dimension_names=[f"chunk_{i}" for i in range(column.ndim)]
+                name, data=column, compressors=None, dimension_names=[f"chunk_{i}" for i in range(column.ndim)]
             )
     files, nodes = {}, {}
     for file in sorted(p for p in tree.rglob("*") if p.is_file()):

@@ -53,8 +53,8 @@ def decode_axis(axis: Mapping[str, Any], length: int) -> np.ndarray:
 class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """The codec and its JSON configuration.
 
-    variable, signal_axes, axes, scaling, fill: see :class:`vcinr.codec.Field`; model: SHA-256 or None; bound: (kind,
-    value) that chunks are encoded with (see :class:`vcinr.codec.Bound`), in the numbers as stored, or None. To
+    variable, signal_axes, axes, scaling, fill, limits: see :class:`vcinr.codec.Field`; model: SHA-256 or None; bound:
+    (kind, value) that chunks are encoded with (see :class:`vcinr.codec.Bound`), in the numbers as stored, or None. To
     *write* through plain Zarr with a model, register it first with ``vcinr.archive.models.register``.
     """
 
@@ -67,6 +67,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     scaling: tuple[float, float] = (0.0, 1.0)
     bound: tuple[str, float] | None = None
     fill: tuple[float | int, ...] = ()
+    limits: tuple[float, float] | None = None
     version: int = CONFIG_VERSION
 
     @classmethod
@@ -83,8 +84,10 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         config["bound"] = tuple(config["bound"]) if config.get("bound") else None
         config["fill"] = tuple(config.get("fill", ()))
         try:
+            low_high = config.get("limits")
+            config["limits"] = None if low_high is None else (float(low_high[0]), float(low_high[1]))
             made = cls(**config)
-        except TypeError as error:
+        except (TypeError, ValueError, IndexError, KeyError) as error:
             raise CorruptError(f"configuration of the vcinr codec is malformed ({error})") from None
         numbers = (*made.scaling, *made.fill, *(made.bound or ("", 0))[1:])
         sound = [
@@ -92,7 +95,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             all(type(a) is int and a >= 0 for a in made.signal_axes), len(made.scaling) == 2,
             all(isinstance(n, int | float) for n in numbers), all(isinstance(a, Mapping) for a in made.axes),
         ]  # fmt: skip
-        if not all(sound):
+        if not all(sound) or not (made.limits is None or made.limits[0] <= made.limits[1]):
             raise CorruptError("configuration of the vcinr codec is malformed")
         return made
 
@@ -104,6 +107,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
                 "version": self.version, "variable": self.variable, "signal_axes": list(self.signal_axes),
                 "axes": [dict(a) for a in self.axes], "model": self.model, "scaling": list(self.scaling),
                 "bound": list(self.bound) if self.bound else None, "fill": list(self.fill),
+                "limits": None if self.limits is None else [repr(float(v)) for v in self.limits],
             },
         }  # fmt: skip
 
@@ -118,7 +122,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         if len(set(axes)) != len(axes) or any(a >= ndim for a in axes) or len(self.axes) not in (0, len(axes)):
             raise CorruptError("the signal's axes are not those of the array")
         values = tuple(decode_axis(a, chunk_shape[k]) for k, a in zip(axes, self.axes, strict=False))
-        return codec.Field(self.variable, axes, values, model, self.scaling, self.fill)
+        return codec.Field(self.variable, axes, values, model, self.scaling, self.fill, self.limits)
 
     @property
     def promise(self) -> codec.Bound | None:

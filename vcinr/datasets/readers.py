@@ -413,6 +413,8 @@ def _zarr(store: Any, name: str, group: str = "") -> Groups:
         consolidated = root.metadata.consolidated_metadata is not None
         groups = {}
         for path in paths:
+            if path.partition("/")[0] == "vcinr" and "vcinr_requires" in root.attrs:
+                continue  # an archive's models and manifest, which are none of its data
             arrays = {w.rpartition("/")[2]: a for w, a in members if isinstance(a, zarr.Array) and _parent(w) == path}
             if not all(_zarr_dims(a) for a in arrays.values()):
                 attrs = dict(root[path].attrs if path else root.attrs)
