@@ -274,11 +274,7 @@ def decode(
     and the field has no model.
     """
     native = np.dtype(dtype).newbyteorder("=")
-    if math.prod(chunk_shape) > MAX_VALUES:
-        raise CorruptError(
-            f"a chunk of {math.prod(chunk_shape):,} values, more than the {MAX_VALUES:,} that are read; "
-            "if you trust it, set VCINR_MAX_CHUNK_VALUES higher"
-        )
+    check_size(chunk_shape)
     mode, sections, stream = _disassemble(data, seed_of(field, native, chunk_shape))
     shape = _extent(sections.get(_Section.EXTENT), chunk_shape)
     inner = _reconstruct(mode, sections, stream, shape, native, field)
@@ -287,6 +283,15 @@ def decode(
     out = np.full(chunk_shape, padding, native)
     out[tuple(slice(n) for n in shape)] = inner
     return out
+
+
+def check_size(chunk_shape: tuple[int, ...]) -> None:
+    """Raise CorruptError for a chunk of more than `MAX_VALUES`, before anything is allocated for it."""
+    if math.prod(chunk_shape) > MAX_VALUES:
+        raise CorruptError(
+            f"a chunk of {math.prod(chunk_shape):,} values, more than the {MAX_VALUES:,} that are read; "
+            "if you trust it, set VCINR_MAX_CHUNK_VALUES higher"
+        )
 
 
 def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:

@@ -137,6 +137,7 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
                 )
                 break
             try:
+                codec.check_size(array.chunks)
                 decoded = np.asarray(array[part])
                 data = get(store, f"{name}/{key}") or b""
                 if sums is not None and zlib.crc32(data) != sums[index]:

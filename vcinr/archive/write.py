@@ -32,7 +32,7 @@ from vcinr.archive.metadata import PREFIX, RESERVED, Data, Groups
 from vcinr.archive.spool import Spool, link
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.codec import Bound
-from vcinr.errors import InputError, ModelError, VcinrError
+from vcinr.errors import BoundError, InputError, ModelError, VcinrError
 from vcinr.inr.model import Model
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.signals import Layout, layout_of
@@ -51,7 +51,8 @@ class _Job:
 
     name: its path in the archive; values: with the coordinates of its own and outer groups; bound: in the variable's
     own units, None for lossless or, with a model, best effort; asked: whether it was to be compressed; note: why it
-    is stored losslessly all the same, or None.
+    is stored losslessly all the same, or None; limits: of the stored numbers, where the bound depends on them; rate: bits
+    per value that lossless coding must not pass.
     """
 
     name: str
@@ -62,6 +63,7 @@ class _Job:
     asked: bool = False
     note: str | None = None
     limits: tuple[float, float] = (0.0, 0.0)
+    rate: float = math.inf
 
     @property
     def packing(self) -> tuple[float, float]:
@@ -249,8 +251,8 @@ def _jobs(
         if name not in chosen:
             jobs.append(_Job(name, values))
         elif reason := _never_lossy(values):
-            kept = Bound("rate", float(requests["rate"])) if requests["rate"] and values.dtype.kind in "fiu" else None
-            jobs.append(_Job(name, values, None, None, kept, asked=True, note=f"stored losslessly: {reason}"))
+            note = f"stored losslessly: {reason}"
+            jobs.append(_Job(name, values, asked=True, note=note, rate=requests["rate"] or math.inf))
         else:
             bound, limits = _bound(name, values, abs_error, requests)
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
@@ -446,6 +448,11 @@ def _encode_chunk(array: _Array, field: codec.Field, key: str, block: np.ndarray
         encoded = codec.encode(block, field, array.bound, chunk_shape=array.shape)
     except VcinrError as error:
         raise type(error)(f"chunk {key}: {error}") from None
+    if 8 * len(encoded.data) > array.job.rate * block.size:
+        raise BoundError(
+            f"chunk {key}: {array.job.note}, which takes {8 * len(encoded.data) / block.size:.3g} bits per value, more than "
+            f"the {array.job.rate:g} allowed; leave the variable out of those to compress"
+        )
     kept = block[codec.valid_values(block, field.fill)] if block.dtype.kind in "fiu" else block.ravel()[:0]
     return encoded.data, {
         "bytes": len(encoded.data), "crc32": zlib.crc32(encoded.data), "error": encoded.max_abs_error,
