@@ -294,6 +294,13 @@ def test_attribute_types_cannot_ask_for_memory(values, tmp_path):
     assert restored(hostile)["v"].attrs["q"] == ["a"] * 100
 
 
+def test_netcdf_has_no_half_precision(values, tmp_path):
+    vcinr.compress(dataset(values.astype("f2")), tmp_path / "a.zarr", abs_error=0.5)
+    with pytest.raises(InputError, match=r"netCDF cannot hold.*float16"):
+        vcinr.decompress(tmp_path / "a.zarr", tmp_path / "a.nc")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
 def test_info_of_a_damaged_archive_is_one_line(values, tmp_path):
     vcinr.compress(dataset(values), tmp_path / "a.zarr", abs_error=0.1)
     path = tmp_path / "a.zarr" / "zarr.json"

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -189,20 +189,33 @@ def decompress(path: str | Path, target: str | Path) -> None:
     temporary = target.with_name(f".{target.name}.part")
     try:
         for i, group in enumerate(_paths(root)):
-            dataset = open_archive(path, group=group, decode=False).load()
-            unlimited = dataset.encoding["unlimited_dims"]
-            for variable in dataset.variables.values():
-                if "_FillValue" not in variable.attrs:
-                    variable.encoding["_FillValue"] = None  # else xarray adds NaN, which the data did not have
-            mode: Any = "a" if i else "w"
-            dataset.to_netcdf(temporary, mode=mode, group=group or None, engine="netcdf4", unlimited_dims=unlimited)
+            _append(_loaded(path, group), temporary, group, "a" if i else "w")
         temporary.replace(target)
     except OSError as error:
         raise InputError(f"{target}: cannot write ({error.strerror or error})") from None
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: cannot read the archive ({_line(error)}); `vcinr verify` names the chunks") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _loaded(path: str | Path, group: str) -> xr.Dataset:
+    """A group as it was stored, in memory."""
+    try:
+        return open_archive(path, group=group, decode=False).load()
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: cannot read the archive ({_line(error)}); `vcinr verify` names the chunks") from None
+
+
+def _append(dataset: xr.Dataset, file: Path, group: str, mode: Literal["w", "a"]) -> None:
+    """Write a group to a netCDF file; raises InputError for what netCDF has no form for."""
+    unlimited = dataset.encoding["unlimited_dims"]
+    for variable in dataset.variables.values():
+        if "_FillValue" not in variable.attrs:
+            variable.encoding["_FillValue"] = None  # else xarray adds NaN, which the data did not have
+    try:
+        dataset.to_netcdf(file, mode=mode, group=group or None, engine="netcdf4", unlimited_dims=unlimited)
+    except (ValueError, RuntimeError, TypeError) as error:
+        text = f"netCDF cannot hold group {group or '/'!r} ({_line(error)}); read the archive with xarray"
+        raise InputError(f"{file.name.removeprefix('.').removesuffix('.part')}: {text}") from None
 
 
 def _open(path: str | Path) -> tuple[Store, zarr.Group]:

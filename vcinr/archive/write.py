@@ -51,8 +51,8 @@ class _Job:
 
     name: its path in the archive; values: with the coordinates of its own and outer groups; bound: in the variable's
     own units, None for lossless or, with a model, best effort; asked: whether it was to be compressed; note: why it
-    is stored losslessly all the same, or None; limits: of the stored numbers, where the bound depends on them; rate: bits
-    per value that lossless coding must not pass.
+    is stored losslessly all the same, or None; limits: of the stored numbers, where the bound depends on them; rate:
+    bits per value that lossless coding must not pass.
     """
 
     name: str
@@ -450,8 +450,8 @@ def _encode_chunk(array: _Array, field: codec.Field, key: str, block: np.ndarray
         raise type(error)(f"chunk {key}: {error}") from None
     if 8 * len(encoded.data) > array.job.rate * block.size:
         raise BoundError(
-            f"chunk {key}: {array.job.note}, which takes {8 * len(encoded.data) / block.size:.3g} bits per value, more than "
-            f"the {array.job.rate:g} allowed; leave the variable out of those to compress"
+            f"chunk {key}: {array.job.note}, in {8 * len(encoded.data) / block.size:.3g} bits per value, more than the "
+            f"{array.job.rate:g} allowed; leave the variable out of those to compress"
         )
     kept = block[codec.valid_values(block, field.fill)] if block.dtype.kind in "fiu" else block.ravel()[:0]
     return encoded.data, {

@@ -169,7 +169,8 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             )
         if found is None:
             raise ModelError(
-                f"model {self.model} is not in this archive ({models.GROUP}/{self.model}); copy the archive whole"
+                f"model {self.model} is not in this archive ({models.GROUP}/{self.model}); open the archive from its "
+                "root, and copy it whole"
             )
         return found
 
