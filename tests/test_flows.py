@@ -93,7 +93,7 @@ def test_meta_train(project, monkeypatch):
     fake = run_stage(monkeypatch, "vcinr.meta.outer.meta_train", meta_train)
     places = places_of(load("params.yaml"))
     assert fake.args[0] == places.signals
-    assert fake.args[1].width == 64
+    assert fake.args[1].width == 128
     assert fake.named == {
         "seed": 7, "threads": 1, "out": Path("training/s"), "checkpoint": Path("training/s.checkpoint")
     }  # fmt: skip

@@ -238,6 +238,13 @@ def test_a_rate_that_is_not_kept_is_refused_even_losslessly(tmp_path):
         vcinr.compress(data, tmp_path / "a.zarr", rate=1.0, variables=["v"])
 
 
+def test_times_that_nothing_decodes_are_kept(values, tmp_path):
+    time = ("n", np.arange(4.0), {"units": "hour since 0000-01-01 00:00:00"})
+    vcinr.compress(dataset(values).assign_coords(n=time), tmp_path / "a.zarr", abs_error=0.1)
+    assert vcinr.verify(tmp_path / "a.zarr", dataset(values).assign_coords(n=time))[0] == []
+    assert vcinr.open(tmp_path / "a.zarr", decode=False)["n"].attrs == time[2]
+
+
 def test_durations_come_back(values, tmp_path):
     data = dataset(values).assign(dt=("n", np.arange(4).astype("m8[h]").astype("m8[ns]")))
     vcinr.compress(data, tmp_path / "a.zarr", abs_error=0.1)
