@@ -21,7 +21,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -121,6 +121,10 @@ class _Prior:
     base: float
     writer: Writer
     slack: float
+
+    def error(self, target: np.ndarray, valid: np.ndarray) -> float:
+        """RMS error."""
+        return math.sqrt(float(np.square((target - self.values)[valid]).mean())) if valid.any() else 0.0
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ def _encode(
         if bound is not None:
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     sections.update(_mask_sections(signals, valid))
-    candidate = _best(target, valid, priors, only, tolerance)
+    candidate = _best(target, valid, _index(native.shape, field), priors, only, tolerance)
     if candidate is None:
         return exact()
     sections.update(candidate.sections)
@@ -333,10 +337,12 @@ def _reconstruct(
         recon += _number(sections[_Section.CONSTANT], "<f")
     if _Section.RESIDUAL in sections:
         section = sections[_Section.RESIDUAL]
-        step, plan = _number(section[:8], "<d"), residual.Plan.from_bytes(section[8:])
+        step, plan = _number(section[:8], "<d"), residual.Plan.from_bytes(section[8:10])
         if step <= 0:
             raise CorruptError("residual step is malformed")
-        recon = recon + residual.decode(reader, (n, *grid), step, plan, valid)
+        planes = residual.planes(_index(shape, field), grid)
+        there = None if valid is None else valid.reshape(planes)
+        recon = recon + residual.decode(section[10:], planes, step, plan, there).reshape(recon.shape)
     if _Section.LOG in sections:
         with np.errstate(over="ignore"):
             recon = np.exp(recon) * _read_signs(sections[_Section.LOG], (n, *grid))
@@ -365,6 +371,11 @@ def _applies(field: Field, shape: tuple[int, ...]) -> bool:
     if field.model is None or not field.model.quantiser:
         return False
     return tuple(shape[a] for a in field.signal_axes) == tuple(len(a) for a in field.axes)
+
+
+def _index(shape: tuple[int, ...], field: Field) -> tuple[int, ...]:
+    """Lengths of the axes that count signals."""
+    return tuple(n for a, n in enumerate(shape) if a not in field.signal_axes)
 
 
 def valid_values(signals: np.ndarray, fill: tuple[float | int, ...]) -> np.ndarray:
@@ -416,37 +427,103 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
 
 
 def _best(
-    target: np.ndarray, valid: np.ndarray, priors: list[_Prior], only: bool, tolerance: float | None
-) -> _Candidate | None:
+    target: np.ndarray, valid: np.ndarray, index: tuple[int, ...], priors: list[_Prior], only: bool,
+    tolerance: float | None,
+) -> _Candidate | None:  # fmt: skip
     """The smallest candidate; None when only lossless coding will do. No tolerance: the prior alone."""
-    magnitude = float(np.abs(target[valid]).max(initial=0.0))
     if tolerance is None:
         return _bare(priors[0])
-    if magnitude > _LARGEST:
+    if float(np.abs(target[valid]).max(initial=0.0)) > _LARGEST:
         return None
-    base = float(np.float32(target[valid].mean() if valid.any() else 0.0))
-    if not only:
-        priors = [*priors, _Prior(None, np.full(target.shape, base), base, Writer(), 0.0)]
-    found: list[_Candidate] = []
-    coded: list[tuple[int, _Prior, np.ndarray]] = []
-    start = _first_plan(target)
-    for prior in priors:
-        room = tolerance - prior.slack
-        if room <= 0:
-            continue
-        left = target - prior.values
-        if np.abs(left[valid]).max(initial=0.0) <= room:
-            found.append(_bare(prior))  # a residual could only add to it
-        elif (candidate := _with_residual(prior, left, valid, room, start)) is not None:
-            found.append(candidate)
-            coded.append((candidate.cost, prior, left))
-    # The plan is refined for the best prior of each kind only: its ranking rarely changes with the plan.
-    for kind in (True, False):
-        own = [c for c in coded if (c[1].rate is None) == kind]
-        if own:
-            _, prior, left = min(own, key=lambda c: c[0])
-            found.append(_refined(prior, left, valid, tolerance - prior.slack, start))
-    return min(found, key=lambda c: c.cost, default=None)
+    trial = _Trial(target, valid, residual.planes(index, target.shape[1:]), tolerance)
+    found = [_climb(trial, [p for p in priors if p.slack < tolerance])]
+    if not only and tolerance > 0:
+        mean = float(np.float32(target[valid].mean() if valid.any() else 0.0))
+        found.append(_refined(trial, _constant(target, mean), residual.Plan()))
+        common = _most_common(target[valid])
+        found.append(trial(_constant(target, mean if common is None else common), residual.Plan("plain")))
+    return min((c for c in found if c is not None), key=lambda c: c.cost, default=None)
+
+
+def _constant(target: np.ndarray, value: float) -> _Prior:
+    return _Prior(None, np.full(target.shape, value), value, Writer(), 0.0)
+
+
+def _most_common(values: np.ndarray) -> float | None:
+    """A float32 value that many are equal to exactly, if any: zero in a field of rain."""
+    chosen, counts = np.unique(values[:: max(1, len(values) // 10_000)], return_counts=True)
+    if not len(chosen) or counts.max() < 0.02 * counts.sum():
+        return None
+    value = float(chosen[np.argmax(counts)])
+    return value if value == float(np.float32(value)) else None
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Codes a chunk's signals `target` under a prior and a plan, within `tolerance`."""
+
+    target: np.ndarray
+    valid: np.ndarray
+    planes: tuple[int, int, int, int]
+    tolerance: float
+
+    def __call__(self, prior: _Prior, plan: residual.Plan) -> _Candidate | None:
+        """None when the values are too large for the step."""
+        left = self.target - prior.values
+        room = self.tolerance - prior.slack
+        if np.abs(left[self.valid]).max(initial=0.0) <= room:
+            return _bare(prior)  # a residual could only add to it
+        step, there = 2.0 * room, None if self.valid.all() else self.valid.reshape(self.planes)
+        try:
+            data, _ = residual.encode(left.reshape(self.planes), step, plan, there)
+        except OverflowError:
+            return None
+        section = {_Section.RESIDUAL: struct.pack("<d", step) + plan.to_bytes() + data}
+        bare = _bare(prior)
+        return _Candidate(prior.rate, plan, bare.sections | section, bare.stream)
+
+
+def _climb(trial: _Trial, priors: list[_Prior]) -> _Candidate | None:
+    """The best of the priors, which are ordered by rate: their sizes have one minimum, but for noise."""
+    if not priors:
+        return None
+    start = min(range(len(priors)), key=lambda k: abs(priors[k].error(trial.target, trial.valid) - trial.tolerance / 2))
+    plans = residual.Plan("plain", sparsity=6), residual.Plan("adaptive")
+    tried = {(start, plan): trial(priors[start], plan) for plan in plans}
+    plan = min(plans, key=lambda p: _cost(tried[start, p]))
+    for way in (1, -1):
+        k, best, misses = start + way, _cost(tried[start, plan]), 0
+        while 0 <= k < len(priors) and misses < 2:
+            tried[k, plan] = trial(priors[k], plan)
+            misses = 0 if _cost(tried[k, plan]) < best else misses + 1
+            best = min(best, _cost(tried[k, plan]))
+            k += way
+    (k, plan), candidate = min(tried.items(), key=lambda item: _cost(item[1]))
+    return candidate if candidate is None or candidate.plan is None else _refined(trial, priors[k], plan)
+
+
+def _cost(candidate: _Candidate | None) -> float:
+    return math.inf if candidate is None else candidate.cost
+
+
+def _refined(trial: _Trial, prior: _Prior, plan: residual.Plan) -> _Candidate | None:
+    """The smallest stream found by changing one choice of the plan at a time."""
+    best = trial(prior, plan)
+    for name, values in _CHOICES[plan.predictor].items():
+        for value in values:
+            change: dict[str, Any] = {name: value}
+            candidate = trial(prior, replace(plan, **change))
+            if candidate is None or _cost(candidate) >= _cost(best):
+                break
+            best, plan = candidate, replace(plan, **change)
+    return best
+
+
+_CHOICES: dict[str, dict[str, tuple[int | bool, ...]]] = {
+    "plain": {"temporal": (False,)},
+    "adaptive": {"temporal": (False,), "tighten": (1, 2, 4)},
+}
+"""Plan entries worth trying, in order, as long as each is better than the one before."""
 
 
 def _priors(shape: tuple[int, ...], field: Field, latents: np.ndarray, bare: bool, rate: int | None) -> list[_Prior]:
@@ -472,56 +549,6 @@ def _bare(prior: _Prior) -> _Candidate:
     if prior.rate is not None:
         return _Candidate(prior.rate, None, {_Section.PRIOR: bytes([prior.rate])}, prior.writer.getvalue())
     return _Candidate(None, None, {_Section.CONSTANT: struct.pack("<f", prior.base)}, b"")
-
-
-def _with_residual(
-    prior: _Prior, left: np.ndarray, valid: np.ndarray, room: float, plan: residual.Plan
-) -> _Candidate | None:
-    """Prior and residual within `room` under `plan`; None when the values are too large for the step."""
-    writer, step = prior.writer.fork(), 2.0 * room
-    try:
-        residual.encode(writer, left, step, plan, None if valid.all() else valid)
-    except OverflowError:
-        return None
-    sections = {} if prior.rate is None else {_Section.PRIOR: bytes([prior.rate])}
-    sections[_Section.RESIDUAL] = struct.pack("<d", step) + plan.to_bytes()
-    if prior.rate is None:
-        sections[_Section.CONSTANT] = struct.pack("<f", prior.base)
-    return _Candidate(prior.rate, plan, sections, writer.getvalue())
-
-
-def _first_plan(target: np.ndarray) -> residual.Plan:
-    return residual.Plan(1, _spatial(target), False, 0, len(target) > 2)
-
-
-def _spatial(target: np.ndarray) -> int:
-    return sum(1 << a for a in range(1, target.ndim))
-
-
-def _refined(prior: _Prior, left: np.ndarray, valid: np.ndarray, room: float, plan: residual.Plan) -> _Candidate:
-    """The smallest stream found by changing one choice of the plan at a time."""
-    best = _with_residual(prior, left, valid, room, plan)
-    assert best is not None
-    for name, value in _choices(left):
-        assert best.plan is not None
-        change: dict[str, Any] = {name: value}
-        option = replace(best.plan, **change)
-        candidate = None if option == best.plan else _with_residual(prior, left, valid, room, option)
-        if candidate is not None and candidate.cost < best.cost:
-            best = candidate
-    return best
-
-
-def _choices(left: np.ndarray) -> Iterator[tuple[str, int | bool]]:
-    """Plan entries worth trying, in order; what is kept of one is the start for the next."""
-    if len(left) > 2:
-        yield "reference", False
-        yield "axes", _spatial(left) | 1
-    yield "cubic", True
-    for tighten in (1, 2, 4):
-        yield "tighten", tighten
-    for spread in (4, 16):
-        yield "spread", spread
 
 
 def _signs(signals: np.ndarray, valid: np.ndarray) -> bytes:
