@@ -23,16 +23,16 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
 
 from vcinr.coding import mask as side
 from vcinr.coding import residual
-from vcinr.coding.ans import Reader, Writer
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError
 from vcinr.inr.model import DELTA, Model
+from vcinr.quantise.refine import refine
 from vcinr.quantise.state import Quantiser
 from vcinr.signals import coordinates, normalise
 from vcinr.signals.tiling import gather, unsplit
@@ -111,20 +111,17 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Prior:
-    """What is subtracted before the residual coder: a rate of the model, or a constant (`rate` None).
+    """What is subtracted before the residual coder: decoded latents, or a constant (`rate` None).
 
-    slack: how far another machine's decoder may be off, in the numbers as stored.
+    sections and stream: how the chunk says it. slack: how far another machine's decoder may be off, in the numbers as
+    stored.
     """
 
     rate: int | None
     values: np.ndarray
-    base: float
-    writer: Writer
+    sections: dict[_Section, bytes]
+    stream: bytes
     slack: float
-
-    def error(self, target: np.ndarray, valid: np.ndarray) -> float:
-        """RMS error."""
-        return math.sqrt(float(np.square((target - self.values)[valid]).mean())) if valid.any() else 0.0
 
 
 @dataclass(frozen=True)
@@ -165,11 +162,9 @@ def encode(
         )
     if isinstance(bound, float | int):
         bound = Bound("absolute", float(bound))
-    priors: list[_Prior] = []
-    if latents is not None and not (bound is not None and bound.kind == "relative"):  # it predicts no logarithms
-        priors = _priors(native.shape, field, latents, bound is None, rate)
-    only = bool(priors) and rate is not None
-    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, priors=priors, only=only)
+    if bound is not None and bound.kind == "relative":
+        latents = None  # the model predicts no logarithms
+    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, latents=latents, rate=rate)
     if bound is None or bound.kind in ("absolute", "relative"):
         return run(bound)
     kept = native[valid_values(native, field.fill)] if native.dtype.kind in "fiu" else native.ravel()[:0]
@@ -219,17 +214,17 @@ def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, v
 
 
 def _encode(
-    native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...], priors: list[_Prior],
-    only: bool,
+    native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...],
+    latents: np.ndarray | None, rate: int | None,
 ) -> Encoded:  # fmt: skip
-    """`encode` for a pointwise bound or none, with the model's decoded priors; `only`: with nothing but them."""
+    """`encode` for a pointwise bound or none; with `rate`, the model at that rate is the only prior tried."""
     seed = seed_of(field, native.dtype, chunk_shape)
     sections: dict[_Section, bytes] = {}
     if chunk_shape != native.shape:
         sections[_Section.EXTENT] = b"".join(_leb128(n) for n in native.shape)
     lossless = _assemble(_LOSSLESS, sections, side.encode_lossless(native), seed)
     exact = partial(_measure, lossless, native, field, bound, "lossless", {"lossless": len(lossless)}, chunk_shape)
-    if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and not priors):
+    if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and latents is None):
         return exact()
     signals = gather(native, field.signal_axes)
     valid = valid_values(signals, field.fill)
@@ -247,7 +242,8 @@ def _encode(
         if bound is not None:
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     sections.update(_mask_sections(signals, valid))
-    candidate = _best(target, valid, _index(native.shape, field), priors, only, tolerance)
+    trial = _Trial(target, valid, residual.planes(_index(native.shape, field), target.shape[1:]), tolerance)
+    candidate = _best(trial, None if latents is None else _Latents(field, trial, latents, rate))
     if candidate is None:
         return exact()
     sections.update(candidate.sections)
@@ -319,8 +315,7 @@ def _reconstruct(
         return side.decode_lossless(stream, count, native).reshape(shape)
     grid = tuple(shape[a] for a in field.signal_axes)
     n = count // max(1, math.prod(grid))
-    reader = Reader(stream)
-    valid = None
+    planes, valid = residual.planes(_index(shape, field), grid), None
     if _Section.MASK in sections:
         valid = ~side.decode_mask(sections[_Section.MASK], (n, *grid))
     recon: np.ndarray = np.zeros((n, *grid))
@@ -330,19 +325,18 @@ def _reconstruct(
         if not _applies(field, shape):
             raise CorruptError("chunk has a prior but not the grid of its field")
         quantiser = _quantiser(field.model)
-        rate = _byte(sections[_Section.PRIOR])
-        moved = quantiser.dequantise(quantiser.read(reader, n, rate), rate)
-        recon = _prior(field, field.model, moved, grid)
+        rate, coder = _two_bytes(sections[_Section.PRIOR])
+        z = quantiser.decode(coder, stream, *planes[:2], rate).reshape(n, -1)
+        recon = _prior(field, field.model, quantiser.dequantise(z, rate), grid)
     if _Section.CONSTANT in sections:
         recon += _number(sections[_Section.CONSTANT], "<f")
     if _Section.RESIDUAL in sections:
         section = sections[_Section.RESIDUAL]
-        step, plan = _number(section[:8], "<d"), residual.Plan.from_bytes(section[8:10])
+        step, plan = _number(section[:8], "<d"), residual.Plan.from_bytes(section[8:9])
         if step <= 0:
             raise CorruptError("residual step is malformed")
-        planes = residual.planes(_index(shape, field), grid)
         there = None if valid is None else valid.reshape(planes)
-        recon = recon + residual.decode(section[10:], planes, step, plan, there).reshape(recon.shape)
+        recon = recon + residual.decode(section[9:], planes, step, plan, there).reshape(recon.shape)
     if _Section.LOG in sections:
         with np.errstate(over="ignore"):
             recon = np.exp(recon) * _read_signs(sections[_Section.LOG], (n, *grid))
@@ -362,7 +356,7 @@ def describe(data: bytes) -> dict[str, int | str | None]:
     if mode == _LOSSLESS:
         return {"mode": "lossless", "bytes": len(data)}
     sizes: dict[str, int | str | None] = {s.name.lower(): len(b) for s, b in sections.items() if s.name}
-    rate = _byte(sections[_Section.PRIOR]) if _Section.PRIOR in sections else None
+    rate = _two_bytes(sections[_Section.PRIOR])[0] if _Section.PRIOR in sections else None
     return {"mode": "lossy", "bytes": len(data), "rate": rate, **sizes, "stream": len(stream)}
 
 
@@ -426,27 +420,25 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     return find_latents(model, x, y, weight, variable) - model.start(field.variable)
 
 
-def _best(
-    target: np.ndarray, valid: np.ndarray, index: tuple[int, ...], priors: list[_Prior], only: bool,
-    tolerance: float | None,
-) -> _Candidate | None:  # fmt: skip
-    """The smallest candidate; None when only lossless coding will do. No tolerance: the prior alone."""
+def _best(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
+    """The smallest candidate; None when only lossless coding will do. Without a tolerance: the prior alone."""
+    tolerance, kept = trial.tolerance, trial.target[trial.valid]
     if tolerance is None:
-        return _bare(priors[0])
-    if float(np.abs(target[valid]).max(initial=0.0)) > _LARGEST:
+        assert latents is not None
+        return _bare(latents.prior(latents.rates[-1]))
+    if float(np.abs(kept).max(initial=0.0)) > _LARGEST or tolerance <= 0:
         return None
-    trial = _Trial(target, valid, residual.planes(index, target.shape[1:]), tolerance)
-    found = [_climb(trial, [p for p in priors if p.slack < tolerance])]
-    if not only and tolerance > 0:
-        mean = float(np.float32(target[valid].mean() if valid.any() else 0.0))
-        found.append(_refined(trial, _constant(target, mean), residual.Plan()))
-        common = _most_common(target[valid])
-        found.append(trial(_constant(target, mean if common is None else common), residual.Plan("plain")))
-    return min((c for c in found if c is not None), key=lambda c: c.cost, default=None)
+    found = [] if latents is None else [_climb(trial, latents)]
+    if latents is None or latents.rate is None:
+        mean = float(np.float32(kept.mean() if kept.size else 0.0))
+        common = _most_common(kept)
+        found.append(_refined(trial, _constant(trial, mean), residual.Plan()))
+        found.append(trial(_constant(trial, mean if common is None else common), residual.Plan("plain")))
+    return min((c for c in found if c is not None), key=_cost, default=None)
 
 
-def _constant(target: np.ndarray, value: float) -> _Prior:
-    return _Prior(None, np.full(target.shape, value), value, Writer(), 0.0)
+def _constant(trial: _Trial, value: float) -> _Prior:
+    return _Prior(None, np.full(trial.target.shape, value), {_Section.CONSTANT: struct.pack("<f", value)}, b"", 0.0)
 
 
 def _most_common(values: np.ndarray) -> float | None:
@@ -460,17 +452,20 @@ def _most_common(values: np.ndarray) -> float | None:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Codes a chunk's signals `target` under a prior and a plan, within `tolerance`."""
+    """Codes a chunk's signals `target` ``[n, *grid]`` under a prior and a plan, within `tolerance`."""
 
     target: np.ndarray
     valid: np.ndarray
     planes: tuple[int, int, int, int]
-    tolerance: float
+    tolerance: float | None
 
     def __call__(self, prior: _Prior, plan: residual.Plan) -> _Candidate | None:
-        """None when the values are too large for the step."""
+        """None when the values are too large for the step, or the prior's slack for the tolerance."""
+        assert self.tolerance is not None
         left = self.target - prior.values
         room = self.tolerance - prior.slack
+        if room <= 0:
+            return None
         if np.abs(left[self.valid]).max(initial=0.0) <= room:
             return _bare(prior)  # a residual could only add to it
         step, there = 2.0 * room, None if self.valid.all() else self.valid.reshape(self.planes)
@@ -479,27 +474,104 @@ class _Trial:
         except OverflowError:
             return None
         section = {_Section.RESIDUAL: struct.pack("<d", step) + plan.to_bytes() + data}
-        bare = _bare(prior)
-        return _Candidate(prior.rate, plan, bare.sections | section, bare.stream)
+        return _Candidate(prior.rate, plan, prior.sections | section, prior.stream)
 
 
-def _climb(trial: _Trial, priors: list[_Prior]) -> _Candidate | None:
-    """The best of the priors, which are ordered by rate: their sizes have one minimum, but for noise."""
-    if not priors:
-        return None
-    start = min(range(len(priors)), key=lambda k: abs(priors[k].error(trial.target, trial.valid) - trial.tolerance / 2))
-    plans = residual.Plan("plain", sparsity=6), residual.Plan("adaptive")
+def _bare(prior: _Prior) -> _Candidate:
+    """The prior alone."""
+    return _Candidate(prior.rate, None, prior.sections, prior.stream)
+
+
+@dataclass(frozen=True)
+class _Latents:
+    """The priors that a model offers for a chunk: its latents ``[n, d]`` at every rate."""
+
+    field: Field
+    trial: _Trial
+    latents: np.ndarray
+    rate: int | None
+
+    @property
+    def model(self) -> Model:
+        """The field's."""
+        assert self.field.model is not None
+        return self.field.model
+
+    @cached_property
+    def quantiser(self) -> Quantiser:
+        """The model's."""
+        return _quantiser(self.model)
+
+    @property
+    def rates(self) -> list[int]:
+        """Those to be tried; raises ModelError for one that the model does not have."""
+        if self.rate is None:
+            return list(range(self.quantiser.rates))
+        if not 0 <= self.rate < self.quantiser.rates:
+            raise ModelError(f"the model has the rates 0 to {self.quantiser.rates - 1}, not {self.rate}")
+        return [self.rate]
+
+    def prior(self, rate: int, *, refined: bool = True) -> _Prior:
+        """The latents quantised at `rate`, for the tolerance there is, and decoded again."""
+        z = self.quantiser.quantise(self.latents, rate)
+        values = self._decoded(z, rate)
+        if refined and (better := self._refined(z, rate, values)) is not None:
+            z, values = better, self._decoded(better, rate)
+        coder, data = self.quantiser.code(z.reshape(*self.trial.planes[:2], -1), rate)
+        slack = DELTA * abs(self.field.scaling[1])
+        return _Prior(rate, values, {_Section.PRIOR: bytes([rate, coder])}, data, slack)
+
+    def error(self, rate: int) -> float:
+        """RMS error of the prior at `rate`."""
+        values = self._decoded(self.quantiser.quantise(self.latents, rate), rate)
+        missing = np.square((self.trial.target - values)[self.trial.valid])
+        return math.sqrt(float(missing.mean())) if missing.size else 0.0
+
+    def _decoded(self, z: np.ndarray, rate: int) -> np.ndarray:
+        return _prior(self.field, self.model, self.quantiser.dequantise(z, rate), self.trial.target.shape[1:])
+
+    def _refined(self, z: np.ndarray, rate: int, values: np.ndarray) -> np.ndarray | None:
+        """Rate-distortion optimised codes, where the latents enter linearly and the bound is a loose one."""
+        unit = self.quantiser.unit(rate)
+        if self.trial.tolerance is None or unit is None or not self.model.linear or self.model.spec.d_out != 1:
+            return None
+        left = np.where(self.trial.valid, self.trial.target - values, 0.0).reshape(len(z), -1)
+        if np.mean(np.abs(left) > self.trial.tolerance) > _LOOSE:
+            return None
+        _, psi = self.model.basis(coordinates.inputs(dict(self.model.system), self.field.axes))
+        effect = self.field.scaling[1] * unit[:, None] * psi
+        tolerance = self.trial.tolerance - DELTA * abs(self.field.scaling[1])
+        return refine(z, left, effect, self.quantiser.costs(rate), self.quantiser.offset[rate], tolerance)
+
+
+_LOOSE = 0.1  # of the values outside the bound: with more, rounding to the nearest is as good
+
+
+def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
+    """The best of the model's priors: ordered by rate, their sizes have one minimum, but for noise."""
+    rates, tolerance = latents.rates, trial.tolerance
+    assert tolerance is not None
+    start, end = 0, len(rates) - 1
+    while start < end:  # the coarsest rate whose error is well within the bound
+        middle = (start + end) // 2
+        start, end = (middle + 1, end) if latents.error(rates[middle]) > tolerance / 3 else (start, middle)
+    plans = residual.Plan("plain"), residual.Plan("adaptive")
+    priors = {start: latents.prior(rates[start])}
     tried = {(start, plan): trial(priors[start], plan) for plan in plans}
     plan = min(plans, key=lambda p: _cost(tried[start, p]))
-    for way in (1, -1):
+    for way in (-1, 1):
         k, best, misses = start + way, _cost(tried[start, plan]), 0
-        while 0 <= k < len(priors) and misses < 2:
+        while 0 <= k < len(rates) and misses < 2:
+            priors[k] = latents.prior(rates[k])
             tried[k, plan] = trial(priors[k], plan)
             misses = 0 if _cost(tried[k, plan]) < best else misses + 1
             best = min(best, _cost(tried[k, plan]))
             k += way
     (k, plan), candidate = min(tried.items(), key=lambda item: _cost(item[1]))
-    return candidate if candidate is None or candidate.plan is None else _refined(trial, priors[k], plan)
+    if candidate is None or candidate.plan is None:
+        return candidate
+    others = (trial(priors[k], p) for p in plans if (k, p) not in tried)
+    return min([_refined(trial, priors[k], plan), *others], key=_cost)
 
 
 def _cost(candidate: _Candidate | None) -> float:
@@ -524,31 +596,6 @@ _CHOICES: dict[str, dict[str, tuple[int | bool, ...]]] = {
     "adaptive": {"temporal": (False,), "tighten": (1, 2, 4)},
 }
 """Plan entries worth trying, in order, as long as each is better than the one before."""
-
-
-def _priors(shape: tuple[int, ...], field: Field, latents: np.ndarray, bare: bool, rate: int | None) -> list[_Prior]:
-    """The model's decoded latents at every rate worth trying (`bare`: the finest alone) for a chunk of `shape`."""
-    assert field.model is not None
-    quantiser = _quantiser(field.model)
-    if rate is not None and not 0 <= rate < quantiser.rates:
-        raise ModelError(f"the model has the rates 0 to {quantiser.rates - 1}, not {rate}")
-    rates = [rate] if rate is not None else [quantiser.rates - 1] if bare else list(range(quantiser.rates))
-    found = []
-    for k in rates:
-        z = quantiser.quantise(latents, k)
-        writer = Writer()
-        quantiser.write(writer, z, k)
-        grid = tuple(shape[a] for a in field.signal_axes)
-        values = _prior(field, field.model, quantiser.dequantise(z, k), grid)
-        found.append(_Prior(k, values, 0.0, writer, DELTA * abs(field.scaling[1])))
-    return found
-
-
-def _bare(prior: _Prior) -> _Candidate:
-    """The prior alone; a constant is a residual that is zero everywhere."""
-    if prior.rate is not None:
-        return _Candidate(prior.rate, None, {_Section.PRIOR: bytes([prior.rate])}, prior.writer.getvalue())
-    return _Candidate(None, None, {_Section.CONSTANT: struct.pack("<f", prior.base)}, b"")
 
 
 def _signs(signals: np.ndarray, valid: np.ndarray) -> bytes:
@@ -741,10 +788,10 @@ def _extent(section: bytes | None, chunk_shape: tuple[int, ...]) -> tuple[int, .
     return tuple(shape)
 
 
-def _byte(section: bytes) -> int:
-    if len(section) != 1:
+def _two_bytes(section: bytes) -> tuple[int, int]:
+    if len(section) != 2:
         raise CorruptError("section has a wrong length")
-    return section[0]
+    return section[0], section[1]
 
 
 def _number(section: bytes, layout: str) -> float:

@@ -186,11 +186,9 @@ class LinearHead:
         return spec.d_out * (spec.latent + 1)
 
     def output(self, spec: InrSpec, modulation: Array, rows: Array) -> Array:
-        """psi_0 + psi phi; in NumPy one signal at a time, so that none depends on what is decoded with it."""
+        """psi_0 + psi phi."""
         rows = rows.reshape(*rows.shape[:2], spec.d_out, spec.latent + 1)
-        if not isinstance(rows, np.ndarray):
-            return rows[..., 0] + (rows[..., 1:] * modulation[:, None, None]).sum(-1)
-        return np.stack([rows[0, ..., 0] + rows[0, ..., 1:] @ phi for phi in modulation])
+        return rows[..., 0] + (rows[..., 1:] * modulation[:, None, None]).sum(-1)
 
 
 _REGISTRY: dict[str, Conditioning] = {"gates": LowRankGates(), "linear": LinearHead()}

@@ -23,7 +23,7 @@ import numpy as np
 
 from vcinr.errors import ConfigError, ModelError
 from vcinr.inr.conditioning import conditioning
-from vcinr.inr.siren import evaluate, shapes
+from vcinr.inr.siren import basis, evaluate, shapes
 from vcinr.inr.spec import InrSpec
 from vcinr.signals import coordinates
 
@@ -35,6 +35,7 @@ _MALFORMED = (
 )  # fmt: skip
 TILE = 2048
 """Points evaluated at a time: one tile's activations stay in cache, and every decoder uses the same tiles."""
+_KEPT = 1 << 24  # numbers of a basis that are kept: 64 MiB
 DELTA = 2.0**-18
 """Stated slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
 
@@ -60,6 +61,9 @@ class Model:
     encode_points: int
     quantiser: Mapping[str, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    _kept: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def data(self) -> bytes:
@@ -118,15 +122,38 @@ class Model:
         Signals are evaluated one at a time in tiles of `TILE` points, so the result of a signal does not
         depend on what else is decoded with it.
         """
-        cond = conditioning(self.spec.conditioning)
         out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
-        # A linear head's network is the same for all signals, and its output takes them one at a time by itself.
-        size = max(1, len(phi)) if cond.linear else 1
-        for b in range(0, len(phi), size):
-            modulation = cond.modulate(self.spec, self.params, phi[b : b + size].astype(np.float32))
+        if self.linear:
+            psi_0, psi = self.basis(x)
+            for b, one in enumerate(phi.astype(np.float32)):
+                out[b] = (psi_0 + one @ psi).reshape(len(x), self.spec.d_out)
+            return out
+        cond = conditioning(self.spec.conditioning)
+        for b in range(len(phi)):
+            modulation = cond.modulate(self.spec, self.params, phi[b : b + 1].astype(np.float32))
             for p in range(0, len(x), TILE):
-                out[b : b + size, p : p + TILE] = evaluate(self.spec, self.params, modulation, x[p : p + TILE])
+                out[b, p : p + TILE] = evaluate(self.spec, self.params, modulation, x[p : p + TILE])[0]
         return out
+
+    @property
+    def linear(self) -> bool:
+        """Whether the latents enter linearly: then the network is evaluated once a grid."""
+        return conditioning(self.spec.conditioning).linear
+
+    def basis(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """psi_0 ``[P * d_out]`` and psi ``[d, P * d_out]`` of a linear head at x ``[P, d_in]``, float32.
+
+        That of the last grid is kept, unless it is large.
+        """
+        known = self._kept.get("basis")
+        if known is not None and np.array_equal(known[0], x):
+            return known[1], known[2]
+        tiles = [basis(self.spec, self.params, x[p : p + TILE]) for p in range(0, len(x), TILE)]
+        psi_0 = np.concatenate([t[0].ravel() for t in tiles])
+        psi = np.ascontiguousarray(np.concatenate([t[1].reshape(-1, self.spec.latent) for t in tiles]).T)
+        if psi.size <= _KEPT:
+            self._kept["basis"] = x, psi_0, psi
+        return psi_0, psi
 
 
 def freeze(model: Model) -> Model:

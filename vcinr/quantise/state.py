@@ -13,12 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vcinr.coding import latents
 from vcinr.coding.ans import TOTAL, Reader, Writer
 from vcinr.errors import CorruptError, ModelError
 from vcinr.inr.conditioning import residual_network, residual_shapes
 from vcinr.inr.spec import Array, Params
 
 ESCAPE_BITS = 32
+CODERS = ("static", "adaptive")
+"""Coders of latents: the tables alone, as one ANS bitstream, or as the first state of adaptive counters."""
 
 
 def analyse(params: Params, blocks: int, phi: Array) -> Array:
@@ -104,6 +107,10 @@ class Quantiser:
         y = (z / self.gain[rate]).astype(np.float32)
         return np.concatenate([synthesise(self.params, self.blocks, row[None]) for row in y])
 
+    def unit(self, rate: int) -> np.ndarray | None:
+        """What one unit of z is in each latent ``[d]``, where the networks are the identity; else None."""
+        return None if self.params["analysis.in.bias"].size else self.params["std"] / self.gain[rate]
+
     def _row(self, rate: int, i: int) -> np.ndarray:
         row = self.frequency[rate, i]
         return row[row > 0]
@@ -121,6 +128,28 @@ class Quantiser:
         symbol = column - self.offset[rate, i] + 1
         return np.where((symbol >= 1) & (symbol < len(row)), symbol, 0)
 
+    def costs(self, rate: int) -> np.ndarray:
+        """Bits of the symbols ``offset[rate, i] + j`` ``[d, S - 1]``; infinite where a table has none."""
+        with np.errstate(divide="ignore"):
+            return -np.log2(self.frequency[rate, :, 1:] / TOTAL)
+
+    def code(self, z: np.ndarray, rate: int) -> tuple[int, bytes]:
+        """The shorter of the two codings of z ``[T, C, d]`` (times, levels), and which: see `CODERS`."""
+        writer = Writer()
+        self.write(writer, z.reshape(-1, z.shape[-1]), rate)
+        coded = writer.getvalue(), latents.encode(z, self.offset[rate], self.frequency[rate])
+        return min(enumerate(coded), key=lambda c: len(c[1]))
+
+    def decode(self, coder: int, data: bytes, times: int, levels: int, rate: int) -> np.ndarray:
+        """Inverse of `code`: z ``[times, levels, d]`` int64; raises CorruptError."""
+        if not 0 <= rate < self.rates:
+            raise CorruptError(f"rate {rate} is not one of the model's {self.rates}")
+        if coder >= len(CODERS):
+            raise CorruptError("latents of an unknown coder")
+        if CODERS[coder] == "adaptive":
+            return latents.decode(data, times, levels, self.offset[rate], self.frequency[rate])
+        return self.read(Reader(data), times * levels, rate).reshape(times, levels, -1)
+
     def write(self, writer: Writer, z: np.ndarray, rate: int) -> None:
         """Entropy code z ``[B, d]``."""
         for i in range(z.shape[1]):
@@ -131,8 +160,6 @@ class Quantiser:
 
     def read(self, reader: Reader, count: int, rate: int) -> np.ndarray:
         """Inverse of `write`: z ``[count, d]`` int64."""
-        if not 0 <= rate < self.rates:
-            raise CorruptError(f"rate {rate} is not one of the model's {self.rates}")
         z = np.empty((count, self.offset.shape[1]), np.int64)
         for i in range(z.shape[1]):
             row = self._row(rate, i)

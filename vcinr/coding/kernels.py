@@ -1,0 +1,721 @@
+"""What codes a chunk, compiled: a binary arithmetic coder, and the walks over planes and latents that feed it.
+
+A decision (one bit) is predicted by `INPUTS` counters, each under a context of its own. Their logits are summed with
+weights that learn online (logistic mixing: Mahoney 2005, "Adaptive weighing of context models"), and the bit goes to a
+byte-wise range coder with carry (Martin 1979). Counters, weights and coder are integers and their tables are made
+with decimal arithmetic; contexts are made of decoded integers alone: every machine parses alike. What is
+reconstructed uses float64 addition, multiplication, division and square root one by one in a fixed order, never
+fused, which IEEE 754 makes the same everywhere.
+
+Compiled by Numba; with NUMBA_DISABLE_JIT=1 the same source runs as plain Python, slowly. All of it is in one file
+because Numba keeps what it has compiled until the function's own file changes, not those it calls into.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, localcontext
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from vcinr.errors import CorruptError
+
+INPUTS = 6
+NODES = 22
+"""Decisions of an integer: 0 zero or not, 1 to 20 the magnitude in unary, 21 the sign."""
+_SIGN = NODES - 1
+_UNARY = NODES - 2
+SETS = 10
+"""Sets of mixing weights, chosen by the caller."""
+LIMIT = 1 << 50
+"""Magnitudes from here on cannot be coded."""
+
+_LOGIT = 3071  # logits are in units of 1/256, within +-12
+COUNT_LIMIT = 400  # a counter keeps moving by 1 / 400 at least
+_LOW, _RANGE, _CACHE, _PENDING, _POSITION = range(5)
+_CODE = _LOW  # a reader has a code where a writer has its low end
+_WORST = 96  # bytes that one integer may take: 21 decisions of 16 bits, and 101 raw bits
+
+
+class Coder(NamedTuple):
+    """State of a writer or reader.
+
+    state: int64 ``[5]``. counter: int32 ``[INPUTS, NODES, contexts]``, P(1) in 21 bits and below them, in 10 bits, the
+    number of decisions seen; rare: int32 ``[contexts]``, the same for decisions taken alone. weight: int64
+    ``[SETS * NODES, INPUTS]``, 16 fractional bits. context: int64 ``[INPUTS]``, set by the caller before each
+    integer. logit: scratch. stretch, squash, reciprocal: tables.
+    """
+
+    state: np.ndarray
+    counter: np.ndarray
+    rare: np.ndarray
+    weight: np.ndarray
+    context: np.ndarray
+    logit: np.ndarray
+    stretch: np.ndarray
+    squash: np.ndarray
+    reciprocal: np.ndarray
+
+
+@cache
+def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """stretch: 16-bit probability -> logit; squash, its inverse; reciprocal: how far a counter moves, by its count."""
+    with localcontext() as context:
+        context.prec = 30
+        upper = [int((65536 / (1 + (Decimal(-k) / 256).exp())).to_integral_value()) for k in range(_LOGIT + 1)]
+    half = np.minimum(np.array(upper, np.int32), 65535)
+    squash = np.concatenate([65536 - half[:0:-1], half])
+    stretch = np.minimum(np.searchsorted(squash, np.arange(65536)), 2 * _LOGIT) - _LOGIT
+    seen = np.arange(COUNT_LIMIT + 1, dtype=np.int64)
+    return stretch.astype(np.int16), squash, (655360 // (10 * seen + 16)).astype(np.int32)
+
+
+def coder(contexts: int) -> Coder:
+    """A coder that expects, at first, an integer to be zero with odds of 3:1, a rare decision to be 0 with 15:1."""
+    counter = np.full((INPUTS, NODES, contexts), 1 << 30, np.int32)
+    counter[:, 0] = 1 << 29
+    stretch, squash, reciprocal = _tables()
+    return Coder(
+        np.array([0, 0xFFFFFFFF, 0, 1, 0], np.int64), counter, np.full(contexts, 1 << 27, np.int32),
+        np.full((SETS * NODES, INPUTS), int(0.3 * 65536), np.int64), np.zeros(INPUTS, np.int64),
+        np.zeros(INPUTS, np.int64), stretch, squash, reciprocal,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _start(state: np.ndarray, data: np.ndarray) -> None:
+    """Take in the first four bytes."""
+    for _ in range(4):
+        state[_CODE] = state[_CODE] << 8 | _next(state, data)
+
+
+@njit(cache=True, nogil=True)
+def _finish(state: np.ndarray, data: np.ndarray) -> int:
+    """Flush a writer: what is left of the number with the most trailing zeros in [low, low + range)."""
+    state[_LOW] = (state[_LOW] + 0xFFFFFF) & ~0xFFFFFF
+    for _ in range(5):
+        _shift(state, data)
+    return state[_POSITION]
+
+
+def stream(c: Coder, data: np.ndarray) -> bytes:
+    """What a writer has written. The first byte is always 0; of the last four, zeros at the end are left out."""
+    written = data[1 : _finish(c.state, data)].tobytes()
+    return written[:-4] + written[-4:].rstrip(b"\0")
+
+
+def open_stream(c: Coder, data: bytes) -> np.ndarray:
+    """A stream as a reader takes it: bytes beyond its end are zeros."""
+    array = np.frombuffer(bytearray(data), np.uint8)
+    _start(c.state, array)
+    return array
+
+
+def check_end(c: Coder, data: np.ndarray) -> None:
+    """Raise CorruptError where a reader did not take all of its stream, or more than that."""
+    if not c.state[_POSITION] - 4 <= len(data) <= c.state[_POSITION]:
+        raise CorruptError("a bitstream does not end where it should")
+
+
+@njit(cache=True, nogil=True)
+def reserve(state: np.ndarray, data: np.ndarray, integers: int) -> np.ndarray:
+    """`data`, or a larger copy, with room for so many more integers."""
+    needed = state[_POSITION] + state[_PENDING] + _WORST * integers + 16
+    if needed <= data.size:
+        return data
+    larger = np.empty(2 * needed, np.uint8)
+    larger[: state[_POSITION]] = data[: state[_POSITION]]
+    return larger
+
+
+@njit(cache=True, nogil=True)
+def _next(state: np.ndarray, data: np.ndarray) -> int:
+    position = state[_POSITION]
+    state[_POSITION] = position + 1
+    return data[position] if position < data.size else 0
+
+
+@njit(cache=True, nogil=True)
+def _shift(state: np.ndarray, data: np.ndarray) -> None:
+    """Write the top byte of the low end; a carry may still reach it through pending bytes of 0xFF."""
+    low = state[_LOW]
+    if low < 0xFF000000 or low > 0xFFFFFFFF:
+        carry = low >> 32
+        position = state[_POSITION]
+        data[position] = (state[_CACHE] + carry) & 0xFF
+        for k in range(1, state[_PENDING]):
+            data[position + k] = (0xFF + carry) & 0xFF
+        state[_POSITION] = position + state[_PENDING]
+        state[_CACHE] = (low >> 24) & 0xFF
+        state[_PENDING] = 0
+    state[_PENDING] += 1
+    state[_LOW] = (low & 0x00FFFFFF) << 8
+
+
+@njit(cache=True, nogil=True, inline="always")  # the call would cost more than it does
+def bit(c: Coder, data: np.ndarray, node: int, weights: int, value: int, writing: bool) -> int:
+    """Code one decision under the contexts set; returns it."""
+    total = 0
+    for i in range(INPUTS):
+        logit = int(c.stretch[c.counter[i, node, c.context[i]] >> 15])
+        c.logit[i] = logit
+        total += c.weight[weights, i] * logit
+    p = int(c.squash[max(-_LOGIT, min(_LOGIT, total >> 16)) + _LOGIT])
+    value = _code(c.state, data, p, value, writing)
+    error = ((value << 16) - p) * 10
+    for i in range(INPUTS):
+        c.weight[weights, i] += (c.logit[i] * error + (1 << 19)) >> 20
+        c.counter[i, node, c.context[i]] = _learn(c, int(c.counter[i, node, c.context[i]]), value)
+    return value
+
+
+@njit(cache=True, nogil=True)
+def rare(c: Coder, data: np.ndarray, context: int, value: int, writing: bool) -> int:
+    """Code one decision by a single counter: a decision that hardly ever is 1 is not worth more."""
+    counter = int(c.rare[context])
+    value = _code(c.state, data, max(1, min(65535, counter >> 15)), value, writing)
+    c.rare[context] = _learn(c, counter, value)
+    return value
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _learn(c: Coder, counter: int, value: int) -> int:
+    """The counter after a decision: 1 / (n + 1.6) of the way towards it."""
+    seen, probability = counter & 1023, counter >> 10
+    probability += ((value << 21) - probability) * c.reciprocal[seen] >> 16
+    return probability << 10 | min(seen + 1, COUNT_LIMIT)
+
+
+@njit(cache=True, nogil=True, inline="always")  # the call would cost more than it does
+def _code(state: np.ndarray, data: np.ndarray, p: int, value: int, writing: bool) -> int:
+    """One bit that is 1 with probability p / 65536. The less likely value takes the upper, rounded, part."""
+    size = state[_RANGE]
+    likely = 1 if p >= 32768 else 0
+    upper = (size >> 16) * (65536 - p if likely else p)
+    size -= upper
+    if writing:
+        rare = value != likely
+        if rare:
+            state[_LOW] += size
+    else:
+        rare = state[_CODE] >= size
+        if rare:
+            state[_CODE] -= size
+    size = upper if rare else size
+    while size < 1 << 24:
+        size <<= 8
+        if writing:
+            _shift(state, data)
+        else:
+            state[_CODE] = state[_CODE] << 8 | _next(state, data)
+    state[_RANGE] = size
+    return 1 - likely if rare else likely
+
+
+@njit(cache=True, nogil=True)
+def _raw(state: np.ndarray, data: np.ndarray, value: int, width: int, writing: bool) -> int:
+    """`width` bits of even odds, the highest first."""
+    out = 0
+    for k in range(width - 1, -1, -1):
+        out = out << 1 | _code(state, data, 32768, (value >> k) & 1, writing)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def integer(c: Coder, data: np.ndarray, value: int, first: int, shift: int, weights: int, writing: bool) -> int:
+    """Code one integer, |value| < LIMIT, under the contexts set; returns it.
+
+    Its magnitude without the lowest `shift` bits goes in unary, beyond 20 as Elias-gamma; those bits are raw.
+    `first` is 1 where the magnitude (then without shift) is known not to be 0.
+    """
+    magnitude = abs(value)
+    high = magnitude >> shift
+    found = first
+    while found < _UNARY and bit(c, data, found, weights + SETS * found, 1 if high > found else 0, writing):
+        found += 1
+    if found == _UNARY:
+        rest, length = high - found + 1, 0
+        if writing:
+            while rest >> (length + 1):
+                length += 1
+        length = _gamma_length(c.state, data, length, writing)
+        found += (1 << length | _raw(c.state, data, rest & ((1 << length) - 1), length, writing)) - 1
+    magnitude = found << shift | _raw(c.state, data, magnitude & ((1 << shift) - 1), shift, writing)
+    if magnitude and bit(c, data, _SIGN, weights + SETS * _SIGN, 1 if value < 0 else 0, writing):
+        return -magnitude
+    return magnitude
+
+
+@njit(cache=True, nogil=True)
+def _gamma_length(state: np.ndarray, data: np.ndarray, length: int, writing: bool) -> int:
+    """Unary in raw bits, never above 50, whatever a damaged stream says."""
+    found = 0
+    while found < 50 and _code(state, data, 32768, 1 if found < length else 0, writing):
+        found += 1
+    return found
+
+
+# --- planes
+
+_LEVELS = 4  # lattice levels that have weights and contexts of their own; coarser ones share the last
+_KINDS = 2 * _LEVELS  # classes of points: level and cell centre or edge midpoint; one more for the first point
+CONTEXTS = 4096
+_FORGET = 4096  # points after which a least-squares problem halves its memory
+_MOST = 4095  # magnitudes are cut here as contexts
+
+# Neighbours in units of the lattice's stride, as pairs (second = first: only one). Near ones first.
+_NEAR = np.array([[(-1, -1), (-1, 1), (1, -1), (1, 1)], [(-1, 0), (1, 0), (0, -1), (0, 1)]], np.int64)
+_BEFORE = np.array([[(0, -2), (-2, 0), (-2, -2), (-2, 2)], [(0, -2), (-2, 0), (-1, -1), (-1, 1)]], np.int64)
+_FAR = np.array(
+    [
+        [(-3, -1, -3, -1), (-3, 1, -3, 1), (3, -1, 3, -1), (3, 1, 3, 1),
+         (-1, -3, -1, -3), (1, -3, 1, -3), (-1, 3, -1, 3), (1, 3, 1, 3)],
+        [(-3, 0, -3, 0), (3, 0, 3, 0), (0, -3, 0, -3), (0, 3, 0, 3),
+         (-2, -1, -2, 1), (2, -1, 2, 1), (-1, -2, 1, -2), (-1, 2, 1, 2)],
+    ],
+    np.int64,
+)  # fmt: skip
+_SPATIAL = 16
+_FEATURES = _SPATIAL + 4
+_SCALE = np.searchsorted(
+    [1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 28, 37, 50, 67, 90, 120, 160, 220, 300, 400, 600, 900], np.arange(1024), "right"
+).astype(np.int64)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _scale(value: int) -> int:
+    """A magnitude on a roughly logarithmic scale, 0 to 29."""
+    if value < 1024:
+        return int(_SCALE[value])
+    level = 23
+    while value >= 2048 and level < 29:
+        value >>= 1
+        level += 1
+    return level
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _sign(value: int) -> int:
+    """0 for negative, 1 for zero, 2 for positive."""
+    return 1 if value == 0 else (2 if value > 0 else 0)
+
+
+@njit(cache=True, nogil=True)
+def _solve(a: np.ndarray, b: np.ndarray, ridge: float, weights: np.ndarray) -> None:
+    """weights = (a + ridge I)^-1 b by Cholesky; `a` ``[n, n]`` has its lower triangle alone."""
+    n = weights.size
+    low, y = np.zeros((n, n)), np.zeros(n)
+    for i in range(n):
+        for j in range(i):
+            total = a[i, j]
+            for k in range(j):
+                total -= low[i, k] * low[j, k]
+            low[i, j] = total / low[j, j]
+        total = a[i, i] + ridge
+        for k in range(i):
+            total -= low[i, k] * low[i, k]
+        if not total > 0.0:
+            return  # rounding has the better of it: the weights stay
+        low[i, i] = math.sqrt(total)
+    for i in range(n):
+        total = b[i]
+        for k in range(i):
+            total -= low[i, k] * y[k]
+        y[i] = total / low[i, i]
+    for i in range(n - 1, -1, -1):
+        total = y[i]
+        for k in range(i + 1, n):
+            total -= low[k, i] * weights[k]
+        weights[i] = total / low[i, i]
+
+
+class _Plane(NamedTuple):
+    """One plane ``[H, W]`` in the making, and those that it may look at.
+
+    now: reconstructed values; code: int16 codes. earlier, mean, below, before_below: the plane of the time before, the
+    mean of all before, the level below, and that one's of the time before, or zeros; code_earlier, code_below: the
+    codes of the first and the third.
+    """
+
+    now: np.ndarray
+    code: np.ndarray
+    earlier: np.ndarray
+    mean: np.ndarray
+    below: np.ndarray
+    before_below: np.ndarray
+    code_earlier: np.ndarray
+    code_below: np.ndarray
+
+
+class _Weights(NamedTuple):
+    """Least-squares problems, one for each class of points.
+
+    normal ``[kinds, F, F]``, target and solution ``[kinds, F]``; seen and due ``[kinds]``: points, now and when it is
+    solved next; features ``[F]``: of the point at hand.
+    """
+
+    normal: np.ndarray
+    target: np.ndarray
+    solution: np.ndarray
+    seen: np.ndarray
+    due: np.ndarray
+    features: np.ndarray
+
+
+@njit(cache=True, nogil=True)
+def adaptive(
+    c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, sizes: np.ndarray,
+    temporal: bool, writing: bool,
+) -> tuple[np.ndarray, bool]:  # fmt: skip
+    """Code ``[T, C, H, W]`` float64 with the adaptive predictor; see `vcinr.coding.residual`.
+
+    sizes: step of each lattice level. valid: bool, of the same shape, or one True. Fills `recon`; returns the (perhaps
+    larger) buffer, and False where a value is too large for its step.
+    """
+    times, levels, height, width = recon.shape
+    masked = valid.size > 1 or not valid[0, 0, 0, 0]
+    top = 0
+    while 1 << top < max(height, width):
+        top += 1
+    w = _Weights(
+        np.zeros((_KINDS, _FEATURES, _FEATURES)), np.zeros((_KINDS, _FEATURES)), np.zeros((_KINDS, _FEATURES)),
+        np.zeros(_KINDS, np.int64), np.full(_KINDS, 64, np.int64), np.zeros(_FEATURES),
+    )  # fmt: skip
+    mean = np.zeros((levels, height, width))
+    activity = np.zeros((levels, height, width), np.int64)
+    codes = np.zeros((2, levels, height, width), np.int16)  # of this time and of the one before
+    blank, none = np.zeros((height, width)), np.zeros((height, width), np.int16)
+    for t in range(times):
+        for level in range(levels):
+            if writing:
+                data = reserve(c.state, data, height * width)
+            late, high = temporal and t > 0, level > 0
+            plane = _Plane(
+                recon[t, level], codes[t & 1, level],
+                recon[t - 1, level] if late else blank, mean[level] if late else blank,
+                recon[t, level - 1] if high else blank, recon[t - 1, level - 1] if late and high else blank,
+                codes[1 - (t & 1), level] if late else none, codes[t & 1, level - 1] if high else none,
+            )  # fmt: skip
+            used = _SPATIAL + (4 if high else (2 if late else 0))
+            for lattice in range(top, -1, -1):
+                stride = 1 << lattice
+                for half in range(1 if lattice == top else 2):
+                    kind = _KINDS if lattice == top else 2 * min(lattice, _LEVELS - 1) + half
+                    centres = half == 0 and lattice < top
+                    for i in range(stride if centres else 0, height, stride if half else 2 * stride):
+                        shifted = lattice < top and (half == 0 or (i >> lattice) % 2 == 0)
+                        for j in range(stride if shifted else 0, width, 2 * stride):
+                            there, code = not masked or valid[t, level, i, j], 0
+                            base, near, before = 0.0, 0, 0
+                            if kind < _KINDS:
+                                base, near, before = _look(plane, w.features, half, stride, i, j)
+                                prediction = base
+                                if there:  # nothing would hold back what is predicted from predictions
+                                    for k in range(used):
+                                        prediction += w.solution[kind, k] * w.features[k]
+                            else:
+                                prediction = plane.mean[i, j] if late else plane.below[i, j]
+                            if there:
+                                if writing:
+                                    scaled = (values[t, level, i, j] - prediction) / sizes[lattice]
+                                    if not abs(scaled) < LIMIT - 1:
+                                        return data, False
+                                    code = math.floor(scaled + 0.5)
+                                active = _scale(activity[level, i, j] >> 2)
+                                code = _point(c, data, plane, code, kind, stride, i, j, near, before, active, writing)
+                            plane.now[i, j] = prediction + code * sizes[lattice]
+                            plane.code[i, j] = max(-_MOST, min(_MOST, code))
+                            if there and kind < _KINDS:
+                                size = 2 * before + near
+                                trust = 1.0 / (1.0 + 0.04 * size * size)
+                                _remember(w, kind, used, plane.now[i, j] - base, trust, sizes[0])
+            for i in range(height):
+                for j in range(width):
+                    mean[level, i, j] += (plane.now[i, j] - mean[level, i, j]) / (t + 1)
+                    activity[level, i, j] = _active(activity[level, i, j], plane.code[i, j], t)
+    return data, True
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _active(activity: int, code: int, t: int) -> int:
+    """A fading mean of 64 |code| at a point."""
+    if t == 0:
+        return 64 * abs(code)
+    return activity + ((64 * abs(code) - activity) >> (3 if t > 7 else 2))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _look(plane: _Plane, f: np.ndarray, half: int, stride: int, i: int, j: int) -> tuple[float, int, int]:
+    """Fill the features of a point; returns the mean of its near neighbours, and sums of |code| near and before it."""
+    height, width = plane.now.shape
+    base, near, before, found = 0.0, 0, 0, 0
+    earlier, mean, below, before_below = 0.0, 0.0, 0.0, 0.0
+    for k in range(4):
+        y, x = i + _NEAR[half, k, 0] * stride, j + _NEAR[half, k, 1] * stride
+        f[k] = math.inf
+        if 0 <= y < height and 0 <= x < width:
+            f[k] = plane.now[y, x]
+            base += f[k]
+            near += abs(plane.code[y, x])
+            earlier += plane.earlier[y, x]
+            mean += plane.mean[y, x]
+            below += plane.below[y, x]
+            before_below += plane.before_below[y, x]
+            found += 1
+    base /= found
+    near = 4 * near // found
+    for k in range(4):
+        f[k] = f[k] - base if f[k] != math.inf else 0.0
+    for k in range(4):
+        y, x = i + _BEFORE[half, k, 0] * stride, j + _BEFORE[half, k, 1] * stride
+        f[4 + k] = 0.0
+        if y >= 0 and 0 <= x < width:
+            f[4 + k] = plane.now[y, x] - base
+            before += abs(plane.code[y, x])
+        else:
+            before += near >> 2
+    for k in range(8):
+        y, x = i + _FAR[half, k, 0] * stride, j + _FAR[half, k, 1] * stride
+        total = 0.0
+        if 0 <= y < height and 0 <= x < width:
+            total = plane.now[y, x] - base
+        if half == 1 and k >= 4:
+            y, x = i + _FAR[half, k, 2] * stride, j + _FAR[half, k, 3] * stride
+            if 0 <= y < height and 0 <= x < width:
+                total += plane.now[y, x] - base
+        f[8 + k] = total
+    f[16] = plane.earlier[i, j] - earlier / found
+    f[17] = plane.mean[i, j] - mean / found
+    f[18] = plane.below[i, j] - below / found
+    f[19] = plane.before_below[i, j] - before_below / found
+    return base, near, before
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _point(
+    c: Coder, data: np.ndarray, plane: _Plane, code: int, kind: int, stride: int, i: int, j: int, near: int,
+    before: int, active: int, writing: bool,
+) -> int:  # fmt: skip
+    """Code one point's integer; returns it."""
+    then, below = abs(plane.code_earlier[i, j]), abs(plane.code_below[i, j])
+    local = 2 * before + near
+    west = _sign(plane.code[i, j - 2 * stride]) if j >= 2 * stride else 1
+    north = _sign(plane.code[i - 2 * stride, j]) if i >= 2 * stride else 1
+    first = 0
+    if local + then + below == 0:
+        first = rare(c, data, ((kind * 30 + active) * 3 + west) * 3 + north, 1 if code != 0 else 0, writing)
+        if not first:
+            return 0
+    recent = _scale(before)
+    c.context[0] = (kind * 20 + min(_scale(near), 19)) * 22 + min(recent, 21)
+    c.context[1] = kind * 30 + _scale(local + 4 * then + 4 * below)
+    c.context[2] = (kind * 30 + active) * 4 + min(before, 3)
+    c.context[3] = ((kind * 6 + min(then, 5)) * 6 + min(below, 5)) * 6 + min(recent, 5)
+    c.context[4] = (kind * 30 + _scale(16 * then + 16 * below)) * 4 + min(recent >> 1, 3)
+    c.context[5] = ((kind * 3 + west) * 3 + north) * 30 + _scale(near + before)
+    return integer(c, data, code, first, _shift_of(local), kind, writing)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _shift_of(local: int) -> int:
+    """Raw bits of a code among neighbours of such size, so that what is left is about 6."""
+    shift = 0
+    while local >> (3 + shift) > 6:
+        shift += 1
+    return shift
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _remember(w: _Weights, kind: int, used: int, value: float, trust: float, step: float) -> None:
+    """Add an equation, sum of weights * features = value; solve them anew when enough have come."""
+    for p in range(used):
+        g = w.features[p] * trust
+        w.target[kind, p] += g * value
+        for q in range(p + 1):
+            w.normal[kind, p, q] += g * w.features[q]
+    w.seen[kind] += 1
+    if w.seen[kind] < w.due[kind]:
+        return
+    trace = 0.0
+    for p in range(used):
+        trace += w.normal[kind, p, p]
+    _solve(w.normal[kind], w.target[kind], 0.1 * step * step + 1e-5 * trace / used, w.solution[kind, :used])
+    if w.seen[kind] > _FORGET:
+        for p in range(used):
+            w.target[kind, p] *= 0.5
+            for q in range(p + 1):
+                w.normal[kind, p, q] *= 0.5
+        w.seen[kind] >>= 1
+    w.due[kind] = min(2 * w.seen[kind], w.seen[kind] + 64)
+
+
+@njit(cache=True, nogil=True)
+def plain(
+    c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, size: float,
+    temporal: bool, writing: bool,
+) -> tuple[np.ndarray, bool]:  # fmt: skip
+    """Code ``[T, C, H, W]`` float64 without prediction; arguments and result as those of `adaptive`."""
+    times, levels, height, width = recon.shape
+    masked = valid.size > 1 or not valid[0, 0, 0, 0]
+    # A border of zeros stands for neighbours that are not there.
+    codes = np.zeros((2, levels, height + 2, width + 4), np.int16)
+    none = np.zeros((height + 2, width + 4), np.int16)
+    activity = np.zeros((levels, height, width), np.int64)
+    row = np.zeros(width, np.int64)
+    for t in range(times):
+        for level in range(levels):
+            if writing:
+                data = reserve(c.state, data, 2 * height * width)
+            code = codes[t & 1, level]
+            code[:] = 0
+            then = codes[1 - (t & 1), level] if temporal and t > 0 else none
+            below = codes[t & 1, level - 1] if level > 0 else none
+            for i in range(height):
+                around, some = 0, 0
+                for j in range(width):
+                    x = j + 2
+                    around += min(abs(code[i + 1, x]), 2) + min(abs(then[i + 2, x]), 2) + min(abs(below[i + 2, x]), 2)
+                    row[j] = 0
+                    if writing and (not masked or valid[t, level, i, j]):
+                        scaled = values[t, level, i, j] / size
+                        if not abs(scaled) < LIMIT - 1:
+                            return data, False
+                        row[j] = math.floor(scaled + 0.5)
+                        if row[j] != 0:
+                            some = 1
+                if rare(c, data, CONTEXTS - 1 - _scale(around), some, writing):
+                    for j in range(width):
+                        if not masked or valid[t, level, i, j]:
+                            active = _scale(activity[level, i, j] >> 2)
+                            k = _raster_point(c, data, code, then, below, row[j], i + 2, j + 2, active, writing)
+                            recon[t, level, i, j] = k * size
+                            code[i + 2, j + 2] = max(-_MOST, min(_MOST, k))
+            for i in range(height):
+                for j in range(width):
+                    activity[level, i, j] = _active(activity[level, i, j], code[i + 2, j + 2], t)
+    return data, True
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _raster_point(
+    c: Coder, data: np.ndarray, code: np.ndarray, then: np.ndarray, below: np.ndarray, value: int, y: int, x: int,
+    active: int, writing: bool,
+) -> int:  # fmt: skip
+    """Code one integer of a plane in raster order; returns it. y, x: in planes with a border."""
+    west, north = int(code[y, x - 1]), int(code[y - 1, x])
+    near = abs(west) + abs(north)
+    side = abs(code[y - 1, x - 1]) + abs(code[y - 1, x + 1]) + abs(code[y, x - 2]) + abs(code[y - 2, x])
+    was, under = abs(then[y, x]), abs(below[y, x])
+    about = abs(then[y, x - 1]) + abs(then[y, x + 1]) + abs(then[y - 1, x])
+    local = 2 * near + side
+    first = 0
+    if local + was + under == 0:
+        first = rare(c, data, active * 10 + min(_scale(about), 9), 1 if value != 0 else 0, writing)
+        if not first:
+            return 0
+    c.context[0] = _scale(near) * 30 + _scale(side)
+    c.context[1] = _scale(local + 3 * was + 3 * under) * 3 + min(abs(west), 2)
+    c.context[2] = active * 30 + _scale(local)
+    c.context[3] = (_scale(was) * 6 + min(under, 5)) * 6 + min(_scale(near), 5)
+    c.context[4] = _scale(about + was) * 30 + _scale(near)
+    largest = _scale(max(abs(west), abs(north)))
+    c.context[5] = ((_sign(west) * 3 + _sign(north)) * 30 + largest) * 3 + min(under, 2)
+    return integer(c, data, value, first, _shift_of(local), min(_scale(local) // 3, _KINDS), writing)
+
+
+# --- latents
+
+PRIMED = 3  # inputs whose contexts know the dimension
+_TRUST = 12  # decisions that a table counts for
+
+
+@njit(cache=True, nogil=True)
+def _usual_shift(usual: int) -> int:
+    """Raw bits of codes of a usual size, in 1/16, so that what is left is at most about 5."""
+    shift = 0
+    while usual >> (4 + shift) > 5:
+        shift += 1
+    return shift
+
+
+@njit(cache=True, nogil=True)
+def prime(counter: np.ndarray, usual: np.ndarray, offset: np.ndarray, frequency: np.ndarray) -> None:
+    """First state of the counters, and usual sizes of the codes in 1/16.
+
+    Entry 0 of a table is its escape, entries of 0 pad it: neither counts.
+    """
+    for k in range(offset.size):
+        total, weighted = 1, 0
+        for s in range(1, frequency.shape[1]):
+            total += frequency[k, s]
+            weighted += frequency[k, s] * abs(offset[k] + s - 1)
+        usual[k] = 16 * (weighted // total)
+        shift = _usual_shift(usual[k])
+        for node in range(NODES):
+            ones, all_of = 0, 0
+            for s in range(1, frequency.shape[1]):
+                value = offset[k] + s - 1
+                magnitude = abs(value) >> shift
+                if node < NODES - 1:
+                    all_of += frequency[k, s] if magnitude >= node else 0
+                    ones += frequency[k, s] if magnitude > node else 0
+                else:
+                    all_of += frequency[k, s] if value != 0 else 0
+                    ones += frequency[k, s] if value < 0 else 0
+            p = ((2 * ones + 1) << 21) // (2 * all_of + 2)
+            p = max(32, min((1 << 21) - 32, p))
+            counter[0, node, k] = p << 10 | _TRUST
+            for context in range(3):
+                counter[1, node, 3 * k + context] = p << 10 | _TRUST
+                counter[2, node, 3 * k + context] = p << 10 | _TRUST
+
+
+@njit(cache=True, nogil=True)
+def latent_codes(c: Coder, data: np.ndarray, z: np.ndarray, first: np.ndarray, writing: bool) -> np.ndarray:
+    """Code z int64 ``[T, C, d]``, whose usual sizes are `first` to begin with; fills it when reading.
+
+    Returns the buffer.
+    """
+    times, levels, d = z.shape
+    before, mean = np.zeros((levels, d), np.int64), np.zeros((levels, d), np.int64)  # mean in 1/256
+    last, usual = (
+        np.zeros((levels, d), np.int64),
+        np.zeros((levels, d), np.int64),
+    )  # differences; their mean size in 1/16
+    missed = np.zeros((3, levels, d), np.int64)  # by the predictions, fading
+    for t in range(times):
+        for level in range(levels):
+            if writing:
+                data = reserve(c.state, data, d)
+            nonzero, one, two = 0, 0, 0  # of this signal; sizes of the two differences before
+            for k in range(d):
+                guess = 0
+                nearest = missed[0, level, k] * 3 >> 2  # a prediction has to be clearly better than none
+                if missed[1, level, k] < nearest:
+                    guess, nearest = before[level, k], missed[1, level, k]
+                if missed[2, level, k] < nearest:
+                    guess = (mean[level, k] + 128) >> 8
+                size, recent = abs(last[level, k]), usual[level, k]
+                c.context[0] = k
+                c.context[1] = 3 * k + min(size, 2)
+                c.context[2] = 3 * k + min(one + two, 2)
+                c.context[3] = min(recent >> 2, 60)
+                c.context[4] = min(recent >> 4, 15) * 16 + min(nonzero, 15)
+                c.context[5] = min(one + two, 7) * 8 + min(size, 7)
+                difference = z[t, level, k] - guess
+                difference = integer(c, data, difference, 0, _usual_shift(recent), min(one + two, 2), writing)
+                value = difference + guess
+                z[t, level, k] = value
+                one, two = abs(difference), one
+                nonzero += 1 if difference != 0 else 0
+                middle = (mean[level, k] + 128) >> 8
+                missed[0, level, k] += 16 * abs(value) - (missed[0, level, k] >> 4)
+                missed[1, level, k] += 16 * abs(value - before[level, k]) - (missed[1, level, k] >> 4)
+                missed[2, level, k] += 16 * abs(value - middle) - (missed[2, level, k] >> 4)
+                mean[level, k] += ((value << 8) - mean[level, k]) // min(t + 1, 16)
+                usual[level, k] += (16 * abs(difference) - usual[level, k]) >> 2
+                last[level, k], before[level, k] = difference, value
+    return data
