@@ -171,7 +171,10 @@ def encode(
     spread = float(kept.max()) - float(kept.min()) if kept.size else 0.0
     spreads = 0.0 < spread < _LARGEST
     if bound.kind == "psnr":
-        return _search_psnr(run, bound, spread) if spreads and bound.peak < 1e150 else run(Bound("absolute", 0.0))
+        if not spreads or bound.peak >= 1e150:
+            return run(Bound("absolute", 0.0))
+        alone = 0 if latents is None or field.model is None or rate is not None else _quantiser(field.model).rates
+        return _search_psnr(run, bound, spread, alone)
     encoded = _search_rate(run, bound, spread, native) if spreads else run(Bound("absolute", 0.0))
     if 8 * len(encoded.data) > bound.value * native.size > 0:
         raise BoundError(
@@ -181,16 +184,29 @@ def encode(
     return encoded
 
 
-def _search_psnr(run: Callable[[Bound], Encoded], bound: Bound, spread: float) -> Encoded:
-    """The coarsest absolute bound that still meets the PSNR, within a few per cent."""
+def _search_psnr(run: Callable[..., Encoded], bound: Bound, spread: float, rates: int) -> Encoded:
+    """The coarsest absolute bound that still meets the PSNR, within a few per cent, or rate of the prior alone."""
     allowed = bound.peak**2 * 10 ** (-bound.value / 10)
-    error, best = min(math.sqrt(3 * allowed), spread), None
+
+    def room(encoded: Encoded) -> float:
+        return allowed / max(encoded.squared_error / max(1, encoded.valid), 1e-300)
+
+    best, first, last = None, 0, rates
+    while first < last:
+        middle = (first + last) // 2
+        encoded = run(None, rate=middle)
+        if room(encoded) >= 1:
+            best, last = encoded, middle
+        else:
+            first = middle + 1
+    error, met = min(math.sqrt(3 * allowed), spread), False
     for _ in range(12):
         encoded = run(Bound("absolute", error))
-        ratio = allowed / max(encoded.squared_error / max(1, encoded.valid), 1e-300)
+        ratio = room(encoded)
+        met |= ratio >= 1
         if ratio >= 1 and (best is None or len(encoded.data) < len(best.data)):
             best = encoded
-        if best is not None and (ratio < 1.06 or error >= spread):
+        if met and (ratio < 1.06 or error >= spread):
             break
         error = min(error * min(max(0.98 * math.sqrt(ratio), 0.25), 3.0), spread)
     return best or run(Bound("absolute", 0.0))
@@ -222,18 +238,22 @@ def _encode(
     sections: dict[_Section, bytes] = {}
     if chunk_shape != native.shape:
         sections[_Section.EXTENT] = b"".join(_leb128(n) for n in native.shape)
-    lossless = _assemble(_LOSSLESS, sections, side.encode_lossless(native), seed)
-    exact = partial(_measure, lossless, native, field, bound, "lossless", {"lossless": len(lossless)}, chunk_shape)
+
+    def exact() -> Encoded:
+        data = _assemble(_LOSSLESS, sections, side.encode_lossless(native), seed)
+        decoded = _cropped(data, native, field, chunk_shape)
+        return _measured(data, native, decoded, field, bound, "lossless", {"lossless": len(data)})
+
     if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and latents is None):
         return exact()
     signals = gather(native, field.signal_axes)
-    valid = valid_values(signals, field.fill)
+    valid, log = valid_values(signals, field.fill), {}
     tolerance: float | None = None
     if bound is not None and bound.kind == "relative":
         valid &= signals != 0
         with np.errstate(divide="ignore"):
             target = np.where(valid, np.log(np.abs(np.where(valid, signals, 1).astype(np.float64))), 0.0)
-        sections[_Section.LOG] = _signs(signals, valid)
+        log = {_Section.LOG: _signs(signals, valid)}
         tolerance = math.log1p(bound.value) - 1e-12
         if native.dtype.kind == "f":
             tolerance -= float(np.finfo(native.dtype).eps)
@@ -241,22 +261,29 @@ def _encode(
         target = np.where(valid, signals, 0).astype(np.float64)
         if bound is not None:
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
-    sections.update(_mask_sections(signals, valid))
+    coded = sections | log | _mask_sections(signals, valid)
     trial = _Trial(target, valid, residual.planes(_index(native.shape, field), target.shape[1:]), tolerance)
     candidate = _best(trial, None if latents is None else _Latents(field, trial, latents, rate))
     if candidate is None:
         return exact()
-    sections.update(candidate.sections)
-    data = _assemble(_LOSSY, sections, candidate.stream, seed)
-    missed = _missed(native, _cropped(data, native, field, chunk_shape), field.fill, bound)
+    coded |= candidate.sections
+    data = _assemble(_LOSSY, coded, candidate.stream, seed)
+    decoded = _cropped(data, native, field, chunk_shape)
+    missed = _missed(native, decoded, field.fill, bound)
     if missed.size:
-        sections[_Section.EXCEPTIONS] = _exceptions(native, missed)
-        data = _assemble(_LOSSY, sections, candidate.stream, seed)
-    if len(data) >= len(lossless):
-        return exact()
+        coded[_Section.EXCEPTIONS] = _exceptions(native, missed)
+        data = _assemble(_LOSSY, coded, candidate.stream, seed)
+        decoded = _cropped(data, native, field, chunk_shape)
+    if len(data) > _SMALL * native.nbytes or native.nbytes < 1 << 16:
+        lossless = exact()
+        if len(lossless.data) <= len(data):
+            return lossless
     names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
-    parts = {s.name.lower(): len(b) for s, b in sections.items() if s.name} | {"stream": len(candidate.stream)}
-    return _measure(data, native, field, bound, "+".join(names) or "constant", parts, chunk_shape)
+    parts = {s.name.lower(): len(b) for s, b in coded.items() if s.name} | {"stream": len(candidate.stream)}
+    return _measured(data, native, decoded, field, bound, "+".join(names) or "constant", parts)
+
+
+_SMALL = 1 / 8  # of the values' own size: below it lossless coding is not tried on large chunks
 
 
 def _cropped(data: bytes, values: np.ndarray, field: Field, chunk_shape: tuple[int, ...]) -> np.ndarray:
@@ -428,13 +455,17 @@ def _best(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
         return _bare(latents.prior(latents.rates[-1]))
     if float(np.abs(kept).max(initial=0.0)) > _LARGEST or tolerance <= 0:
         return None
-    found = [] if latents is None else [_climb(trial, latents)]
+    best = None if latents is None else _climb(trial, latents)
     if latents is None or latents.rate is None:
         mean = float(np.float32(kept.mean() if kept.size else 0.0))
         common = _most_common(kept)
-        found.append(_refined(trial, _constant(trial, mean), residual.Plan()))
-        found.append(trial(_constant(trial, mean if common is None else common), residual.Plan("plain")))
-    return min((c for c in found if c is not None), key=_cost, default=None)
+        rest = mean if common is None else common
+        for value, plan in ((mean, residual.Plan()), (rest, residual.Plan("plain"))):
+            prior = _constant(trial, value)
+            candidate = trial(prior, plan)
+            if _cost(candidate) < 1.2 * _cost(best):
+                best = min(best, _refined(trial, prior, plan, candidate), key=_cost)
+    return best
 
 
 def _constant(trial: _Trial, value: float) -> _Prior:
@@ -571,21 +602,24 @@ def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
     if candidate is None or candidate.plan is None:
         return candidate
     others = (trial(priors[k], p) for p in plans if (k, p) not in tried)
-    return min([_refined(trial, priors[k], plan), *others], key=_cost)
+    return min([_refined(trial, priors[k], plan, candidate), *others], key=_cost)
 
 
 def _cost(candidate: _Candidate | None) -> float:
     return math.inf if candidate is None else candidate.cost
 
 
-def _refined(trial: _Trial, prior: _Prior, plan: residual.Plan) -> _Candidate | None:
-    """The smallest stream found by changing one choice of the plan at a time."""
-    best = trial(prior, plan)
+def _refined(
+    trial: _Trial, prior: _Prior, plan: residual.Plan, best: _Candidate | None
+) -> _Candidate | None:  # fmt: skip
+    """The smallest stream found by changing one choice of the plan at a time; `best` is the one under `plan`."""
+    if best is None or best.plan is None:
+        return best
     for name, values in _CHOICES[plan.predictor].items():
         for value in values:
             change: dict[str, Any] = {name: value}
             candidate = trial(prior, replace(plan, **change))
-            if candidate is None or _cost(candidate) >= _cost(best):
+            if _cost(candidate) >= _cost(best):
                 break
             best, plan = candidate, replace(plan, **change)
     return best
@@ -719,12 +753,11 @@ def _apply_exceptions(out: np.ndarray, data: bytes) -> None:
     out.reshape(-1)[where] = np.frombuffer(body[8 * count :], out.dtype.newbyteorder("<"))
 
 
-def _measure(
-    data: bytes, values: np.ndarray, field: Field, bound: Bound | None, mode: str, parts: dict[str, int],
-    chunk_shape: tuple[int, ...],
+def _measured(
+    data: bytes, values: np.ndarray, decoded: np.ndarray, field: Field, bound: Bound | None, mode: str,
+    parts: dict[str, int],
 ) -> Encoded:  # fmt: skip
-    """Decode what was written and measure it; raises BoundError should the bound not hold after all."""
-    decoded = _cropped(data, values, field, chunk_shape)
+    """What was written, by what was `decoded` from it; raises BoundError should the bound not hold after all."""
     kept = valid_values(values, field.fill) if values.dtype.kind in "fiu" else np.zeros(values.shape, bool)
     errors = errors_of(values, decoded)
     worst, chosen = float(errors[kept].max(initial=0.0)), errors[kept]

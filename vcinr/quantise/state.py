@@ -142,13 +142,16 @@ class Quantiser:
 
     def decode(self, coder: int, data: bytes, times: int, levels: int, rate: int) -> np.ndarray:
         """Inverse of `code`: z ``[times, levels, d]`` int64; raises CorruptError."""
-        if not 0 <= rate < self.rates:
-            raise CorruptError(f"rate {rate} is not one of the model's {self.rates}")
+        self._check(rate)
         if coder >= len(CODERS):
             raise CorruptError("latents of an unknown coder")
         if CODERS[coder] == "adaptive":
             return latents.decode(data, times, levels, self.offset[rate], self.frequency[rate])
         return self.read(Reader(data), times * levels, rate).reshape(times, levels, -1)
+
+    def _check(self, rate: int) -> None:
+        if not 0 <= rate < self.rates:
+            raise CorruptError(f"rate {rate} is not one of the model's {self.rates}")
 
     def write(self, writer: Writer, z: np.ndarray, rate: int) -> None:
         """Entropy code z ``[B, d]``."""
@@ -160,6 +163,7 @@ class Quantiser:
 
     def read(self, reader: Reader, count: int, rate: int) -> np.ndarray:
         """Inverse of `write`: z ``[count, d]`` int64."""
+        self._check(rate)
         z = np.empty((count, self.offset.shape[1]), np.int64)
         for i in range(z.shape[1]):
             row = self._row(rate, i)
