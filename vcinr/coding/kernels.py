@@ -70,7 +70,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     squash = np.concatenate([65536 - half[:0:-1], half])
     stretch = np.minimum(np.searchsorted(squash, np.arange(65536)), 2 * _LOGIT) - _LOGIT
     seen = np.arange(COUNT_LIMIT + 1, dtype=np.int64)
-    return stretch.astype(np.int16), squash, (655360 // (10 * seen + 16)).astype(np.int32)
+    return stretch.astype(np.int16), squash, 655360 // (10 * seen + 16)
 
 
 def coder(contexts: int) -> Coder:
@@ -435,7 +435,7 @@ def adaptive(
             for i in range(height):
                 for j in range(width):
                     mean[level, i, j] += (plane.now[i, j] - mean[level, i, j]) / (t + 1)
-                    activity[level, i, j] = _active(activity[level, i, j], plane.code[i, j], t)
+                    activity[level, i, j] = _active(activity[level, i, j], int(plane.code[i, j]), t)
     return data, True
 
 
@@ -459,7 +459,7 @@ def _look(plane: _Plane, f: np.ndarray, half: int, stride: int, i: int, j: int) 
         if 0 <= y < height and 0 <= x < width:
             f[k] = plane.now[y, x]
             base += f[k]
-            near += abs(plane.code[y, x])
+            near += abs(int(plane.code[y, x]))
             earlier += plane.earlier[y, x]
             mean += plane.mean[y, x]
             below += plane.below[y, x]
@@ -474,7 +474,7 @@ def _look(plane: _Plane, f: np.ndarray, half: int, stride: int, i: int, j: int) 
         f[4 + k] = 0.0
         if y >= 0 and 0 <= x < width:
             f[4 + k] = plane.now[y, x] - base
-            before += abs(plane.code[y, x])
+            before += abs(int(plane.code[y, x]))
         else:
             before += near >> 2
     for k in range(8):
@@ -500,10 +500,10 @@ def _point(
     before: int, active: int, writing: bool,
 ) -> int:  # fmt: skip
     """Code one point's integer; returns it."""
-    then, below = abs(plane.code_earlier[i, j]), abs(plane.code_below[i, j])
+    then, below = abs(int(plane.code_earlier[i, j])), abs(int(plane.code_below[i, j]))
     local = 2 * before + near
-    west = _sign(plane.code[i, j - 2 * stride]) if j >= 2 * stride else 1
-    north = _sign(plane.code[i - 2 * stride, j]) if i >= 2 * stride else 1
+    west = _sign(int(plane.code[i, j - 2 * stride])) if j >= 2 * stride else 1
+    north = _sign(int(plane.code[i - 2 * stride, j])) if i >= 2 * stride else 1
     first = 0
     if local + then + below == 0:
         first = rare(c, data, ((kind * 30 + active) * 3 + west) * 3 + north, 1 if code != 0 else 0, writing)
@@ -577,7 +577,11 @@ def plain(
                 around, some = 0, 0
                 for j in range(width):
                     x = j + 2
-                    around += min(abs(code[i + 1, x]), 2) + min(abs(then[i + 2, x]), 2) + min(abs(below[i + 2, x]), 2)
+                    around += (
+                        min(abs(int(code[i + 1, x])), 2)
+                        + min(abs(int(then[i + 2, x])), 2)
+                        + min(abs(int(below[i + 2, x])), 2)
+                    )
                     row[j] = 0
                     if writing and (not masked or valid[t, level, i, j]):
                         scaled = values[t, level, i, j] / size
@@ -595,7 +599,7 @@ def plain(
                             code[i + 2, j + 2] = max(-_MOST, min(_MOST, k))
             for i in range(height):
                 for j in range(width):
-                    activity[level, i, j] = _active(activity[level, i, j], code[i + 2, j + 2], t)
+                    activity[level, i, j] = _active(activity[level, i, j], int(code[i + 2, j + 2]), t)
     return data, True
 
 
@@ -607,9 +611,14 @@ def _raster_point(
     """Code one integer of a plane in raster order; returns it. y, x: in planes with a border."""
     west, north = int(code[y, x - 1]), int(code[y - 1, x])
     near = abs(west) + abs(north)
-    side = abs(code[y - 1, x - 1]) + abs(code[y - 1, x + 1]) + abs(code[y, x - 2]) + abs(code[y - 2, x])
-    was, under = abs(then[y, x]), abs(below[y, x])
-    about = abs(then[y, x - 1]) + abs(then[y, x + 1]) + abs(then[y - 1, x])
+    side = (
+        abs(int(code[y - 1, x - 1]))
+        + abs(int(code[y - 1, x + 1]))
+        + abs(int(code[y, x - 2]))
+        + abs(int(code[y - 2, x]))
+    )
+    was, under = abs(int(then[y, x])), abs(int(below[y, x]))
+    about = abs(int(then[y, x - 1])) + abs(int(then[y, x + 1])) + abs(int(then[y - 1, x]))
     local = 2 * near + side
     first = 0
     if local + was + under == 0:
