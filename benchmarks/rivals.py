@@ -196,6 +196,65 @@ RIVALS: Mapping[str, tuple[Rival, ...]] = {
 """Codecs that take a bound. Of several settings a side-by-side run tries all and keeps the smallest."""
 
 
+# --- EBCC and a Fourier-feature network, through WebAssembly ------------------------------------------------
+
+
+def _ebcc(base_ratio: float) -> Rival:
+    def codec(abs_error: float) -> Any:
+        from numcodecs_wasm_ebcc import Ebcc
+
+        return Ebcc(residual="absolute", error=abs_error, base_cr=base_ratio)
+
+    def encode(values: np.ndarray, abs_error: float) -> bytes:
+        values = _checked(values, abs_error)
+        if values.dtype != np.float32 or values.shape[-1] < 32 or values.shape[-2] < 32:
+            raise InputError("EBCC takes float32 maps of 32 by 32 points or more")
+        return np.asarray(codec(abs_error).encode(values)).tobytes()
+
+    def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        return np.asarray(codec(1.0).decode(np.frombuffer(data, np.uint8))).view(dtype).reshape(shape)
+
+    return Rival(f"EBCC {base_ratio:g}", encode, decode)
+
+
+EBCC = (_ebcc(30.0), _ebcc(100.0))
+"""Base ratios of its JPEG 2000 layer; slow, hence not in `RIVALS`."""
+
+
+def fourier_network(values: np.ndarray, epochs: int = 100) -> tuple[bytes, np.ndarray]:
+    """A Fourier-feature network overfitted to a small field (Tancik et al. 2020): its bytes, and the field decoded."""
+    from numcodecs_wasm_fourier_network import FourierNetwork
+
+    values = _checked(values, 1.0)
+    codec = FourierNetwork(
+        fourier_features=16, fourier_scale=10.0, learning_rate=1e-3, mini_batch_size=None, num_blocks=2,
+        num_epochs=epochs, seed=0,
+    )  # fmt: skip
+    data = np.asarray(codec.encode(values)).tobytes()
+    return data, np.asarray(codec.decode(np.frombuffer(data, np.uint8))).view(values.dtype).reshape(values.shape)
+
+
+def by_level(rival: Rival) -> Rival:
+    """`rival` on every level of ``[T, C, H, W]`` by itself, as a volume over time."""
+    count = struct.Struct("<I")
+
+    def encode(values: np.ndarray, abs_error: float) -> bytes:
+        if values.ndim != 4:
+            raise InputError("by level: four axes are needed")
+        parts = [rival.encode(np.ascontiguousarray(values[:, k]), abs_error) for k in range(values.shape[1])]
+        return b"".join(count.pack(len(p)) + p for p in parts)
+
+    def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        levels, at = [], 0
+        while at < len(data):
+            (size,) = count.unpack_from(data, at)
+            levels.append(rival.decode(data[at + 4 : at + 4 + size], (shape[0], *shape[2:]), dtype))
+            at += 4 + size
+        return np.stack(levels, 1)
+
+    return Rival(f"{rival.name} by level", encode, decode)
+
+
 # --- EOF (PCA) ---------------------------------------------------------------------------------------------
 
 _HEAD = struct.Struct("<hBbbBI")  # step, family, scale shift, log2 of the domain, residual coder, coefficient bytes

@@ -10,6 +10,7 @@ bytes, bits_per_value     of the streams alone
 model_bytes, bits_per_value_with_model   what a decoder needs besides, and the rate with that counted in
 max_abs_error, bound_ratio               achieved, in data units and divided by the bound
 psnr_db, psnr_mean_db     10 log10(peak^2 / mse) over all values, and its mean over maps; None where lossless
+dssim, spectral_error     see `benchmarks.quality`
 encode_mbs, decode_mbs    MB of raw input a second; an encode time includes any search over settings inside it
 parts                     where the bytes go, as far as the codec says
 """
@@ -29,6 +30,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.quality import dssim, spectral_error
 from benchmarks.rivals import RIVALS, SPERR_RMS, EofCodec, Rival
 from vcinr.errors import BoundError, InputError
 from vcinr.progress import Clock, Progress, Watch, silent
@@ -41,7 +43,7 @@ Ours = Callable[[np.ndarray, float], tuple[int, np.ndarray, dict[str, Any]]]
 
 Precision = Literal["float32", "float16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
-PACKAGES = ("numpy", "constriction", "pysz", "imagecodecs", "zfpy", "vcinr", "torch")
+PACKAGES = ("numpy", "numba", "constriction", "pysz", "imagecodecs", "zfpy", "numcodecs-wasm-ebcc", "vcinr", "torch")
 
 
 def side_by_side(
@@ -266,6 +268,8 @@ def _row(
         "bound_ratio": None if bound is None else largest / bound,
         "psnr_db": _psnr(float(mse.mean()), peak),
         "psnr_mean_db": float(np.mean(10 * np.log10(peak**2 / mse))) if mse.min() > 0 else None,
+        "dssim": dssim(test, decoded),
+        "spectral_error": spectral_error(test, decoded),
         "encode_mbs": encode_mbs,
         "decode_mbs": decode_mbs,
     }

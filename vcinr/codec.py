@@ -462,6 +462,8 @@ def _best(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
         rest = mean if common is None else common
         for value, plan in ((mean, residual.Plan()), (rest, residual.Plan("plain"))):
             prior = _constant(trial, value)
+            if best is not None and trial.start_costs(prior, plan) > 1.2 * best.cost:
+                continue
             candidate = trial(prior, plan)
             if _cost(candidate) < 1.2 * _cost(best):
                 best = min(best, _refined(trial, prior, plan, candidate), key=_cost)
@@ -506,6 +508,16 @@ class _Trial:
             return None
         section = {_Section.RESIDUAL: struct.pack("<d", step) + plan.to_bytes() + data}
         return _Candidate(prior.rate, plan, prior.sections | section, prior.stream)
+
+    def start_costs(self, prior: _Prior, plan: residual.Plan) -> float:
+        """Bytes that the first quarter of the times takes: the whole takes more."""
+        quarter = self.planes[0] // 4
+        if quarter == 0:
+            return 0.0
+        shape = quarter, *self.planes[1:]
+        signals = quarter * self.planes[1]
+        part = replace(self, target=self.target[:signals], valid=self.valid[:signals], planes=shape)
+        return _cost(part(replace(prior, values=prior.values[:signals]), plan))
 
 
 def _bare(prior: _Prior) -> _Candidate:
@@ -583,19 +595,21 @@ def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
     rates, tolerance = latents.rates, trial.tolerance
     assert tolerance is not None
     start, end = 0, len(rates) - 1
-    while start < end:  # the coarsest rate whose error is well within the bound
+    while start < end:  # the coarsest rate whose error is well within the bound: near the best, as a rule
         middle = (start + end) // 2
-        start, end = (middle + 1, end) if latents.error(rates[middle]) > tolerance / 3 else (start, middle)
+        start, end = (middle + 1, end) if latents.error(rates[middle]) > tolerance / 4 else (start, middle)
     plans = residual.Plan("plain"), residual.Plan("adaptive")
     priors = {start: latents.prior(rates[start])}
-    tried = {(start, plan): trial(priors[start], plan) for plan in plans}
-    plan = min(plans, key=lambda p: _cost(tried[start, p]))
+    tried = {(start, plans[0]): trial(priors[start], plans[0])}
+    if _cost(tried[start, plans[0]]) > 1.5 * len(priors[start].stream):
+        tried[start, plans[1]] = trial(priors[start], plans[1])
+    plan = min(plans, key=lambda p: _cost(tried.get((start, p))))
     for way in (-1, 1):
-        k, best, misses = start + way, _cost(tried[start, plan]), 0
-        while 0 <= k < len(rates) and misses < 2:
+        k, best, better = start + way, _cost(tried[start, plan]), True
+        while 0 <= k < len(rates) and better:
             priors[k] = latents.prior(rates[k])
             tried[k, plan] = trial(priors[k], plan)
-            misses = 0 if _cost(tried[k, plan]) < best else misses + 1
+            better = _cost(tried[k, plan]) < best
             best = min(best, _cost(tried[k, plan]))
             k += way
     (k, plan), candidate = min(tried.items(), key=lambda item: _cost(item[1]))

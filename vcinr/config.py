@@ -87,7 +87,7 @@ class Inr(_Frozen):
     width: Positive = 128
     depth: Annotated[int, Field(ge=3)] = 4
     omega_0: PositiveFloat = 30.0
-    latent: Positive = 64
+    latent: Positive = 128
     conditioning: Literal["gates", "linear"] = "linear"
     rank: Positive = 4
     mapping_width: Positive = 64
@@ -117,7 +117,7 @@ class Quantiser(_Frozen):
     """
 
     lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
-        1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0,
+        1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0, 100000.0,
     )  # fmt: skip
     width: Annotated[int, Field(ge=0)] = 0
     blocks: Annotated[int, Field(ge=0)] = 0
