@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.side_by_side import Ours, rate_distortion, record, side_by_side
 from vcinr import codec, report
 from vcinr.archive.read import info
+from vcinr.archive.write import signals_of
 from vcinr.config import Evaluate
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, load_model
@@ -23,7 +24,6 @@ from vcinr.meta.extract import find_latents
 from vcinr.progress import Watch, silent
 from vcinr.signals import Signals, read_signals
 
-CHUNK = 48
 COLUMNS = ("variable", "codec", "bound_fraction", "bits_per_value", "bits_per_value_with_model", "psnr_db",
            "max_abs_error", "bound_ratio", "encode_mbs", "decode_mbs")  # fmt: skip
 
@@ -158,7 +158,7 @@ def _maps(data: Signals, splits: Sequence[str], variable: str, limit: int) -> np
 
 
 def _ours(data: Signals, model: Model | None, variable: str) -> Ours:
-    """The chunk codec over chunks of CHUNK signals, as an archive holds them.
+    """The chunk codec over chunks as an archive has them by default.
 
     Latents are found once and their time is counted in every run's encode time.
     """
@@ -167,7 +167,8 @@ def _ours(data: Signals, model: Model | None, variable: str) -> Ours:
     def run(values: np.ndarray, number: float, bounded: bool = True) -> tuple[int, np.ndarray, dict[str, Any]]:
         axes = tuple(range(1, values.ndim))
         field = codec.Field(variable, axes, data.axes, model, data.normalisation[variable])
-        blocks = [values[i : i + CHUNK] for i in range(0, len(values), CHUNK)]
+        size = signals_of(int(np.prod(values.shape[1:])))
+        blocks = [values[i : i + size] for i in range(0, len(values), size)]
         key = zlib.crc32(np.ascontiguousarray(values).tobytes())
         if key not in found:
             began = time.perf_counter()

@@ -15,16 +15,16 @@ import struct
 import sys
 import zipfile
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray
-Slices = tuple[slice, ...]
+Rows = list[list]  # of numbers: a plane, or part of one
 
 # Archive
 
@@ -247,21 +247,22 @@ def decode_signals(
     grid = tuple(extent[axis] for axis in signal_axes)
     shape = (math.prod(extent[axis] for axis in index_axes), *grid)
 
+    planes = planes_of(tuple(extent[axis] for axis in index_axes), grid)
     mask = inflate_mask(sections[MASK], shape) if MASK in sections else np.zeros(shape, bool)
-    stream = Bitstream(data)
     value = np.zeros(shape)
     if PRIOR in sections:
         if model is None:
             raise ValueError("a chunk was predicted by a model, and the array names none")
-        rate = sections[PRIOR][0]
-        latents = decode_latents(stream, model, rate, shape[0])
+        rate, coder = sections[PRIOR]
+        counts = planes_of(tuple(extent[axis] for axis in index_axes), (1, 1))[:2]
+        latents = decode_latents(data, coder, model, rate, shape[0], counts)
         offset, scale = configuration["scaling"]
         output = model.network(latents, rate, configuration["variable"], axes).astype(float)
         value = offset + scale * output.reshape(shape)
     if CONSTANT in sections:
         value = value + struct.unpack("<f", sections[CONSTANT])[0]
     if RESIDUAL in sections:
-        value = value + decode_residual(stream, sections[RESIDUAL], shape, mask)
+        value = value + decode_residual(sections[RESIDUAL], mask.reshape(planes)).reshape(shape)
     if LOG in sections:
         kind = sections[LOG][:1]
         negative = inflate_mask(sections[LOG][1:], shape) if kind == b"\2" else np.full(shape, kind == b"\1")
@@ -272,6 +273,13 @@ def decode_signals(
         kind, rest = sections[SPECIALS][0], sections[SPECIALS][1:]
         values[mask] = np.frombuffer(rest, dtype)[0] if kind == 0 else lossless(rest, dtype)
     return values.reshape(transposed).transpose(np.argsort(order).astype(int))
+
+
+def planes_of(index: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Times, levels, height and width, from the lengths of the index axes and those of the grid."""
+    *before, levels, height, width = (1, 1, 1, 1, *index, *grid)
+    times = math.prod(before)
+    return (levels, times, height, width) if times == 1 else (times, levels, height, width)
 
 
 def resolve_signal_axes(signal_axes: list[int], dimensions: int) -> list[int]:
@@ -356,7 +364,7 @@ def to_dtype(value: Array, dtype: np.dtype) -> Array:
     return values
 
 
-# Bitstream
+# ANS bitstream
 
 
 class Bitstream:
@@ -386,18 +394,17 @@ class Bitstream:
             found.append(entry)
         return found
 
-    def raw(self, width: int, count: int) -> Array:
-        """`count` numbers of `width` raw bits: the lowest 16 bits of every number, then the next 16, ..."""
+    def raw(self, count: int) -> list[int]:
+        """`count` numbers of 32 raw bits: the lowest 16 bits of every number, then the highest 16."""
         numbers = [0] * count
-        for low in range(0, width, 16):
-            rest = 24 - min(16, width - low)  # the limb is one of equal intervals of 2^rest
+        for low in (0, 16):
             for i in range(count):
                 q = self.state & (2**24 - 1)
-                self.state = (self.state >> 24 << rest) + (q & (2**rest - 1))
+                self.state = (self.state >> 24 << 8) + (q & 255)
                 if self.state < 2**32:
                     self.refill()
-                numbers[i] |= (q >> rest) << low
-        return np.array(numbers, np.int64)
+                numbers[i] |= (q >> 8) << low
+        return numbers
 
 
 def intervals(frequencies: list[int]) -> list[int]:
@@ -409,200 +416,510 @@ def intervals(frequencies: list[int]) -> list[int]:
     return left
 
 
+# Binary stream
+
+UPPER = [min(round(2**16 / (1 + math.exp(-x / 256))), 65535) for x in range(3072)]
+SQUASH = [2**16 - p for p in UPPER[:0:-1]] + UPPER  # of x at the place x + 3071
+STRETCH = [bisect_left(SQUASH, q) - 3071 for q in range(2**16)]
+SIGN = 21  # the node of an integer's sign
+EDGES = [1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 28, 37, 50, 67, 90, 120, 160, 220, 300, 400, 600, 900]
+SCALE = [bisect_right(EDGES, v) for v in range(1024)]
+
+Counter = tuple[int, int]  # P and n
+
+
+def learn(counter: Counter, decision: int) -> Counter:
+    """The counter after a decision."""
+    p, n = counter
+    return p + ((decision * 2**21 - p) * (655360 // (10 * n + 16)) >> 16), min(n + 1, 400)
+
+
+class Binary:
+    """A decoder of decisions and integers, with all that it learns from them.
+
+    `contexts`: x_0, ..., x_5, set by the caller before each integer. `weights`: what they start at.
+    """
+
+    def __init__(self, data: bytes, weights: list[int]):
+        self.data, self.taken = data, 4
+        self.code, self.range = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), 2**32 - 1
+        self.singles: dict[int, Counter] = {}
+        self.counters: list[list[dict[int, Counter]]] = [[{} for _ in range(6)] for _ in range(SIGN + 1)]  # node, input
+        self.weights = [[weights.copy() for _ in range(SIGN + 1)] for _ in range(9)]  # by set, node, input
+        self.contexts = [0] * 6
+
+    def decision(self, p: int) -> int:
+        """A decision that is 1 with probability p / 2^16."""
+        value = int(p >= 2**15)
+        upper = (self.range >> 16) * (2**16 - p if value else p)
+        lower = self.range - upper
+        if self.code < lower:
+            self.range = lower
+        else:
+            value, self.code, self.range = 1 - value, self.code - lower, upper
+        while self.range < 2**24:
+            byte = self.data[self.taken] if self.taken < len(self.data) else 0
+            self.range, self.code, self.taken = self.range << 8, self.code << 8 | byte, self.taken + 1
+        return value
+
+    def check_end(self) -> None:
+        """All of the stream has been taken, and at most 4 bytes beyond it."""
+        if not self.taken - 4 <= len(self.data) <= self.taken:
+            raise ValueError("a binary stream is damaged: it does not end where it should")
+
+    def raw(self, width: int) -> int:
+        """Raw bits, the highest first."""
+        number = 0
+        for _ in range(width):
+            number = number << 1 | self.decision(2**15)
+        return number
+
+    def single(self, context: int) -> int:
+        """A single decision."""
+        counter = self.singles.get(context, (2**17, 0))
+        value = self.decision(min(max(counter[0] >> 5, 1), 65535))
+        self.singles[context] = learn(counter, value)
+        return value
+
+    def mixed(self, node: int, weight_set: int) -> int:
+        """A mixed decision."""
+        tables, weights, contexts = self.counters[node], self.weights[weight_set][node], self.contexts
+        first = (2**20 if node else 2**19, 0)
+        counters = [table.get(x, first) for table, x in zip(tables, contexts, strict=True)]
+        logits = [STRETCH[p >> 5] for p, _ in counters]
+        x = sum(w * l for w, l in zip(weights, logits, strict=True)) >> 16  # noqa: E741
+        p = SQUASH[min(max(x, -3071), 3071) + 3071]
+        value = self.decision(p)
+        error = 10 * (value * 2**16 - p)
+        for i in range(6):
+            weights[i] += (logits[i] * error + 2**19) >> 20
+            tables[i][contexts[i]] = learn(counters[i], value)
+        return value
+
+    def integer(self, first: int, shift: int, weight_set: int) -> int:
+        """An integer under the contexts set."""
+        m = first
+        while m < 20 and self.mixed(m, weight_set):
+            m += 1
+        if m == 20:
+            k = 0
+            while k < 50 and self.raw(1):
+                k += 1
+            m = 19 + 2**k + self.raw(k)
+        m = (m << shift) + self.raw(shift)
+        return -m if m and self.mixed(SIGN, weight_set) else m
+
+
+def scale(v: int) -> int:
+    """A size on a roughly logarithmic scale."""
+    return SCALE[v] if v < 1024 else min(v.bit_length() + 12, 29)
+
+
+def sign(v: int) -> int:
+    """0, 1 or 2 for negative, zero or positive."""
+    return (v > 0) - (v < 0) + 1
+
+
 # Latents
 
 
-def decode_latents(stream: Bitstream, model: "Model", rate: int, n: int) -> Array:
-    """The quantised latents of n signals, [n, latent]."""
+def decode_latents(data: bytes, coder: int, model: "Model", rate: int, n: int, planes: tuple[int, ...]) -> Array:
+    """The quantised latents of n signals, [n, d]."""
     frequency, offset = model.tensors["quantiser/frequency"], model.tensors["quantiser/offset"]
-    latents = np.zeros((n, offset.shape[1]), np.int64)
-    for i in range(offset.shape[1]):
-        row = frequency[rate, i]
-        symbols = np.array(stream.symbols(intervals(row[row > 0].tolist()), n))
+    if coder > 1 or rate >= len(offset):
+        raise ValueError(f"coder {coder} of latents, rate {rate}: unknown to this decoder or the model")
+    tables = frequency[rate].tolist(), offset[rate].tolist()
+    latents = adaptive_latents(data, *tables, *planes) if coder else static_latents(data, *tables, n)
+    return np.array(latents, np.int64).reshape(n, -1)
+
+
+def static_latents(data: bytes, frequency: Rows, offset: list[int], n: int) -> Array:
+    """Each dimension's symbols, then its escapes."""
+    stream, latents = Bitstream(data), np.zeros((n, len(offset)), np.int64)
+    for i, (row, start) in enumerate(zip(frequency, offset, strict=True)):
+        symbols = np.array(stream.symbols(intervals([f for f in row if f]), n))
         escape = symbols == 0
-        latents[:, i] = offset[rate, i] + symbols - 1
-        latents[escape, i] = stream.raw(32, int(escape.sum())) - 2**31
+        latents[:, i] = start + symbols - 1
+        latents[escape, i] = np.array(stream.raw(int(escape.sum())), np.int64) - 2**31
     return latents
+
+
+def adaptive_latents(data: bytes, frequency: Rows, offset: list[int], times: int, levels: int) -> list[Rows]:
+    """Signal by signal, each dimension as its difference from a guess; [times, levels, d]."""
+    stream = Binary(data, [21845] * 3 + [3276] * 3)
+    sizes = [prime(stream, k, row[1:], start) for k, (row, start) in enumerate(zip(frequency, offset, strict=True))]
+    pasts = [[Past(size) for size in sizes] for _ in range(levels)]
+    latents = [[decode_signal(stream, past, t) for past in pasts] for t in range(times)]
+    stream.check_end()
+    return latents
+
+
+def prime(stream: Binary, k: int, frequency: list[int], offset: int) -> int:
+    """The counters that know dimension k start from its table; returns the usual size that it expects."""
+    sizes = [abs(offset + s) for s in range(len(frequency))]
+    total = 1 + sum(frequency)
+    usual = 16 * (sum(f * size for f, size in zip(frequency, sizes, strict=True)) // total)
+    h = latent_shift(usual)
+    for node in range(SIGN + 1):
+        if node == SIGN:
+            all_of = sum(f for f, size in zip(frequency, sizes, strict=True) if size)
+            ones = sum(f for s, f in enumerate(frequency) if offset + s < 0)
+        else:
+            all_of = sum(f for f, size in zip(frequency, sizes, strict=True) if size >> h >= node)
+            ones = sum(f for f, size in zip(frequency, sizes, strict=True) if size >> h > node)
+        p = min(max((2 * ones + 1) * 2**21 // (2 * all_of + 2), 32), 2**21 - 32)
+        stream.counters[node][0][k] = p, 12
+        for context in range(3 * k, 3 * k + 3):
+            stream.counters[node][1][context] = stream.counters[node][2][context] = p, 12
+    return usual
+
+
+def latent_shift(usual: int) -> int:
+    """Raw bits of integers of a usual size."""
+    return next(h for h in range(64) if usual >> (4 + h) <= 5)
+
+
+class Past:
+    """What is known of one level and dimension."""
+
+    def __init__(self, usual: int) -> None:
+        self.usual = usual
+        self.before = self.mean = self.last = 0
+        self.missed = [0, 0, 0]
+
+    def guess(self) -> int:
+        """The prediction that has missed by least, if by clearly less than none."""
+        guess, nearest = 0, 3 * self.missed[0] >> 2
+        if self.missed[1] < nearest:
+            guess, nearest = self.before, self.missed[1]
+        return (self.mean + 128) >> 8 if self.missed[2] < nearest else guess
+
+    def add(self, value: int, difference: int, t: int) -> None:
+        """A value, and its difference from the guess."""
+        for i, g in enumerate((0, self.before, (self.mean + 128) >> 8)):
+            self.missed[i] += 16 * abs(value - g) - (self.missed[i] >> 4)
+        self.mean += (2**8 * value - self.mean) // min(t + 1, 16)
+        self.usual += (16 * abs(difference) - self.usual) >> 2
+        self.last, self.before = difference, value
+
+
+def decode_signal(stream: Binary, pasts: list[Past], t: int) -> list[int]:
+    """The integers of one signal."""
+    values = []
+    nonzero = one = two = 0
+    for k, past in enumerate(pasts):
+        last, usual, guess = abs(past.last), past.usual, past.guess()
+        stream.contexts = [
+            k,
+            3 * k + min(last, 2),
+            3 * k + min(one + two, 2),
+            min(usual >> 2, 60),
+            16 * min(usual >> 4, 15) + min(nonzero, 15),
+            8 * min(one + two, 7) + min(last, 7),
+        ]
+        difference = stream.integer(0, latent_shift(usual), min(one + two, 2))
+        past.add(guess + difference, difference, t)
+        values.append(guess + difference)
+        one, two = abs(difference), one
+        nonzero += difference != 0
+    return values
 
 
 # Residual
 
 
-def decode_residual(stream: Bitstream, section: bytes, shape: tuple[int, ...], mask: Array) -> Array:
-    """The residual of the signals [n, *grid]: batches of slices, each interpolated from its lattice."""
-    step, spread, plan_axes, bits, tighten = struct.unpack("<dBBBB", section)
-    coder = Coder(stream, spread)
-    n = shape[0]
-    residual, total = np.zeros(shape), np.zeros(shape[1:])
-    start = 0
-    while start < n:
-        reference = bool(bits & 2) and n >= 2
-        stop = min(max(1, 2 * start), n) if reference else n
-        mean = total / start if start else total
-        residual[start:stop] = decode_batch(
-            coder, mask[start:stop], mean, step, plan_axes, cubic=bool(bits & 1), tighten=tighten
-        )
-        for values in residual[start:stop]:
-            total = total + values
-        start = stop
-    return residual
+def decode_residual(section: bytes, mask: Array) -> Array:
+    """The residual of the planes [T, C, H, W]."""
+    step, plan = struct.unpack_from("<dB", section)
+    if plan > 63 or not 0 < step < math.inf:
+        raise ValueError(f"step {step}, plan {plan} of a residual is unknown to this decoder")
+    stream = Binary(section[9:], [19660] * 6)
+    walk = Adaptive(stream, step, plan >> 2) if plan & 1 else Plain(stream, step)
+    times, levels, height, width = mask.shape
+    blank = [[0.0] * width for _ in range(height)]
+    nothing = Plane(blank, [[0] * width for _ in range(height)])
+    planes: list[list[Plane]] = []
+    activity = np.zeros(mask.shape[1:], np.int64)
+    mean = np.zeros(mask.shape[1:])
+    for t in range(times):
+        planes.append([])
+        late = bool(plan & 2) and t > 0
+        for c in range(levels):
+            around = Around(
+                planes[t - 1][c] if late else nothing,
+                mean[c].tolist() if late else blank,
+                planes[t][c - 1] if c else nothing,
+                planes[t - 1][c - 1] if late and c else nothing,
+                [[scale(a >> 2) for a in row] for row in activity[c].tolist()],
+                late,
+                20 if c else 18 if late else 16,
+            )
+            plane = walk.decode((~mask[t, c]).tolist(), around)
+            planes[t].append(plane)
+            mean[c] += (np.array(plane.values) - mean[c]) / (t + 1)
+            size = 64 * np.abs(np.array(plane.codes, np.int64))
+            activity[c] = activity[c] + ((size - activity[c]) >> (3 if t > 7 else 2)) if t else size
+    stream.check_end()
+    return np.array([[plane.values for plane in level] for level in planes])
 
 
-def decode_batch(
-    coder: "Coder", mask: Array, mean: Array, step: float, plan_axes: int, cubic: bool, tighten: int
-) -> Array:
-    """The values of one batch."""
-    shape = mask.shape
-    mean = np.broadcast_to(mean, shape)
-    values, difference, magnitude = np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64)
-    active = [k for k, length in enumerate(shape) if plan_axes >> k & 1 and length > 1]
-    levels = max([(shape[k] - 1).bit_length() for k in active], default=0)
+class Plane(NamedTuple):
+    """Values, and codes cut to -4095 ... 4095, by row and column."""
 
-    def code(points: Slices, prediction: Array | float, contexts: Array, l: int) -> Array:  # noqa: E741
-        """Decode the codes of a pass, and set the values of its points."""
-        p = prediction + mean[points]
-        kept = ~mask[points]
-        codes = np.zeros(kept.shape, np.int64)
-        codes[kept] = coder.decode(contexts[kept])
-        size = step / min((1 + tighten / 8) ** l, 4)
-        values[points] = p + codes * size
-        difference[points] = values[points] - mean[points]
-        return codes
-
-    lattice = tuple(slice(None, None, 2**levels if k in active else 1) for k in range(len(shape)))
-    code(lattice, 0.0, np.full(mask[lattice].shape, 11), levels)
-    for level, k, points in passes(shape, active, levels):
-        contexts = contexts_of(magnitude, points, k) + (12 if level == 1 else 0)
-        codes = code(points, predict(difference, points, k, cubic), contexts, level - 1)
-        magnitude[points] = np.minimum(np.abs(codes), 2**20)
-    return values
+    values: Rows
+    codes: Rows
 
 
-def passes(shape: tuple[int, ...], active: list[int], levels: int) -> Iterator[tuple[int, int, Slices]]:
-    """Level, axis and points of every pass after the lattice."""
-    for level in range(levels, 0, -1):
-        stride = 2 ** (level - 1)
-        for k in active:
-            if stride < shape[k]:
-                points = [slice(None, None, 1) for _ in shape]
-                for j in active:
-                    points[j] = slice(None, None, stride if j < k else 2 * stride)
-                points[k] = slice(stride, None, 2 * stride)
-                yield level, k, tuple(points)
+class Around(NamedTuple):
+    """What is known before a plane is decoded: `late` with planes of earlier times, `used` features of a point."""
+
+    earlier: Plane
+    mean: Rows
+    below: Plane
+    before_below: Plane
+    active: Rows
+    late: bool
+    used: int
 
 
-def neighbours(array: Array, points: Slices, k: int) -> tuple[Array, Array, int]:
-    """What predicts a pass: `array` at the points' places on all axes but k; their positions a on k; the stride."""
-    stride = points[k].start
-    line = array[(*points[:k], slice(None), *points[k + 1 :])]
-    return line, np.arange(stride, array.shape[k], 2 * stride), stride
+def residual_shift(v: int) -> int:
+    """Raw bits of a code whose neighbours have this size."""
+    return next(h for h in range(64) if v >> (3 + h) <= 6)
 
 
-def predict(difference: Array, points: Slices, k: int, cubic: bool) -> Array:
-    """Prediction of the difference at the points of a pass along axis k."""
-    line, a, stride = neighbours(difference, points, k)
-    length = line.shape[k]
-    right = np.where(a + stride < length, a + stride, a - stride)
-    prediction = 0.5 * (line.take(a - stride, k) + line.take(right, k))
-    if cubic:
-        inside = (a - 3 * stride >= 0) & (a + 3 * stride < length)
-        b = a[inside]
-        near = line.take(b - stride, k) + line.take(b + stride, k)
-        far = line.take(b - 3 * stride, k) + line.take(b + 3 * stride, k)
-        np.moveaxis(prediction, k, 0)[inside] = np.moveaxis(0.5625 * near - 0.0625 * far, k, 0)
-    return prediction
+def cut(code: int) -> int:
+    """A code as everything but its own value takes it."""
+    return min(max(code, -4095), 4095)
 
 
-def contexts_of(magnitude: Array, points: Slices, k: int) -> Array:
-    """The context c of every point of a pass along axis k."""
-    line, a, stride = neighbours(magnitude, points, k)
-    right = np.where(a + stride < line.shape[k], a + stride, a - stride)
-    t = line.take(a - stride, k) + line.take(right, k)
-    u = 2 * t
-    for axis in range(t.ndim):
-        if axis != k:
-            before, after = slice(None, -1), slice(1, None)
-            near = [slice(None)] * axis
-            u[(*near, after)] += t[(*near, before)]
-            u[(*near, before)] += t[(*near, after)]
-    bit_length = np.searchsorted(2 ** np.arange(11), u, side="right")  # 11 and more are 11
-    return bit_length
+class Plain:
+    """The walk in raster order; nothing is predicted."""
+
+    def __init__(self, stream: Binary, step: float):
+        self.stream, self.step = stream, step
+
+    def decode(self, there: Rows, around: Around) -> Plane:
+        """The next plane."""
+        height, width = len(there), len(there[0])
+        plane = Plane([[0.0] * width for _ in range(height)], [[0] * width for _ in range(height)])
+        # With a border of zeros, (i, j) is at (i + 2, j + 2).
+        codes, then, under = (bordered(p.codes) for p in (plane, around.earlier, around.below))
+        for i in range(height):
+            sizes = [
+                min(abs(codes[i + 1][j]), 2) + min(abs(then[i + 2][j]), 2) + min(abs(under[i + 2][j]), 2)
+                for j in range(2, width + 2)
+            ]
+            if not self.stream.single(4095 - scale(sum(sizes))):
+                continue
+            for j in range(width):
+                if there[i][j]:
+                    code = self.code(codes, then, under, around.active[i][j], i + 2, j + 2)
+                    plane.values[i][j] = code * self.step
+                    plane.codes[i][j] = codes[i + 2][j + 2] = cut(code)
+        return plane
+
+    def code(self, codes: Rows, codes_t: Rows, codes_c: Rows, active: int, i: int, j: int) -> int:
+        """The code of one point."""
+        west, north = codes[i][j - 1], codes[i - 1][j]
+        near = abs(west) + abs(north)
+        side = abs(codes[i - 1][j - 1]) + abs(codes[i - 1][j + 1]) + abs(codes[i][j - 2]) + abs(codes[i - 2][j])
+        about = abs(codes_t[i][j - 1]) + abs(codes_t[i][j + 1]) + abs(codes_t[i - 1][j])
+        then, under = abs(codes_t[i][j]), abs(codes_c[i][j])
+        local, first = 2 * near + side, 0
+        if local + then + under == 0:
+            first = self.stream.single(10 * active + min(scale(about), 9))
+            if not first:
+                return 0
+        largest = scale(max(abs(west), abs(north)))
+        self.stream.contexts = [
+            30 * scale(near) + scale(side),
+            3 * scale(local + 3 * then + 3 * under) + min(abs(west), 2),
+            30 * active + scale(local),
+            6 * (6 * scale(then) + min(under, 5)) + min(scale(near), 5),
+            30 * scale(about + then) + scale(near),
+            3 * (30 * (3 * sign(west) + sign(north)) + largest) + min(under, 2),
+        ]
+        return self.stream.integer(first, residual_shift(local), min(scale(local) // 3, 8))
 
 
-# Tokens
-
-TOKENS = 209
-WIDTHS = [3 + k // 2 for k in range(80)]
-EDGES = [25 + sum(2**b for b in WIDTHS[:k]) for k in range(80)]
-
-
-class Coder:
-    """Codes of the residual, with the tables of all contexts, which live as long as the chunk."""
-
-    def __init__(self, stream: Bitstream, spread: int):
-        self.stream = stream
-        self.counts = np.tile(np.array(first_counts(spread), np.int64), (24, 1))
-        self.tables: dict[int, list[int]] = {}  # left ends by context, until its counts change
-
-    def decode(self, contexts: Array) -> Array:
-        """The codes of one pass, in blocks of 256, 512, 1024, 2048, 4096, 4096, ..."""
-        codes = np.zeros(len(contexts), np.int64)
-        start, size = 0, 256
-        while start < len(contexts):
-            block = contexts[start : start + size]
-            for context in np.unique(block).tolist():
-                these = np.flatnonzero(block == context)
-                codes[start + these] = self.decode_codes(context, len(these))
-            start, size = start + size, min(2 * size, 4096)
-        return codes
-
-    def decode_codes(self, context: int, count: int) -> Array:
-        """The codes of one context in one block: tokens, then raw bits; then the table's update."""
-        if context not in self.tables:
-            self.tables[context] = intervals(frequencies_of(self.counts[context]))
-        tokens = np.array(self.stream.symbols(self.tables[context], count))
-        negative = tokens > 104
-        magnitudes = np.where(negative, tokens - 104, tokens)
-        buckets = np.where(magnitudes >= 25, magnitudes - 25, -1)
-        widths = np.where(buckets >= 0, 3 + buckets // 2, 0)
-        for width in np.unique(widths[widths > 0]).tolist():
-            these = widths == width
-            edges = np.array(EDGES)[buckets[these]]
-            magnitudes[these] = edges + self.stream.raw(width, int(these.sum()))
-        self.update(context, tokens)
-        return np.where(negative, -magnitudes, magnitudes)
-
-    def update(self, context: int, tokens: Array) -> None:
-        """Count the tokens of a block."""
-        counts = self.counts[context] + 32 * np.bincount(tokens, minlength=TOKENS)
-        if counts.sum() > 2**19:
-            counts -= counts >> 1
-        self.counts[context] = counts
-        self.tables.pop(context, None)
+def bordered(codes: Rows) -> Rows:
+    """Two rows of zeros before, two columns before and after."""
+    width = len(codes[0]) + 4
+    return [[0] * width, [0] * width, *([0, 0, *row, 0, 0] for row in codes)]
 
 
-# Tables
+NEAR = [[(-1, -1), (-1, 1), (1, -1), (1, 1)], [(-1, 0), (1, 0), (0, -1), (0, 1)]]  # of centres, of midpoints
+BEFORE = [[(0, -2), (-2, 0), (-2, -2), (-2, 2)], [(0, -2), (-2, 0), (-1, -1), (-1, 1)]]
+FAR = [
+    [[(-3, -1)], [(-3, 1)], [(3, -1)], [(3, 1)], [(-1, -3)], [(1, -3)], [(-1, 3)], [(1, 3)]],
+    [
+        *([(-3, 0)], [(3, 0)], [(0, -3)], [(0, 3)]),
+        *([(-2, -1), (-2, 1)], [(2, -1), (2, 1)], [(-1, -2), (1, -2)], [(-1, 2), (1, 2)]),
+    ],
+]
+FIRST = 8  # the kind of point (0, 0)
 
 
-def first_counts(spread: int) -> list[int]:
-    """The counts that every context starts from."""
-    weights = []
-    for r in range(105):
-        size = r if r < 25 else EDGES[r - 25]
-        weight = (2**40 >> min(size // spread, 40)) * (2 * spread - size % spread) // (2 * spread)
-        if r >= 25:
-            weight *= 2 ** min(WIDTHS[r - 25], 16)
-        weights.append(min(weight, 2**40))
-    weights += weights[1:]
-    unit = max(1, sum(weights) // 4)
-    return [256 * weight // unit + 1 for weight in weights]
+class Adaptive:
+    """The walk that refines a plane from one point, with a problem for each kind of points."""
+
+    def __init__(self, stream: Binary, step: float, tighten: int):
+        self.stream, self.problems = stream, [Problem(step) for _ in range(FIRST)]
+        factors = [1.0]
+        for _ in range(64):
+            factors.append(min(factors[-1] * (1 + tighten / 8), 4.0))
+        self.sizes = [step / factor for factor in factors]
+
+    def decode(self, there: Rows, around: Around) -> Plane:
+        """The next plane."""
+        height, width = len(there), len(there[0])
+        plane = Plane([[0.0] * width for _ in range(height)], [[0] * width for _ in range(height)])
+        for level, s, kind, i, j in points(height, width):
+            base = around.mean[0][0] if around.late else around.below.values[0][0]
+            near, before, features = 0, 0, [0.0]
+            if kind != FIRST:
+                base, near, before, features = look(plane, around, kind & 1, s, i, j)
+            prediction, local, code = base, 2 * before + near, 0
+            if there[i][j]:
+                if kind != FIRST:
+                    for w, f in zip(self.problems[kind].weights, features, strict=False):
+                        prediction += w * f
+                code = self.code(plane, around, kind, s, i, j, near, before)
+            plane.values[i][j] = prediction + code * self.sizes[level]
+            plane.codes[i][j] = cut(code)
+            if there[i][j] and kind != FIRST:
+                trust = 1 / (1 + 0.04 * local * local)
+                self.problems[kind].add(features, plane.values[i][j] - base, trust)
+        return plane
+
+    def code(self, plane: Plane, around: Around, kind: int, s: int, i: int, j: int, near: int, before: int) -> int:
+        """The code of one point."""
+        then, under = abs(around.earlier.codes[i][j]), abs(around.below.codes[i][j])
+        active, local, first = around.active[i][j], 2 * before + near, 0
+        west = sign(plane.codes[i][j - 2 * s]) if j >= 2 * s else 1
+        north = sign(plane.codes[i - 2 * s][j]) if i >= 2 * s else 1
+        if local + then + under == 0:
+            first = self.stream.single(3 * (3 * (30 * kind + active) + west) + north)
+            if not first:
+                return 0
+        self.stream.contexts = [
+            22 * (20 * kind + min(scale(near), 19)) + min(scale(before), 21),
+            30 * kind + scale(local + 4 * then + 4 * under),
+            4 * (30 * kind + active) + min(before, 3),
+            6 * (6 * (6 * kind + min(then, 5)) + min(under, 5)) + min(scale(before), 5),
+            4 * (30 * kind + scale(16 * then + 16 * under)) + min(scale(before) >> 1, 3),
+            30 * (3 * (3 * kind + west) + north) + scale(near + before),
+        ]
+        return self.stream.integer(first, residual_shift(local), kind)
 
 
-def frequencies_of(counts: Array) -> list[int]:
-    """Frequencies of a table, which sum to 2^16."""
-    frequencies = 1 + counts * (2**16 - TOKENS) // max(1, int(counts.sum()))
-    frequencies[np.argmax(counts)] += 2**16 - frequencies.sum()
-    return frequencies.tolist()
+def points(height: int, width: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Level, stride, kind, row and column of every point of a plane, in the order of decoding."""
+    top = (max(height, width) - 1).bit_length()
+    yield top, 2**top, FIRST, 0, 0
+    for level in range(top - 1, -1, -1):
+        s, kind = 2**level, 2 * min(level, 3)
+        for i in range(s, height, 2 * s):
+            for j in range(s, width, 2 * s):
+                yield level, s, kind, i, j
+        for i in range(0, height, s):
+            for j in range(0 if i // s % 2 else s, width, 2 * s):
+                yield level, s, kind + 1, i, j
+
+
+def look(plane: Plane, around: Around, half: int, s: int, i: int, j: int) -> tuple[float, int, int, list[float]]:
+    """base, near, before and the used features of a centre (half 0) or midpoint (half 1)."""
+    values, codes = plane
+    height, width = len(values), len(values[0])
+    others = around.earlier.values, around.mean, around.below.values, around.before_below.values
+    inside = [
+        (y, x) if 0 <= (y := i + a * s) < height and 0 <= (x := j + b * s) < width else None for a, b in NEAR[half]
+    ]
+    found = [place for place in inside if place]
+    base = total(values, found) / len(found)
+    features = [values[place[0]][place[1]] - base if place else 0.0 for place in inside]
+    near = 4 * sum(abs(codes[y][x]) for y, x in found) // len(found)
+    before = 0
+    for a, b in BEFORE[half]:
+        y, x = i + a * s, j + b * s
+        there = y >= 0 and 0 <= x < width
+        features.append(values[y][x] - base if there else 0.0)
+        before += abs(codes[y][x]) if there else near >> 2
+    for places in FAR[half]:
+        feature = 0.0
+        for a, b in places:
+            y, x = i + a * s, j + b * s
+            if 0 <= y < height and 0 <= x < width:
+                feature += values[y][x] - base
+        features.append(feature)
+    for other in others[: around.used - 16]:
+        features.append(other[i][j] - total(other, found) / len(found))
+    return base, near, before, features
+
+
+def total(values: Rows, places: list[tuple[int, int]]) -> float:
+    """The sum of values, one by one: that of Python 3.12 and later rounds otherwise."""
+    result = 0.0
+    for y, x in places:
+        result += values[y][x]
+    return result
+
+
+class Problem:
+    """A least-squares problem: the weights of features that have predicted best."""
+
+    def __init__(self, step: float):
+        self.step, self.seen, self.due = step, 0, 64
+        self.a, self.b, self.weights = np.zeros((20, 20)), np.zeros(20), [0.0] * 20
+
+    def add(self, features: list[float], y: float, trust: float) -> None:
+        """An equation; from time to time the solution."""
+        used, f = len(features), np.array(features)
+        g = f * trust
+        self.b[:used] += g * y
+        self.a[:used, :used] += g[:, None] * f
+        self.seen += 1
+        if self.seen < self.due:
+            return
+        a, b = self.a.tolist(), self.b.tolist()
+        trace = 0.0
+        for p in range(used):
+            trace += a[p][p]
+        solution = solve(a, b, 0.1 * self.step * self.step + 1e-5 * trace / used, used)
+        if solution is not None:
+            self.weights[:used] = solution
+        if self.seen > 4096:
+            self.b[:used] *= 0.5
+            self.a[:used, :used] *= 0.5
+            self.seen >>= 1
+        self.due = self.seen + 64
+
+
+def solve(a: Rows, b: list[float], ridge: float, n: int) -> list[float] | None:
+    """(a + ridge I)^-1 b of the first n entries, by Cholesky's decomposition; None where rounding prevents it."""
+    rows: Rows = []
+    for i in range(n):
+        row: list[float] = []
+        for j in range(i):
+            row.append(less(a[i][j], row, rows[j]) / rows[j][j])
+        square = less(a[i][i] + ridge, row, row)
+        if not square > 0:
+            return None
+        rows.append([*row, math.sqrt(square)])
+    u: list[float] = []
+    for i in range(n):
+        u.append(less(b[i], rows[i][:i], u) / rows[i][i])
+    w = [0.0] * n
+    for i in range(n - 1, -1, -1):
+        w[i] = less(u[i], [rows[k][i] for k in range(i + 1, n)], w[i + 1 :]) / rows[i][i]
+    return w
+
+
+def less(number: float, left: list[float], right: list[float]) -> float:
+    """The number, minus the products, one by one, of two lists of the length of the first."""
+    for p, q in zip(left, right, strict=False):
+        number -= p * q
+    return number
 
 
 # Model

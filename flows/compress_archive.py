@@ -34,7 +34,7 @@ from vcinr.errors import InputError, VcinrError
 )
 def compress_file(
     path: str, target: str, model: str | None, abs_error: float | None, variables: list[str] | None,
-    chunk: int,
+    chunk: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Compress one file or store, unless its archive is there, newer than it and of the same request."""
     from vcinr.archive.bulk import compress_file as run
@@ -54,7 +54,7 @@ def compress_archive(
     model: str | None = None,
     abs_error: float | None = None,
     variables: list[str] | None = None,
-    chunk: int = 48,
+    chunk: int | None = None,
 ) -> dict[str, Any]:
     """Compress files to archives that plain xarray opens.
 
@@ -66,7 +66,7 @@ def compress_archive(
         model: a .vcinr model; without one the fallback coders work alone.
         abs_error: largest absolute error of every value; best effort without.
         variables: those to compress (default: all that can be).
-        chunk: signals a chunk.
+        chunk: signals a chunk; about a million values by default.
     """
     jobs = plan(inputs, output)
     summary: dict[str, Any] = {}

@@ -1,15 +1,19 @@
 """Chunk codec: the bound, masks, dtypes, damage; property tests over generated arrays."""
 
+import functools
 import warnings
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vcinr import codec
+from vcinr.config import Params
 from vcinr.errors import BoundError, CorruptError, ModelError, VcinrError
+from vcinr.train import train
 
 FLOATS = ["f2", "f4", "f8", ">f4", ">f8"]
 INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
@@ -250,3 +254,26 @@ def test_a_chunk_is_bound_to_its_metadata():
     for shape, dtype in (((4, 6, 6), "f8"), ((2, 12, 6), "f4"), ((5, 6, 6), "f4")):
         with pytest.raises(CorruptError):
             codec.decode(data, shape, np.dtype(dtype), field)
+
+
+@pytest.mark.parametrize("dims", [("x",), ("z", "y", "x")])
+def test_a_model_of_signals_with_one_or_three_axes(tmp_path, dims):
+    rng = np.random.default_rng(0)
+    grid = {"x": 40} if len(dims) == 1 else {"z": 4, "y": 6, "x": 9}
+    waves = [np.cos(np.linspace(0, 3, n)) for n in grid.values()]
+    shape = functools.reduce(np.multiply.outer, waves)
+    values = rng.standard_normal((24, *(1 for _ in grid))) * shape + 0.01 * rng.standard_normal((24, *shape.shape))
+    data = xr.Dataset({"v": (("time", *grid), values.astype(np.float32))})
+    small = Params(
+        inr={"width": 16, "depth": 3, "latent": 4}, meta={"steps": 60, "batch": 4, "validate_every": 30},
+        quantiser={"steps": 60, "lambdas": (10.0, 1000.0)}, threads=1,
+    )  # fmt: skip
+    model = train(data, tmp_path / "m.vcinr", signal_dims=dims, params=small)
+    field = codec.Field("v", tuple(range(1, values.ndim)), tuple(np.arange(float(n)) for n in grid.values()), model,
+                        model.scaling("v"))  # fmt: skip
+    for chunk in (values[:6], values[:1], values):
+        chunk = chunk.astype(np.float32)
+        for rate in (None, 1):
+            encoded = codec.encode(chunk, field, 0.2, rate=rate)
+            assert np.abs(codec.decode(encoded.data, chunk.shape, chunk.dtype, field) - chunk).max() <= 0.2
+        assert "prior" in encoded.mode

@@ -269,3 +269,17 @@ def test_static_mask_costs_next_to_nothing():
     data = mask.encode_mask(many)
     assert (mask.decode_mask(data, many.shape) == many).all()
     assert len(data) < len(mask.encode_mask(one[None])) + 60
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 3))
+def test_any_bytes_are_decoded_or_refused(data, which):
+    """Checksums come first; but were a stream to pass them, nothing outside its arrays may be touched."""
+    offset, frequency = _tables()
+    try:
+        if which == 3:
+            latents.decode(data, 20, 2, offset, frequency)
+        else:
+            residual.decode(data, (4, 2, 9, 11), 1e300, PLANS[which])
+    except CorruptError:
+        pass

@@ -68,7 +68,10 @@ def compress(
     psnr: Annotated[float | None, typer.Option("--psnr", help="At least so many dB; peak: the range.")] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="At most so many bits per value.")] = None,
     var: Variables = None,
-    chunk: Annotated[int, typer.Option("--chunk", min=1, help="About how many signals a chunk holds.")] = 48,
+    chunk: Annotated[
+        int | None,
+        typer.Option("--chunk", min=1, help="About how many signals a chunk holds. Default: a million values."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing archive.")] = False,
 ) -> None:
     """Compress a file to an archive that opens with xarray.open_zarr."""

@@ -32,6 +32,7 @@ from vcinr.coding import mask as side
 from vcinr.coding import residual
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError
 from vcinr.inr.model import DELTA, Model
+from vcinr.inr.ridge import linear_latents
 from vcinr.quantise.refine import refine
 from vcinr.quantise.state import Quantiser
 from vcinr.signals import coordinates, normalise
@@ -263,7 +264,8 @@ def _encode(
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     coded = sections | log | _mask_sections(signals, valid)
     trial = _Trial(target, valid, residual.planes(_index(native.shape, field), target.shape[1:]), tolerance)
-    candidate = _best(trial, None if latents is None else _Latents(field, trial, latents, rate))
+    signal_counts = residual.planes(_index(native.shape, field), (1, 1))[:2]
+    candidate = _best(trial, None if latents is None else _Latents(field, trial, latents, rate, signal_counts))
     if candidate is None:
         return exact()
     coded |= candidate.sections
@@ -353,7 +355,7 @@ def _reconstruct(
             raise CorruptError("chunk has a prior but not the grid of its field")
         quantiser = _quantiser(field.model)
         rate, coder = _two_bytes(sections[_Section.PRIOR])
-        z = quantiser.decode(coder, stream, *planes[:2], rate).reshape(n, -1)
+        z = quantiser.decode(coder, stream, *residual.planes(_index(shape, field), (1, 1))[:2], rate).reshape(n, -1)
         recon = _prior(field, field.model, quantiser.dequantise(z, rate), grid)
     if _Section.CONSTANT in sections:
         recon += _number(sections[_Section.CONSTANT], "<f")
@@ -425,18 +427,11 @@ def _quantiser(model: Model) -> Quantiser:
 def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     """The model's latents ``[n, d]`` of a chunk's signals, relative to phi_0; None where no model applies.
 
-    Raises ModelError when torch, which the inner loop needs, is not installed.
+    Raises ModelError when torch, which an inner loop by gradient needs, is not installed.
     """
     model = field.model
     if model is None or not _applies(field, values.shape) or values.dtype.kind not in "fiu" or values.size == 0:
         return None
-    try:
-        from vcinr.meta.extract import find_latents
-    except ImportError:
-        raise ModelError(
-            "compressing with this model needs torch for its inner loop: pip install 'vcinr[train]', "
-            "or compress without a model"
-        ) from None
     offset, scale = field.scaling
     signals = gather(values, field.signal_axes)
     valid = valid_values(signals, field.fill)
@@ -444,6 +439,15 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     y, weight = normalise(target, None if valid.all() else valid.reshape(len(valid), -1), offset, scale)
     x = coordinates.inputs(dict(model.system), field.axes)
     variable = np.full(len(y), model.index(field.variable), np.int64)
+    if model.linear:
+        return linear_latents(model, x, y, weight, variable) - model.start(field.variable)
+    try:
+        from vcinr.meta.extract import find_latents
+    except ImportError:
+        raise ModelError(
+            "compressing with this model needs torch for its inner loop: pip install 'vcinr[train]', "
+            "or compress without a model"
+        ) from None
     return find_latents(model, x, y, weight, variable) - model.start(field.variable)
 
 
@@ -514,10 +518,9 @@ class _Trial:
         quarter = self.planes[0] // 4
         if quarter == 0:
             return 0.0
-        shape = quarter, *self.planes[1:]
-        signals = quarter * self.planes[1]
-        part = replace(self, target=self.target[:signals], valid=self.valid[:signals], planes=shape)
-        return _cost(part(replace(prior, values=prior.values[:signals]), plan))
+        target, valid, values = (v.reshape(self.planes)[:quarter] for v in (self.target, self.valid, prior.values))
+        part = replace(self, target=target, valid=valid, planes=target.shape)
+        return _cost(part(replace(prior, values=values), plan))
 
 
 def _bare(prior: _Prior) -> _Candidate:
@@ -527,12 +530,16 @@ def _bare(prior: _Prior) -> _Candidate:
 
 @dataclass(frozen=True)
 class _Latents:
-    """The priors that a model offers for a chunk: its latents ``[n, d]`` at every rate."""
+    """The priors that a model offers for a chunk: its latents ``[n, d]`` at every rate.
+
+    signals: of how many times and levels; rate: the only one to be tried, if any.
+    """
 
     field: Field
     trial: _Trial
     latents: np.ndarray
     rate: int | None
+    signals: tuple[int, int]
 
     @property
     def model(self) -> Model:
@@ -560,7 +567,7 @@ class _Latents:
         values = self._decoded(z, rate)
         if refined and (better := self._refined(z, rate, values)) is not None:
             z, values = better, self._decoded(better, rate)
-        coder, data = self.quantiser.code(z.reshape(*self.trial.planes[:2], -1), rate)
+        coder, data = self.quantiser.code(z.reshape(*self.signals, -1), rate)
         slack = DELTA * abs(self.field.scaling[1])
         return _Prior(rate, values, {_Section.PRIOR: bytes([rate, coder])}, data, slack)
 

@@ -142,7 +142,7 @@ class Codec(_Frozen):
 
     abs_error: PositiveFloat | None = None
     rel_error: PositiveFloat | None = None
-    chunk: Positive = 48
+    chunk: Positive | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Codec:

@@ -18,7 +18,7 @@ from vcinr.progress import Watch, silent
 
 def compress_file(
     path: str, target: str, *, model: str | None = None, abs_error: float | None = None,
-    variables: list[str] | None = None, chunk: int = 48, watch: Watch = silent,
+    variables: list[str] | None = None, chunk: int | None = None, watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Compress one file or store to the archive `target`, unless it is there, newer, sound and of the same request.
 

@@ -156,7 +156,7 @@ def compress(
     psnr: float | None = None,
     rate: float | None = None,
     variables: Sequence[str] | None = None,
-    chunk: int = 48,
+    chunk: int | None = None,
     overwrite: bool = False,
     watch: Watch = silent,
 ) -> dict[str, Any]:
@@ -169,7 +169,9 @@ def compress(
     value's own magnitude, zeros exact; psnr: at least so many dB, peak the variable's range; rate: at most so many
     bits per value in every chunk. Without any: best effort with a model, lossless without. variables: full names
     (``group/name``), default all of two or more dimensions, bare integers apart; what cannot be lossy (text, truth
-    values, ...) is stored losslessly, and the result says so. chunk: about how many signals one Zarr chunk holds.
+    values, ...) is stored losslessly, and the result says so. chunk: about how many signals one Zarr chunk
+    holds, by default those of a million values, eight at least: a chunk is what can be read by itself, and large ones
+    take fewer bits.
     Returns what `vcinr info --json` prints.
 
     The archive appears under its name only when it is whole. An interrupted run leaves its finished chunks beside it
@@ -385,7 +387,12 @@ def _pieces(shape: tuple[int, ...], most: int = _PIECE_VALUES) -> tuple[int, ...
     return tuple(reversed(result))
 
 
-def _signal_chunks(job: _Job, chunk: int) -> tuple[int, ...]:
+def signals_of(points: int) -> int:
+    """Signals of so many points in a chunk, where nobody says."""
+    return max(8, (1 << 20) // points)
+
+
+def _signal_chunks(job: _Job, chunk: int | None) -> tuple[int, ...]:
     """Chunk shape of about `chunk` signals; a signal is cut only where it is large and no model needs it whole."""
     assert job.layout is not None
     sizes = {str(d): n for d, n in job.values.sizes.items()}
@@ -393,7 +400,8 @@ def _signal_chunks(job: _Job, chunk: int) -> tuple[int, ...]:
     while job.model is None and math.prod(grid.values()) > _CHUNK_VALUES:
         longest = max(grid, key=lambda d: grid[d])
         grid[longest] = -(-grid[longest] // 2)
-    left = max(1, min(chunk, _CHUNK_VALUES // math.prod(grid.values())))
+    points = math.prod(grid.values())
+    left = max(1, min(signals_of(points) if chunk is None else chunk, _CHUNK_VALUES // points))
     shape = dict(grid)
     for dim in reversed([d for d in sizes if d not in grid]):
         shape[dim] = max(1, min(sizes[dim], left))
@@ -401,7 +409,7 @@ def _signal_chunks(job: _Job, chunk: int) -> tuple[int, ...]:
     return tuple(shape[d] for d in sizes)
 
 
-def _array(job: _Job, chunk: int) -> _Array:
+def _array(job: _Job, chunk: int | None) -> _Array:
     values, bound, layout = job.values, job.stored_bound, job.layout
     serializer = VcinrCodec(
         variable=job.name,

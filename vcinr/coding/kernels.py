@@ -690,10 +690,8 @@ def latent_codes(c: Coder, data: np.ndarray, z: np.ndarray, first: np.ndarray, w
     """
     times, levels, d = z.shape
     before, mean = np.zeros((levels, d), np.int64), np.zeros((levels, d), np.int64)  # mean in 1/256
-    last, usual = (
-        np.zeros((levels, d), np.int64),
-        np.zeros((levels, d), np.int64),
-    )  # differences; their mean size in 1/16
+    last, usual = np.zeros((levels, d), np.int64), np.zeros((levels, d), np.int64)  # differences; sizes in 1/16
+    usual[:] = first
     missed = np.zeros((3, levels, d), np.int64)  # by the predictions, fading
     for t in range(times):
         for level in range(levels):
@@ -716,7 +714,8 @@ def latent_codes(c: Coder, data: np.ndarray, z: np.ndarray, first: np.ndarray, w
                 c.context[5] = min(one + two, 7) * 8 + min(size, 7)
                 difference = z[t, level, k] - guess
                 difference = integer(c, data, difference, 0, _usual_shift(recent), min(one + two, 2), writing)
-                value = difference + guess
+                value = max(-LIMIT, min(LIMIT, difference + guess))  # whatever a damaged stream says
+                difference = value - guess
                 z[t, level, k] = value
                 one, two = abs(difference), one
                 nonzero += 1 if difference != 0 else 0

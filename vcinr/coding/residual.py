@@ -55,9 +55,10 @@ class Plan:
 
 
 def planes(index: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """An array's index and signal axes as times, levels and a plane.
+    """An array's index axes and then its grid axes as times, levels and a plane.
 
-    The last two axes of the grid are the plane; what comes right before them are levels, all else times.
+    The last two of all are the plane (of a grid of one axis with the index axis before it), what comes right before
+    them are levels, all else times.
     """
     shape = (1, 1, 1, 1, *index, *grid)
     times, levels, height, width = math.prod(shape[:-3]), shape[-3], shape[-2], shape[-1]

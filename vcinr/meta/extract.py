@@ -13,6 +13,7 @@ import zarr
 
 from vcinr.errors import InputError, ModelError
 from vcinr.inr.model import Model, load_model
+from vcinr.inr.ridge import linear_latents
 from vcinr.meta.inner import Batch, adapt, batch_of
 from vcinr.meta.outer import psnr
 from vcinr.progress import Clock, Progress, Watch, silent
@@ -33,6 +34,8 @@ def find_latents(
     variable ``[N]`` int64: rows of phi_0. Of more than the model's `encode_points` points a fixed random part is
     taken: the latents change little, the time a lot. Raises ModelError when the loop diverges.
     """
+    if model.linear and steps is None:
+        return linear_latents(model, x, y, weight, variable)
     if len(x) > model.encode_points:
         chosen = fixed_points(len(x), model.encode_points)
         x, y = x[chosen], y[:, chosen]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vcinr.inr.conditioning import conditioning
+from vcinr.inr.ridge import ridge
 from vcinr.inr.siren import basis, forward
 from vcinr.inr.spec import InrSpec, Params
 from vcinr.signals import Signals
@@ -66,28 +67,11 @@ def adapt(spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_gra
     return phi if create_graph else phi.detach()
 
 
-RIDGE = 1e-5
-"""Ridge weight of `solve`, as a fraction of the mean diagonal of the normal equations."""
-
-
 def solve(spec: InrSpec, params: Params, batch: Batch) -> torch.Tensor:
-    """Closed-form inner loop of a linear head: the ridge regression of each signal on the basis, ``[B, d]``.
-
-    phi minimises mean(w (y - f(x; phi))^2) + ridge |phi - phi_0|^2; exact, and differentiable in every parameter.
-    """
-    start = params["phi_0"][batch.variable]
-    d = spec.latent
+    """Closed-form inner loop of a linear head, ``[B, d]``; see `vcinr.inr.ridge`."""
     if batch.x.ndim != 2:
         raise ValueError("the closed form takes signals on one set of points")
     base, psi = basis(spec, params, batch.x)
-    psi = psi.reshape(-1, d)
-    left = (batch.y - base).reshape(len(batch.y), -1) - start @ psi.T
-    if batch.weight is None:
-        normal = (psi.T @ psi / len(psi))[None]
-    else:
-        weight = batch.weight.repeat_interleave(spec.d_out, dim=1)
-        normal = torch.einsum("pi,bp,pj->bij", psi, weight, psi) / len(psi)
-        left = left * weight
-    ridge = RIDGE * normal.diagonal(dim1=-2, dim2=-1).mean(-1) + 1e-12
-    normal = normal + ridge[:, None, None] * torch.eye(d)
-    return start + torch.linalg.solve(normal, (left @ psi / len(psi))[..., None])[..., 0]
+    weight = None if batch.weight is None else batch.weight.repeat_interleave(spec.d_out, dim=1)
+    y = batch.y.reshape(len(batch.y), -1)
+    return ridge(base.reshape(-1), psi.reshape(-1, spec.latent), y, weight, params["phi_0"][batch.variable])
