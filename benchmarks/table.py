@@ -230,7 +230,7 @@ def _equal_psnr(rows: list[dict[str, Any]]) -> Iterator[str]:
             )
 
 
-def train_models(names: Sequence[str]) -> None:
+def train_models(names: Sequence[str], threads: int) -> None:
     """Train a model for each data set that has none, with the default parameters; HadGEM's is the pipeline's."""
     for name in names:
         out = MODELS / f"{name}.vcinr"
@@ -245,7 +245,7 @@ def train_models(names: Sequence[str]) -> None:
         data = xr.Dataset(fields)
         for variable in data.variables.values():
             variable.encoding = {}
-        model = train(data, out, params=Params())
+        model = train(data, out, params=Params(threads=threads))
         print(f"{out}: {len(model.data):,} bytes, {time.perf_counter() - began:.0f} s", flush=True)
 
 
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument("--bounds", nargs="+", type=float, default=list(BOUNDS))
     parser.add_argument("--months", type=int, default=3, help="months of SPEEDY's member b, evenly over its year")
     parser.add_argument("--train", action="store_true", help="train the models that are missing first")
+    parser.add_argument("--threads", type=int, default=2, help="of training")
     parser.add_argument("--fast", action="store_true", help="neither EBCC, which is slow, nor equal PSNR")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--show", action="store_true", help="print the summary of the rows there are, run nothing")
@@ -265,7 +266,7 @@ def main() -> None:
         print(summary(json.loads(options.out.read_text())["rows"]))
         return
     if options.train:
-        train_models(options.data)
+        train_models(options.data, options.threads)
     rows: list[dict[str, Any]] = []
     for case in cases(options.data, max(1, 12 // options.months)):
         began = time.perf_counter()

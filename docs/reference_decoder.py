@@ -525,12 +525,21 @@ def sign(v: int) -> int:
 
 def decode_latents(data: bytes, coder: int, model: "Model", rate: int, n: int, planes: tuple[int, ...]) -> Array:
     """The quantised latents of n signals, [n, d]."""
-    frequency, offset = model.tensors["quantiser/frequency"], model.tensors["quantiser/offset"]
+    level, offset = model.tensors["quantiser/level"], model.tensors["quantiser/offset"]
     if coder > 1 or rate >= len(offset):
         raise ValueError(f"coder {coder} of latents, rate {rate}: unknown to this decoder or the model")
-    tables = frequency[rate].tolist(), offset[rate].tolist()
+    tables = [frequencies(row) for row in level[rate].tolist()], offset[rate].tolist()
     latents = adaptive_latents(data, *tables, *planes) if coder else static_latents(data, *tables, n)
     return np.array(latents, np.int64).reshape(n, -1)
+
+
+def frequencies(levels: list[int]) -> list[int]:
+    """A table of frequencies from its levels, both padded with zeros."""
+    weights = [math.isqrt(math.isqrt(1 << (level + 15))) if level else 0 for level in levels]
+    entries, total = sum(1 for level in levels if level), sum(weights)
+    found = [1 + weight * (2**16 - entries) // total if weight else 0 for weight in weights]
+    found[weights.index(max(weights))] += 2**16 - sum(found)
+    return found
 
 
 def static_latents(data: bytes, frequency: Rows, offset: list[int], n: int) -> Array:
@@ -925,6 +934,17 @@ def less(number: float, left: list[float], right: list[float]) -> float:
 # Model
 
 
+def unpack(content: bytes, kind: str, shape: list[int]) -> Array:
+    """A tensor of a model file."""
+    if kind == "rows8":
+        steps = np.frombuffer(content[: 4 * shape[0]], "<f4")
+        codes = np.frombuffer(zlib.decompress(content[4 * shape[0] :]), "i1").reshape(shape)
+        return steps[:, None] * codes.astype(np.float32)
+    if kind in ("<i4", "|u1"):
+        return np.frombuffer(zlib.decompress(content), kind).reshape(shape)
+    return np.frombuffer(content, kind).reshape(shape).astype(np.float32)
+
+
 class Model:
     """A model file: the network that predicts signals of its variables from latents."""
 
@@ -941,8 +961,7 @@ class Model:
         position = 14 + length
         for name, dtype, shape, stored in self.header["tensors"]:
             content = data[position : position + stored]
-            tensor = np.frombuffer(zlib.decompress(content) if dtype == "<i4" else content, dtype).reshape(shape)
-            self.tensors[name] = tensor if dtype == "<i4" else tensor.astype(np.float32)
+            self.tensors[name] = unpack(content, dtype, shape)
             position += stored
 
     def inputs(self, axes: list[Array]) -> Array:

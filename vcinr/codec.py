@@ -418,10 +418,14 @@ def _prior(field: Field, model: Model, moved: np.ndarray, grid: tuple[int, ...])
 
 
 def _quantiser(model: Model) -> Quantiser:
-    quantiser = Quantiser.from_tensors(model.quantiser)
-    if quantiser.offset.shape[1] != model.spec.latent:
-        raise ModelError(f"model {model.sha256[:12]}: the quantiser is not of this network's latents")
-    return quantiser
+    """The model's quantiser, made once."""
+    known = model.kept.get("quantiser")
+    if known is None:
+        known = Quantiser.from_tensors(model.quantiser)
+        if known.offset.shape[1] != model.spec.latent:
+            raise ModelError(f"model {model.sha256[:12]}: the quantiser is not of this network's latents")
+        model.kept["quantiser"] = known
+    return known
 
 
 def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:

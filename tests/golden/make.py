@@ -21,7 +21,7 @@ from vcinr.archive.write import compress
 from vcinr.inr.model import Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
-from vcinr.quantise.state import Quantiser
+from vcinr.quantise.state import Quantiser, levels_of
 
 FOLDER = Path(__file__).parent
 
@@ -74,7 +74,9 @@ def small_model(conditioning: str) -> Model:
     frequency[1] = (36, 15500, 20000, 20000, 9000, 1000)
     gain = np.repeat([[1.0], [4.0]], 4, axis=1)
     offset = np.array([[0] * 4, [-2] * 4], np.int32)
-    quantiser = Quantiser({k: v.astype("f4") for k, v in net.items()}, 1, gain.astype("f4"), offset, frequency)
+    quantiser = Quantiser(
+        {k: v.astype("f4") for k, v in net.items()}, 1, gain.astype("f4"), offset, levels_of(frequency)
+    )
     return with_quantiser(model, quantiser.to_tensors(), {})
 
 

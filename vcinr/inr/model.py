@@ -49,7 +49,7 @@ class Model:
     system: coordinate system (:mod:`vcinr.signals.coordinates`). normalisation: (offset, scale) by variable.
     encode_steps, encode_points: inner steps of the encoder, and at how many points of a larger grid it takes them.
     quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. provenance: free JSON-able
-    facts (data, seed, version); no part of decoding.
+    facts (data, seed, version); no part of decoding. kept: what has been made of the model, for the next time.
     """
 
     spec: InrSpec
@@ -61,9 +61,7 @@ class Model:
     encode_points: int
     quantiser: Mapping[str, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    _kept: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def data(self) -> bytes:
@@ -73,11 +71,8 @@ class Model:
         table, blobs = [], []
         for name in sorted(tensors):
             array = np.asarray(tensors[name])
-            stored = array.astype(_stored_dtype(array))
-            blob = stored.tobytes()
-            if stored.dtype.kind in "iu":
-                blob = zlib.compress(blob, 9)
-            table.append([name, stored.dtype.str, list(array.shape), len(blob)])
+            kind, blob = _pack(name, array)
+            table.append([name, kind, list(array.shape), len(blob)])
             blobs.append(blob)
         header = {
             "spec": self.spec.to_dict(),
@@ -145,14 +140,14 @@ class Model:
 
         That of the last grid is kept, unless it is large.
         """
-        known = self._kept.get("basis")
+        known = self.kept.get("basis")
         if known is not None and np.array_equal(known[0], x):
             return known[1], known[2]
         tiles = [basis(self.spec, self.params, x[p : p + TILE]) for p in range(0, len(x), TILE)]
         psi_0 = np.concatenate([t[0].ravel() for t in tiles])
         psi = np.ascontiguousarray(np.concatenate([t[1].reshape(-1, self.spec.latent) for t in tiles]).T)
         if psi.size <= _KEPT:
-            self._kept["basis"] = x, psi_0, psi
+            self.kept["basis"] = x, psi_0, psi
         return psi_0, psi
 
 
@@ -192,10 +187,10 @@ def from_bytes(data: bytes, origin: str) -> Model:
     try:
         header = json.loads(data[fixed : fixed + length])
         tensors, position = {}, fixed + length
-        for name, dtype, shape, stored in header["tensors"]:
-            if dtype not in ("<i4", "<f2", "<f4"):  # NumPy itself would try to understand any text
-                raise ValueError(f"tensor {name!r} has the type {dtype!r}")
-            tensors[name] = _tensor(data[position : position + stored], np.dtype(dtype), tuple(shape))
+        for name, kind, shape, stored in header["tensors"]:
+            if kind not in _KINDS:  # NumPy itself would try to understand any text
+                raise ValueError(f"tensor {name!r} has the type {kind!r}")
+            tensors[name] = _unpack(data[position : position + stored], kind, tuple(shape))
             position += stored
         groups: dict[str, dict[str, np.ndarray]] = {"inr": {}, "quantiser": {}}
         for name, array in tensors.items():
@@ -213,6 +208,7 @@ def from_bytes(data: bytes, origin: str) -> Model:
             header["provenance"],
         )
         _check(model)
+        model.__dict__["data"] = data  # what is named by its digest, whatever another encoder would make of it
     except _MALFORMED as error:
         raise ModelError(f"{origin}: the model is malformed ({type(error).__name__}: {error})") from None
     return model
@@ -246,22 +242,49 @@ def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance
     return replace(model, quantiser=dict(quantiser), provenance={**model.provenance, **provenance})
 
 
-def _stored_dtype(array: np.ndarray) -> str:
+_KINDS = ("<i4", "|u1", "<f4", "<f2", "rows8")
+"""Integers, deflated; floats; and matrices in 8 bits: a step for each row, float32, then int8, deflated."""
+
+
+def _pack(name: str, array: np.ndarray) -> tuple[str, bytes]:
+    """How a tensor is stored: kind and bytes. Large weights of the network take 8 bits, other large tensors 16."""
     if array.dtype.kind in "iu":
-        return "<i4"
-    return "<f2" if array.size > 1024 else "<f4"
+        kind = "|u1" if array.dtype == np.uint8 else "<i4"
+        return kind, zlib.compress(array.astype(kind).tobytes(), 9)
+    if name.startswith("inr/siren.") and array.ndim == 2 and min(array.shape) > 8:
+        steps, codes = rows_in_8_bits(array)
+        return "rows8", steps.astype("<f4").tobytes() + zlib.compress(codes.tobytes(), 9)
+    kind = "<f2" if array.size > 1024 else "<f4"
+    return kind, array.astype(kind).tobytes()
 
 
-def _tensor(blob: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    if any(not isinstance(n, int) or n < 0 for n in shape):
+def rows_in_8_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Steps float32 ``[rows]`` and codes int8 ``[rows, columns]`` of a matrix; their product is exact in float32.
+
+    What has been rounded once is not changed again: a step has 16 bits, and the largest code of a row is 127.
+    """
+    exact = np.abs(array.astype(np.float64)).max(1) / 127
+    fraction, exponent = np.frexp(exact)
+    steps = np.ldexp(np.ceil(fraction * 2**16) / 2**16, exponent)
+    codes = np.rint(array / np.where(steps > 0, steps, 1)[:, None])
+    return steps.astype(np.float32), np.clip(codes, -127, 127).astype(np.int8)
+
+
+def _unpack(blob: bytes, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    if any(not isinstance(n, int) or n < 0 for n in shape) or (kind == "rows8" and len(shape) != 2):
         raise ValueError("tensor of a wrong shape")
+    dtype = np.dtype("i1" if kind == "rows8" else kind)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if size > MAX_BYTES:
         raise ValueError("tensor too large")
-    if dtype.kind == "i":
-        inflater = zlib.decompressobj()
-        blob = inflater.decompress(blob, size + 1)
-    if len(blob) != size:
+    steps = None
+    if kind == "rows8":
+        steps, blob = np.frombuffer(blob[: 4 * shape[0]], "<f4"), blob[4 * shape[0] :]
+    if dtype.kind in "iu":
+        blob = zlib.decompressobj().decompress(blob, size + 1)
+    if len(blob) != size or (steps is not None and len(steps) != shape[0]):
         raise ValueError("tensor length does not fit its shape")
     array = np.frombuffer(blob, dtype).reshape(shape)
-    return array.astype(np.int32 if dtype.kind == "i" else np.float32)
+    if steps is not None:
+        return steps[:, None].astype(np.float32) * array.astype(np.float32)
+    return array.astype({"i": np.int32, "u": np.uint8, "f": np.float32}[dtype.kind])

@@ -8,8 +8,10 @@ z = round(gain_k * g_a((phi - mean) / std)), phi~ = mean + std * g_s(z / gain_k)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,19 +43,46 @@ def _network(params: Params, name: str, blocks: int, h: Array) -> Array:
     return h + u @ params[f"{name}.out.weight"].T + params[f"{name}.out.bias"]
 
 
+MAX_LEVEL = 65
+_WEIGHTS = np.array([0] + [math.isqrt(math.isqrt(1 << (k + 16))) for k in range(MAX_LEVEL)], np.int64)
+"""16 * 2^(k / 4), rounded down, of level k + 1."""
+
+
+def levels_of(frequency: np.ndarray) -> np.ndarray:
+    """Frequencies ``[..., S]``, 0 where padded, in quarters of an octave, uint8: a table in an eighth of its bytes."""
+    with np.errstate(divide="ignore"):
+        return np.where(frequency > 0, np.rint(4 * np.log2(frequency)) + 1, 0).astype(np.uint8)
+
+
+def frequencies_of(level: np.ndarray) -> np.ndarray:
+    """Integer frequencies of levels ``[..., S]``, int32: see `coding.ans.quantise_frequencies`."""
+    weights = _WEIGHTS[level]
+    free = TOTAL - np.count_nonzero(level, axis=-1)[..., None]
+    found = np.where(level > 0, 1 + weights * free // weights.sum(-1, keepdims=True), 0)
+    most = weights.argmax(-1)[..., None]
+    rest = TOTAL - found.sum(-1, keepdims=True) + np.take_along_axis(found, most, -1)
+    np.put_along_axis(found, most, rest, -1)
+    return found.astype(np.int32)
+
+
 @dataclass(frozen=True)
 class Quantiser:
     """Networks, gains ``[K, d]`` and integer tables of a trained quantiser.
 
-    frequency ``[K, d, S]`` int32: row (k, i) is the table of z_i at rate k; entry 0 is the escape, entry 1 + j
-    the symbol ``offset[k, i] + j``, entries of 0 at the end pad the row. Rows sum to 2**16.
+    level ``[K, d, S]`` uint8: row (k, i) says the table of z_i at rate k in quarters of an octave; entry 0 is the
+    escape, entry 1 + j the symbol ``offset[k, i] + j``, levels of 0 at the end pad the row.
     """
 
     params: Mapping[str, np.ndarray]
     blocks: int
     gain: np.ndarray
     offset: np.ndarray
-    frequency: np.ndarray
+    level: np.ndarray
+
+    @cached_property
+    def frequency(self) -> np.ndarray:
+        """The tables as frequencies ``[K, d, S]`` int32, each at least 1, 0 where padded; rows sum to 2**16."""
+        return frequencies_of(self.level)
 
     @property
     def rates(self) -> int:
@@ -65,7 +94,7 @@ class Quantiser:
         return {
             **{f"net.{k}": v for k, v in self.params.items()},
             "blocks": np.array([self.blocks], np.int32), "gain": self.gain.reshape(-1),
-            "offset": self.offset, "frequency": self.frequency,
+            "offset": self.offset, "level": self.level,
         }  # fmt: skip
 
     @classmethod
@@ -73,7 +102,7 @@ class Quantiser:
         """Inverse of `to_tensors`; raises ModelError on tables that are none."""
         try:
             params = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
-            offset, frequency = tensors["offset"], tensors["frequency"]
+            offset, level = tensors["offset"], tensors["level"]
             gain = tensors["gain"].reshape(offset.shape)
             blocks, (width, d) = int(tensors["blocks"].ravel()[0]), (params["analysis.in.bias"].size, offset.shape[-1])
         except (KeyError, ValueError, IndexError) as error:
@@ -81,9 +110,11 @@ class Quantiser:
         if (
             not 0 <= blocks <= 1024
             or offset.ndim != 2
-            or frequency.ndim != 3
-            or frequency.shape[:2] != offset.shape
-            or 0 in frequency.shape
+            or level.ndim != 3
+            or level.dtype != np.uint8
+            or level.shape[:2] != offset.shape
+            or 0 in level.shape
+            or level.shape[-1] > TOTAL // 2
         ):
             raise ModelError("the model's frequency tables do not have the shape of its offsets")
         expected: dict[str, tuple[int, ...]] = {"mean": (d,), "std": (d,)}
@@ -93,9 +124,13 @@ class Quantiser:
             expected |= {f"{name}.out.weight": (d, width), f"{name}.out.bias": (d,)}
         if {k: v.shape for k, v in params.items()} != expected:
             raise ModelError("the quantiser's parameters do not have the shapes they should")
-        if frequency.min(initial=0) < 0 or (frequency.astype(np.int64).sum(-1) != TOTAL).any():
-            raise ModelError("the model's frequency tables do not sum to their total")
-        return cls(params, blocks, gain, offset, frequency)
+        if (
+            level.max(initial=0) > MAX_LEVEL
+            or (level[..., 0] == 0).any()
+            or ((level[..., 1:] > 0) & (level[..., :-1] == 0)).any()
+        ):
+            raise ModelError("the model's frequency tables are none")
+        return cls(params, blocks, gain, offset, level)
 
     def quantise(self, phi: np.ndarray, rate: int) -> np.ndarray:
         """phi ``[B, d]`` -> z ``[B, d]`` int64."""

@@ -20,7 +20,7 @@ from vcinr.meta.inner import batch_of, signal_loss
 from vcinr.meta.outer import schedule, write_history
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.quantise.entropy import FactorisedPrior
-from vcinr.quantise.state import Quantiser, analyse, synthesise
+from vcinr.quantise.state import Quantiser, analyse, levels_of, synthesise
 from vcinr.signals import Signals, fixed_points, read_signals
 
 
@@ -106,7 +106,7 @@ def fit(
     reached = np.concatenate([moved[name] for name in ("train", "valid") if name in moved])
     low, high = _supports(arrays, cfg.depth, gain, reached)
     offset, frequency = prior.tables(low, high)
-    state = Quantiser(arrays, cfg.depth, gain, offset, frequency)
+    state = Quantiser(arrays, cfg.depth, gain, offset, levels_of(frequency))
     facts = {"lambdas": list(cfg.lambdas), "distortion": cfg.distortion}
     return freeze(with_quantiser(model, state.to_tensors(), {"quantiser": facts})), history
 
