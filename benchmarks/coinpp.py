@@ -52,11 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", nargs="+", type=int, default=[4, 8, 16])
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     first, second = scaled()
     layout, test, pixels = layout_of(second), second.values, second[0].size
     x = layout.inputs()
-    default = Params()
+    default = Params(threads=options.threads)
     for size in options.latents:
         chosen = default.model_copy(
             update={

@@ -213,6 +213,11 @@ def _search_psnr(run: Callable[..., Encoded], bound: Bound, spread: float, rates
     return best or run(Bound("absolute", 0.0))
 
 
+def psnr_db(peak: float, squared_error: float, count: int) -> float:
+    """PSNR of a sum of squared errors over `count` values; without overflow."""
+    return 20 * math.log10(peak) - 10 * math.log10(squared_error / count)
+
+
 def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, values: np.ndarray) -> Encoded:
     """The finest absolute bound whose chunk is small enough, by bisection of its logarithm, or the coarsest."""
     allowed = bound.value * values.size / 8

@@ -7,6 +7,12 @@ class VcinrError(Exception):
     """Anything vcinr refuses to do, with the reason; the command line prints it as one line."""
 
 
+def one_line(error: BaseException) -> str:
+    """An exception's message on one line, cut where it is long; its type where it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
 class InputError(VcinrError):
     """A file, variable or array that cannot be read or used."""
 

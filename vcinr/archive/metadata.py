@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from xarray.backends.zarr import FillValueCoder, encode_zarr_attr_value
 
-from vcinr.errors import InputError
+from vcinr.errors import InputError, one_line
 
 PREFIX = "vcinr_"
 """Of every attribute that is ours and not the data's."""
@@ -92,8 +92,9 @@ def stored(group: xr.Dataset, path: str = "") -> xr.Dataset:
     try:
         return _stored(group)
     except (ValueError, TypeError, NotImplementedError) as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"group {path or '/'!r} cannot be stored ({text}); drop or convert the variable") from None
+        raise InputError(
+            f"group {path or '/'!r} cannot be stored ({one_line(error)}); drop or convert the variable"
+        ) from None
 
 
 def _stored(group: xr.Dataset) -> xr.Dataset:

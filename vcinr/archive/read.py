@@ -24,7 +24,7 @@ from vcinr.archive.metadata import PREFIX, RESERVED, Data
 from vcinr.archive.store import ROOT, get, keys, open_store, total_bytes
 from vcinr.archive.write import MANIFEST, metadata_digest
 from vcinr.archive.zarr_codec import VcinrCodec
-from vcinr.errors import CorruptError, InputError, VcinrError
+from vcinr.errors import CorruptError, InputError, VcinrError, one_line
 from vcinr.progress import Clock, Progress, Watch, silent
 
 _CODECS = {"vcinr", "vcinr_sharding", "bytes", "vlen-utf8", "vlen-bytes", "zstd", "crc32c"}
@@ -43,7 +43,7 @@ def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> x
     has no such group, CorruptError when its metadata are damaged.
     """
     store, root = _open(path)
-    if problems := _metadata_problems(store, root) or _index_problems(root) or _plain_problems(store, root):
+    if problems := _metadata_problems(store) or _index_problems(root) or _plain_problems(store, root):
         raise CorruptError(f"{path}: {problems[0]}")
     if group and group not in _paths(root):
         raise InputError(f"{path}: no group {group!r}; it has {', '.join(p for p in _paths(root) if p) or 'none'}")
@@ -55,13 +55,13 @@ def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> x
             opened = metadata.restored(opened)
             return xr.decode_cf(opened) if decode else opened
     except Exception as error:  # xarray, zarr and the CF decoders each have their own
-        raise InputError(f"{path}: cannot be opened ({_line(error)}); `vcinr verify` names the damage") from None
+        raise InputError(f"{path}: cannot be opened ({one_line(error)}); `vcinr verify` names the damage") from None
 
 
 def info(path: str | Path) -> dict[str, Any]:
     """Variables with values, bytes, bits per value, bound and achieved error; what is kept as it was; models; size."""
     store, root = _open(path)
-    if problems := _metadata_problems(store, root):
+    if problems := _metadata_problems(store):
         raise CorruptError(f"{path}: {problems[0]}")
     here = keys(store)
     variables: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
     """
     store, root = _open(path)
     here = keys(store)
-    problems = _metadata_problems(store, root)
+    problems = _metadata_problems(store)
     manifest = _manifest(store)
     problems += _file_problems(store, set(here), manifest)
     facts: dict[str, Any] = {}
@@ -130,7 +130,7 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
             problems.append(str(error))
             original = sums = None
         worst, seen = 0.0, _Seen()
-        for index, key, part in _chunks(array, name):
+        for index, key, part in _chunks(array):
             if done > total + 100:
                 problems.append(
                     f"variable {name!r}: declares {array.nchunks:,} chunks, more than the archive has files"
@@ -176,11 +176,11 @@ def decompress(path: str | Path, target: str | Path) -> None:
     if needed > _memory():
         raise InputError(f"{path}: a group of {needed:,} bytes does not fit into memory; read it in parts with xarray")
     here = keys(store)
-    problems = _metadata_problems(store, root) or _file_problems(store, set(here), _manifest(store))
+    problems = _metadata_problems(store) or _file_problems(store, set(here), _manifest(store))
     for name, array in _arrays(root):
         if not problems and PREFIX + "bytes" in array.attrs and _codec(array):
             sums = _sums(root, name, array, len(here))
-            for index, key, _ in _chunks(array, name):
+            for index, key, _ in _chunks(array):
                 if zlib.crc32(get(store, f"{name}/{key}") or b"") != sums[index]:
                     problems.append(f"chunk {name}/{key}: these are not the bytes that were written here (manifest)")
                     break
@@ -202,7 +202,9 @@ def _loaded(path: str | Path, group: str) -> xr.Dataset:
     try:
         return open_archive(path, group=group, decode=False).load()
     except (ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: cannot read the archive ({_line(error)}); `vcinr verify` names the chunks") from None
+        raise InputError(
+            f"{path}: cannot read the archive ({one_line(error)}); `vcinr verify` names the chunks"
+        ) from None
 
 
 def _append(dataset: xr.Dataset, file: Path, group: str, mode: Literal["w", "a"]) -> None:
@@ -214,7 +216,7 @@ def _append(dataset: xr.Dataset, file: Path, group: str, mode: Literal["w", "a"]
     try:
         dataset.to_netcdf(file, mode=mode, group=group or None, engine="netcdf4", unlimited_dims=unlimited)
     except (ValueError, RuntimeError, TypeError) as error:
-        text = f"netCDF cannot hold group {group or '/'!r} ({_line(error)}); read the archive with xarray"
+        text = f"netCDF cannot hold group {group or '/'!r} ({one_line(error)}); read the archive with xarray"
         raise InputError(f"{file.name.removeprefix('.').removesuffix('.part')}: {text}") from None
 
 
@@ -234,7 +236,7 @@ def _open(path: str | Path) -> tuple[Store, zarr.Group]:
     except VcinrError:
         raise
     except Exception as error:  # whatever zarr makes of a damaged zarr.json
-        raise InputError(f"{path}: not a Zarr v3 archive ({type(error).__name__}: {_line(error)})") from None
+        raise InputError(f"{path}: not a Zarr v3 archive ({type(error).__name__}: {one_line(error)})") from None
     return store, root
 
 
@@ -266,7 +268,7 @@ def _plain_problems(store: Store, root: zarr.Group) -> list[str]:
             continue
         if array.size > codec.MAX_VALUES or array.nchunks > len(files):
             return [f"variable {name!r} declares {array.size:,} values, more than its files can hold"]
-        for _, key, _ in _chunks(array, name):
+        for _, key, _ in _chunks(array):
             data = get(store, f"{name}/{key}")
             if data is None:
                 return [f"chunk {name}/{key} is missing; copy the archive whole"]
@@ -297,12 +299,8 @@ def _miscounts(data: bytes, array: zarr.Array) -> str | None:
     try:
         count = int.from_bytes(zstd.decompress(data[:-4])[:4], "little")
     except RuntimeError as error:
-        return _line(error)
+        return one_line(error)
     return None if count == math.prod(array.chunks) else f"it says that it holds {count:,} texts"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _arrays(root: zarr.Group) -> Iterator[tuple[str, zarr.Array]]:
@@ -341,7 +339,7 @@ def _manifest(store: Store) -> Mapping[str, Any]:
         return {}
 
 
-def _metadata_problems(store: Store, root: zarr.Group) -> list[str]:
+def _metadata_problems(store: Store) -> list[str]:
     """Whether the metadata that readers see are those that were written: attributes, shapes, coordinates, bounds."""
     manifest = _manifest(store)
     if not manifest:
@@ -388,10 +386,10 @@ def _sums(root: Any, name: str, array: zarr.Array, most: int) -> np.ndarray:
             raise ValueError("it is of another shape")
         return np.asarray(sums[...])
     except Exception as error:  # as in `verify`
-        raise CorruptError(f"variable {name!r}: its manifest cannot be read ({_line(error)})") from None
+        raise CorruptError(f"variable {name!r}: its manifest cannot be read ({one_line(error)})") from None
 
 
-def _chunks(array: zarr.Array, name: str) -> Iterator[tuple[tuple[int, ...], str, tuple[slice, ...]]]:
+def _chunks(array: zarr.Array) -> Iterator[tuple[tuple[int, ...], str, tuple[slice, ...]]]:
     for index in _indices(tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))):
         part = tuple(
             slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, array.chunks, array.shape, strict=True)
@@ -412,7 +410,7 @@ def _indices(counts: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 
 def _chunk_line(name: str, key: str, error: Exception) -> str:
-    text = _line(error)
+    text = one_line(error)
     return text if f"{name}/{key}" in text else f"chunk {name}/{key}: {text}"
 
 
@@ -452,7 +450,7 @@ class _Seen:
         if array.attrs.get(PREFIX + "bound") != "psnr" or not 0 < self.squared < math.inf:
             return None
         wanted: Any = array.attrs.get(PREFIX + "bound_value", math.inf)
-        found = 20 * math.log10(self.high - self.low) - 10 * math.log10(self.squared / self.valid)
+        found = codec.psnr_db(self.high - self.low, self.squared, self.valid)
         return f"its PSNR is {found:.2f} dB, below the {wanted:g} dB promised" if found < wanted - 1e-6 else None
 
 

@@ -20,7 +20,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from vcinr.archive.metadata import RESERVED
-from vcinr.errors import CorruptError, InputError
+from vcinr.errors import CorruptError, InputError, one_line
 
 ROOT = "zarr.json"
 OLD = "old"  # where an archive that is being replaced waits until the new one is in its place
@@ -56,7 +56,7 @@ def get(store: Store, key: str) -> bytes | None:
     try:
         buffer = sync(store.get(key, default_buffer_prototype()))
     except Exception as error:  # a zip file's checksum, a server's answer, a disk's
-        raise CorruptError(f"chunk {key} cannot be read ({' '.join(str(error).split())})") from None
+        raise CorruptError(f"chunk {key} cannot be read ({one_line(error)})") from None
     return None if buffer is None else buffer.to_bytes()
 
 
@@ -110,7 +110,7 @@ def restore(work: Path, place: str | Path) -> None:
     """Put an archive back in its place that a killed run had moved away to replace it."""
     if not is_url(place) and (work / OLD).exists() and not os.path.lexists(place):
         (work / OLD).rename(place)
-    shutil.rmtree(work / OLD, ignore_errors=True)
+    _remove(work / OLD)
 
 
 def publish(tree: Path, place: str | Path) -> None:
@@ -126,31 +126,34 @@ def publish(tree: Path, place: str | Path) -> None:
         else:
             _upload(tree, fs, inner.rstrip("/"))
         return
-    target = Path(place)
-    if zipped:
-        if target.is_dir():
-            shutil.rmtree(target)
-        file.replace(target)
+    target, new = Path(place), file if zipped else tree
+    if zipped and not target.is_dir():
+        new.replace(target)
         return
-    old = tree.with_name(OLD)
-    if target.is_dir():
+    old = tree.with_name(OLD)  # aside, so that one of the two is there whatever happens
+    if os.path.lexists(target):
         target.rename(old)
-    elif target.exists():
-        target.unlink()
     try:
-        tree.rename(target)
+        new.rename(target)
     except OSError:
         if old.exists() and not target.exists():
             old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _filesystem(place: str | Path) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(str(place))
     except (ValueError, ImportError) as error:
-        raise InputError(f"{place}: {' '.join(str(error).split())}; give a path or a URL that fsspec writes") from None
+        raise InputError(f"{place}: {one_line(error)}; give a path or a URL that fsspec writes") from None
 
 
 def _zip(tree: Path, file: Path) -> None:

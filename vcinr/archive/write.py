@@ -31,8 +31,8 @@ from vcinr.archive import metadata, models, store
 from vcinr.archive.metadata import PREFIX, RESERVED, Data, Groups
 from vcinr.archive.spool import Spool, link
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
-from vcinr.codec import Bound
-from vcinr.errors import BoundError, InputError, ModelError, VcinrError
+from vcinr.codec import Bound, psnr_db
+from vcinr.errors import BoundError, InputError, ModelError, VcinrError, one_line
 from vcinr.inr.model import Model
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.signals import Layout, layout_of
@@ -370,9 +370,8 @@ def _block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, ...])
     try:
         block = np.asarray(values[tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))].values)
     except Exception as error:  # every format's library has its own for a damaged file
-        text = " ".join(str(error).split())
         raise InputError(
-            f"variable {values.name!r} cannot be read ({text}); is the file whole? copy it again"
+            f"variable {values.name!r} cannot be read ({one_line(error)}); is the file whole? copy it again"
         ) from None
     return block.astype(block.dtype.newbyteorder("="), copy=False)
 
@@ -561,7 +560,7 @@ def _provenance(array: _Array, facts: Sequence[Mapping[str, Any]]) -> dict[str, 
     spread = max((f["high"] for f in facts), default=0.0) - min((f["low"] for f in facts), default=0.0)
     if valid and 0 < squared < math.inf and 0 < spread < math.inf:
         # Peak is the variable's own range, as in every figure of `vcinr info`.
-        said["psnr_db"] = 20 * math.log10(spread) - 10 * math.log10(squared / valid)
+        said["psnr_db"] = psnr_db(spread, squared, valid)
     return {PREFIX + k: v for k, v in said.items()}
 
 

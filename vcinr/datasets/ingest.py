@@ -20,7 +20,7 @@ import xarray as xr
 from vcinr.config import Selection, Source
 from vcinr.datasets import readers, voxels
 from vcinr.datasets.fetch import fetch
-from vcinr.errors import ConfigError, InputError
+from vcinr.errors import ConfigError, InputError, one_line
 from vcinr.progress import Progress, Watch, silent
 from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
 from vcinr.signals.store import normalisation_of
@@ -183,8 +183,9 @@ def _values(data: xr.DataArray, dims: tuple[str, ...], path: str) -> np.ndarray:
     try:
         values = split(data, dims)
     except (OSError, RuntimeError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot read variable {data.name!r} ({detail}); copy the file again") from None
+        raise InputError(
+            f"{path}: cannot read variable {data.name!r} ({one_line(error)}); copy the file again"
+        ) from None
     if values.dtype.kind not in "fiub":
         raise InputError(f"{path}: variable {data.name!r} holds {values.dtype}, not real numbers; leave it out")
     if values.dtype.kind == "b" or values.dtype == np.float16:

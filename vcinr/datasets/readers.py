@@ -26,7 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from vcinr.errors import InputError
+from vcinr.errors import InputError, one_line
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
@@ -80,13 +80,13 @@ def open_groups(path: str | Path) -> Groups:
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"{name}: a package needed to read it is not installed ({_line(error)})") from None
+        raise InputError(f"{name}: a package needed to read it is not installed ({one_line(error)})") from None
     except FileNotFoundError:
         raise InputError(f"{name}: no such file or store; check the path") from None
     except PermissionError as error:
-        raise InputError(f"{name}: no permission to read it ({_line(error)})") from None
+        raise InputError(f"{name}: no permission to read it ({one_line(error)})") from None
     except Exception as error:  # every format's library has its own exceptions for damaged files
-        raise InputError(f"{name}: cannot be read ({_line(error)}); is the file whole? copy it again") from None
+        raise InputError(f"{name}: cannot be read ({one_line(error)}); is the file whole? copy it again") from None
     for group in groups.values():
         for variable in group.variables.values():
             # xarray would add one when it writes floats; where a variable is packed, the mere entry would make it
@@ -107,7 +107,7 @@ def open_dataset(path: str | Path, *, decode: bool = False) -> xr.Dataset:
     try:
         return xr.decode_cf(dataset)
     except Exception as error:  # units without sense, dates outside the calendar, ...
-        raise InputError(f"{path}: its CF attributes cannot be decoded ({_line(error)}); correct them") from None
+        raise InputError(f"{path}: its CF attributes cannot be decoded ({one_line(error)}); correct them") from None
 
 
 def _flat(groups: Groups) -> xr.Dataset:
@@ -161,12 +161,6 @@ def _is_url(name: str) -> bool:
     return "://" in name or "::" in name
 
 
-def _line(error: BaseException) -> str:
-    """An exception's message on one line, cut where it is long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
 def _open_local(path: Path, name: str) -> Groups:
     if path.is_dir():
         if not any((path / m).exists() for m in _ZARR):
@@ -200,7 +194,7 @@ def _open_url(url: str) -> Groups:
     try:
         fs, inner = fsspec.core.url_to_fs(url)
     except ValueError as error:
-        raise InputError(f"{url}: {_line(error)}; give a local path or a URL that fsspec reads") from None
+        raise InputError(f"{url}: {one_line(error)}; give a local path or a URL that fsspec reads") from None
     if isinstance(fs, LocalFileSystem):
         return _open_local(Path(inner), url)
     # Each look costs a request on an object store, and some servers answer anything: files are not asked.
@@ -478,7 +472,7 @@ def _grib(path: Path, name: str) -> xr.Dataset:
 def _grib_error(name: str, error: Exception) -> NoReturn:
     if type(error).__name__ == "DatasetBuildError":
         raise InputError(
-            f"{name}: its messages lie on several grids or kinds of level ({_line(error)}); "
+            f"{name}: its messages lie on several grids or kinds of level ({one_line(error)}); "
             "split it with grib_copy, one kind a file"
         ) from None
     raise error
