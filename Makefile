@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all lint bench fuzz kill clean
+.PHONY: help setup repro test test-all lint bench table fuzz kill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,6 +39,10 @@ lint: setup ## ruff and mypy
 bench: setup ## the evaluation beside other codecs, measured again
 	@dvc repro --single-item --force evaluate
 	@cat report/summary.txt
+
+table: setup ## every data set, every codec, every bound: models, benchmarks/results/table.json; two hours from nothing
+	@python -m benchmarks.speedy
+	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.table --train
 
 fuzz: setup ## the decoders against mutated archives, SECONDS=60
 	@OMP_NUM_THREADS=1 python -m tests.faults.fuzz $(or $(SECONDS),60)

