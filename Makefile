@@ -40,7 +40,7 @@ bench: setup ## the evaluation beside other codecs, measured again
 	@dvc repro --single-item --force evaluate
 	@cat report/summary.txt
 
-table: setup ## every data set, every codec, every bound: models, benchmarks/results/table.json; two hours from nothing
+table: setup ## every data set, every codec, every bound: models, benchmarks/results/table.json; an hour and a half from nothing
 	@python -m benchmarks.speedy
 	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.table --train
 
