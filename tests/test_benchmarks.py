@@ -1,0 +1,54 @@
+"""The benchmark of every data set: its measures, its arithmetic and one small run."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from benchmarks.floor import floor, water_filling
+from benchmarks.quality import dssim, spectral_error
+from benchmarks.rivals import RIVALS, by_level
+from benchmarks.table import Case, run, summary
+
+RNG = np.random.default_rng(0)
+WAVES = np.add.outer(np.sin(np.arange(30) / 5), np.cos(np.arange(40) / 7))
+
+
+def test_quality_of_the_same_and_of_worse_maps():
+    maps = np.stack([WAVES, 2 * WAVES])
+    assert dssim(maps, maps) == pytest.approx(1.0) and spectral_error(maps, maps) == 0.0
+    noisy = [maps + s * RNG.standard_normal(maps.shape) for s in (0.01, 0.1)]
+    assert 1.0 > dssim(maps, noisy[0]) > dssim(maps, noisy[1])
+    assert 0.0 < spectral_error(maps, noisy[0]) < spectral_error(maps, noisy[1])
+
+
+def test_water_filling_is_the_gaussian_bound():
+    assert water_filling(np.array([4.0]), 1.0) == pytest.approx(1.0)  # log2(4 / 1) / 2
+    assert water_filling(np.array([4.0, 4.0]), 2.0) == pytest.approx(2.0)
+    assert water_filling(np.array([4.0, 0.25]), 0.5) == pytest.approx(0.5 * np.log2(4.0 / 0.25))
+    assert water_filling(np.array([1.0, 1.0]), 2.0) == 0.0
+    assert water_filling(np.array([1.0]), 0.0) == float("inf")
+
+
+def test_the_floor_falls_with_the_quality_asked_for():
+    maps = RNG.standard_normal((60, 1, 1)) * WAVES + 0.1 * RNG.standard_normal((60, *WAVES.shape))
+    found = [floor(maps[:40], maps[40:], q) for q in (24.0, 28.0, 34.0)]
+    assert found[0] < found[1] < found[2]
+
+
+def test_rivals_by_level_round_trip():
+    values = (WAVES * RNG.standard_normal((5, 3, 1, 1))).astype(np.float32)
+    for rival in map(by_level, RIVALS["SZ3"]):
+        back = rival.decode(rival.encode(values, 0.01), values.shape, values.dtype)
+        assert np.abs(back - values).max() <= 0.01
+
+
+def test_a_case_is_measured_and_summed_up():
+    values = (WAVES * RNG.standard_normal((12, 2, 1, 1)) + 0.01 * RNG.standard_normal((12, 2, 30, 40))).astype("f4")
+    field = xr.DataArray(values[6:], dims=("time", "level", "y", "x"), name="v")
+    case = Case("none", "v", "0", field, values[:6], float(np.ptp(field.values)))
+    rows = run(case, (0.1, 0.01), (40.0,), slow=False)
+    ours = [r for r in rows if r["codec"] == "vcinr, no model"]
+    assert [r["bound_ratio"] <= 1 for r in ours if r["bound_ratio"] is not None] == [True, True]
+    assert [r["psnr_db"] >= 40.0 for r in ours if r["bound_fraction"] is None] == [True]
+    text = summary(rows)
+    assert "none v" in text and "geometric mean of gains" in text and "SPERR" in text
