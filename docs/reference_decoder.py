@@ -1015,30 +1015,61 @@ class Model:
     def network(self, latents: Array, rate: int, variable: str, axes: list[Array]) -> Array:
         """Output (its first feature) for every signal at every point, [n, points]."""
         phi, x = self.modulations(latents, rate, variable), self.inputs(axes)
-        if self.header["spec"]["conditioning"] == "gates":
-            return np.stack([self.siren(x, gates)[:, 0] for gates in self.gates(phi)])
-        if self.header["spec"]["conditioning"] == "linear":
-            psi = self.siren(x, None)[:, : phi.shape[1] + 1]  # those of feature 0
+        spec, head = self.header["spec"], None
+        if spec["conditioning"] == "linear":
+            psi = self.siren(x, self.layers(phi[0]))[:, : spec["latent"] + 1]  # of feature 0; every signal's
             return np.stack([psi[:, 0] + psi[:, 1:] @ signal for signal in phi])
-        raise ValueError(f"conditioning {self.header['spec']['conditioning']!r} of a model is unknown to this decoder")
+        if spec["conditioning"] == "gated-basis":
+            head = spec["gating"]
+        found = []
+        for signal in phi:
+            rows = self.siren(x, self.layers(signal))
+            if head is not None:
+                rows = rows[:, :1] + rows[:, 1 : spec["latent"] - head + 1] @ signal[head:, None]
+            found.append(rows[:, 0])
+        return np.stack(found)
 
-    def gates(self, phi: Array) -> Array:
-        """G_0, ..., G_(L-3) of every signal, [n, L - 2, m, m]."""
+    def layers(self, phi: Array) -> list[tuple[Array, Array]]:
+        """Weight and bias of every layer for a signal of modulation phi, [d]."""
+        spec, t = self.header["spec"], self.tensors
+        layers = [(t[f"inr/siren.{k}.weight"], t[f"inr/siren.{k}.bias"]) for k in range(spec["depth"])]
+        kind, last, width = spec["conditioning"], spec["depth"] - 1, spec["width"]
+        if kind in ("gates", "gated-basis"):
+            g = phi if kind == "gates" else phi[: spec["gating"]]
+            factors = self.mapping("inr/gates", g).reshape(last - 1, 2, width, spec["rank"])
+            gates = (1 + np.tanh(factors[:, 0] @ factors[:, 1].swapaxes(-1, -2) / 2)) / 2
+            layers[1:last] = [(gate * w, b) for gate, (w, b) in zip(gates, layers[1:last], strict=True)]
+        elif kind in ("shifts", "sparse"):
+            if kind == "shifts":
+                shifts = self.mapping("inr/shifts", phi)
+            else:
+                position = t["inr/sparse.position"]
+                shifts = np.append(phi * t["inr/sparse.gate"], np.float32(0))[position]
+            parts = zip(shifts.reshape(last, width), layers[:last], strict=True)
+            layers[:last] = [(w, b + shift) for shift, (w, b) in parts]
+        elif kind == "weights":
+            start = 0
+            for k, (w, b) in enumerate(layers):
+                middle, end = start + w.size, start + w.size + b.size
+                layers[k] = w + phi[start:middle].reshape(w.shape), b + phi[middle:end]
+                start = end
+        elif kind != "linear":
+            raise ValueError(f"conditioning {kind!r} of a model is unknown to this decoder")
+        return layers
+
+    def mapping(self, name: str, phi: Array) -> Array:
+        """M(phi): one linear map, or linear, residual blocks, linear."""
         spec = self.header["spec"]
-        u = self.residual_blocks("inr/gates", self.linear("inr/gates.in", phi), spec["mapping_blocks"])
-        factors = self.linear("inr/gates.out", u).reshape(-1, spec["depth"] - 2, 2, spec["width"], spec["rank"])
-        return (1 + np.tanh(factors[:, :, 0] @ factors[:, :, 1].swapaxes(-1, -2) / 2)) / 2
+        if spec["mapping_width"]:
+            phi = self.residual_blocks(name, self.linear(f"{name}.in", phi), spec["mapping_blocks"])
+        return self.linear(f"{name}.out", phi)
 
-    def siren(self, x: Array, gates: Array | None) -> Array:
+    def siren(self, x: Array, layers: list[tuple[Array, Array]]) -> Array:
         """All outputs of the last layer at the inputs x."""
-        last, omega_0 = self.header["spec"]["depth"] - 1, np.float32(self.header["spec"]["omega_0"])
-        h = np.sin(omega_0 * self.linear("inr/siren.0", x))
-        for layer in range(1, last):
-            weight, bias = self.tensors[f"inr/siren.{layer}.weight"], self.tensors[f"inr/siren.{layer}.bias"]
-            if gates is not None:
-                weight = gates[layer - 1] * weight
+        omega_0, h = np.float32(self.header["spec"]["omega_0"]), x
+        for weight, bias in layers[:-1]:
             h = np.sin(omega_0 * (h @ weight.T + bias))
-        return self.linear(f"inr/siren.{last}", h)
+        return h @ layers[-1][0].T + layers[-1][1]
 
 
 def main() -> None:

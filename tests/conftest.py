@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def small(**changes) -> config.Params:
     """Parameters for tests: a narrow network, few steps."""
     base = {
+        "method": "vcinr",
         "inr": {
-            "conditioning": "gates",
             "width": 24,
             "depth": 4,
             "latent": 8,
@@ -52,7 +52,10 @@ def small(**changes) -> config.Params:
         "quantiser": {"lambdas": [30.0, 3000.0], "steps": 120, "batch": 8, "points": 64, "width": 16, "blocks": 1},
     }
     for name, values in changes.items():
-        base[name].update(values)
+        if isinstance(values, dict):
+            base[name].update(values)
+        else:
+            base[name] = values
     return config.parse(base, "test")
 
 

@@ -34,7 +34,7 @@ def test_gates_are_the_sigmoid_of_a_low_rank_product():
         assert values[SPEC.rank - 1] > 1e-3 > 100 * values[SPEC.rank]
     h, w, b = np.ones((2, 7, 16)), params["siren.1.weight"], params["siren.1.bias"]
     by_hand = np.einsum("bij,bpj->bpi", gates[0] * w, h) + b
-    assert np.allclose(conditioning("gates").layer(gates, 0, h, w, b), by_hand, atol=1e-5)
+    assert np.allclose(conditioning("gates").layer(gates, 1, h, w, b), by_hand, atol=1e-5)
 
 
 def test_first_and_last_layer_are_shared_by_all_signals():

@@ -14,6 +14,7 @@ import xarray as xr
 import zarr
 
 import vcinr
+from tests.golden.make import small_model
 from tests.test_archive import waves
 from vcinr.archive.zarr_codec import VcinrCodec
 from vcinr.coding.ans import Writer
@@ -210,6 +211,20 @@ def test_a_model(kind, tiny_maps, tiny_model, tmp_path, monkeypatch):
     assert any({"PRIOR", "MASK", "EXTENT"} <= part for part in found) and sum(escapes) > 0
     assert {"static", "adaptive latents"} <= set().union(*found)
     assert kind == "sphere" or any({"PRIOR", "RESIDUAL"} <= part for part in found)
+
+
+@pytest.mark.parametrize("conditioning", ["gates", "linear", "gated-basis", "shifts", "sparse", "weights"])
+def test_every_conditioning(conditioning, tmp_path):
+    """What a network of each kind makes of its latents, all of it from the page."""
+    model, noise = small_model(conditioning), np.random.default_rng(0).standard_normal((3, 40, 36))
+    data = xr.Dataset(
+        {"double": (("t", "y", "x"), noise - 30)}, {"y": np.linspace(0, 3, 40), "x": np.linspace(0, 2, 36)}
+    )
+    vcinr.compress(data, tmp_path / "a.zarr", model=model)
+    assert any("PRIOR" in part for part in parts(tmp_path / "a.zarr", "double"))
+    expected, back = stored(tmp_path / "a.zarr", "double"), reference.read(tmp_path / "a.zarr", "double")
+    assert np.abs(back - expected).max() <= 2.0**-18 * 30 + np.spacing(np.abs(expected)).max()
+    assert np.ptp(expected) > 0
 
 
 def static(quantiser: Quantiser, z: np.ndarray, rate: int) -> tuple[int, bytes]:

@@ -47,7 +47,8 @@ class Model:
     params: float32 arrays by name, among them ``phi_0`` ``[variables, d]`` in the order of `normalisation` and
     the Meta-SGD step sizes ``alpha`` ``[d]``.
     system: coordinate system (:mod:`vcinr.signals.coordinates`). normalisation: (offset, scale) by variable.
-    encode_steps, encode_points: inner steps of the encoder, and at how many points of a larger grid it takes them.
+    encode_steps, encode_points: inner steps of the encoder, and at how many points of a larger grid it takes them;
+    encode_loop: the inner loop it takes (:mod:`vcinr.meta.inner`).
     quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. provenance: free JSON-able
     facts (data, seed, version); no part of decoding. kept: what has been made of the model, for the next time.
     """
@@ -61,6 +62,7 @@ class Model:
     encode_points: int
     quantiser: Mapping[str, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    encode_loop: str = "meta-sgd"
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -79,6 +81,7 @@ class Model:
             "system": dict(self.system),
             "dims": list(self.dims),
             "normalisation": [[k, *v] for k, v in self.normalisation.items()],
+            "encode_loop": self.encode_loop,
             "encode_steps": self.encode_steps,
             "encode_points": self.encode_points,
             "provenance": dict(self.provenance),
@@ -206,6 +209,7 @@ def from_bytes(data: bytes, origin: str) -> Model:
             int(header["encode_points"]),
             groups["quantiser"],
             header["provenance"],
+            str(header.get("encode_loop", "meta-sgd")),
         )
         _check(model)
         model.__dict__["data"] = data  # what is named by its digest, whatever another encoder would make of it
@@ -228,6 +232,7 @@ def _check(model: Model) -> None:
     expected = shapes(spec, len(model.normalisation)) | {"alpha": (spec.latent,)}
     if {k: v.shape for k, v in model.params.items()} != expected:
         raise ValueError("the network's parameters do not have the shapes it states")
+    conditioning(spec.conditioning).check(spec, model.params)
     bounds = model.system["bounds"] if model.system["system"] == "box" else []
     if not all(len(b) == 2 and all(math.isfinite(v) for v in b) for b in bounds):
         raise ValueError("the coordinate system has no bounds")

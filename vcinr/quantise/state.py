@@ -18,7 +18,7 @@ import numpy as np
 from vcinr.coding import latents
 from vcinr.coding.ans import TOTAL, Reader, Writer
 from vcinr.errors import CorruptError, ModelError
-from vcinr.inr.conditioning import residual_network, residual_shapes
+from vcinr.inr.residual import residual_network, residual_shapes
 from vcinr.inr.spec import Array, Params
 
 ESCAPE_BITS = 32

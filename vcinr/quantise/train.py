@@ -13,8 +13,9 @@ import zarr
 from vcinr import config
 from vcinr.coding.ans import Writer
 from vcinr.errors import InputError
-from vcinr.inr.conditioning import conditioning, residual_parameters
+from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, freeze, load_model, save_model, with_quantiser
+from vcinr.inr.residual import residual_parameters
 from vcinr.meta.extract import torch_params
 from vcinr.meta.inner import batch_of, signal_loss
 from vcinr.meta.outer import schedule, write_history
@@ -71,7 +72,7 @@ def fit(
     optimiser = torch.optim.Adam([{"params": learned, "lr": cfg.rate}, {"params": fast, "lr": 5 * cfg.rate}])
     theta, x = torch_params(model), torch.from_numpy(data.inputs)
     n = len(latents)
-    batch, points = min(cfg.batch, n), min(cfg.points or len(x), len(x))
+    batch, points = min(cfg.batch, n), len(x) if cfg.points == "all" else min(cfg.points, len(x))
     clock, history = Clock(cfg.steps), []
     for step in range(cfg.steps):
         for group, base in zip(optimiser.param_groups, (cfg.rate, 5 * cfg.rate), strict=True):
