@@ -59,9 +59,9 @@ def fields() -> dict[str, xr.Dataset]:
 
 def small_model(name: str) -> Model:
     """An untrained network of that conditioning: the format does not depend on what a model has learnt."""
-    cond = conditioning(name)
+    cond, rate = conditioning(name), 0.01 if name == "weights" else 10.0
     spec = cond.training(InrSpec(2, 1, 8, 4, 30.0, 4, name, 2, 8, 1, gating=2 if name == "gated-basis" else 0))
-    params: dict[str, Any] = {**initialise(spec, 0), "alpha": np.full(spec.latent, 10.0, "f4")}
+    params: dict[str, Any] = {**initialise(spec, 0), "alpha": np.full(spec.latent, rate, "f4")}
     spec, params = cond.finish(spec, params)
     d = spec.latent
     bounds = {"system": "box", "bounds": [[0.0, 3.0], [0.0, 2.0]]}
