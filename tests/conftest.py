@@ -87,6 +87,18 @@ def tiny_model(tiny_maps, tmp_path_factory) -> Model:
 
 
 @pytest.fixture(scope="session")
+def tiny_latents(tiny_maps, tiny_model) -> dict[str, np.ndarray]:
+    """Latents of `tiny_maps` by split."""
+    from vcinr.meta.extract import find_latents
+
+    return {
+        name: find_latents(tiny_model, tiny_maps.inputs, (y := tiny_maps.normalised(name)[0]), None,
+                           np.zeros(len(y), int))
+        for name in tiny_maps.splits
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def hadgem(tmp_path_factory) -> dict[str, Path]:
     """Real data: the paths of HadGEM's two scenarios and of the signals made of them."""
     from vcinr.datasets.fetch import fetch

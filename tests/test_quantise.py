@@ -14,7 +14,6 @@ from vcinr.coding.hyperprior import SHIFT
 from vcinr.coding.static import TOTAL
 from vcinr.errors import ConfigError, CorruptError, InputError, ModelError
 from vcinr.inr.model import from_bytes, load_model
-from vcinr.meta.extract import find_latents
 from vcinr.quantise import uniform
 from vcinr.quantise.factorised import FactorisedPrior
 from vcinr.quantise.hyperprior import ScalePrior, fit_scales, gaussian_bits, marginals
@@ -282,18 +281,13 @@ EMPTY = Quantiser({}, 0, np.ones((1, 24)), np.zeros((1, 24)), np.zeros((1, 24, 2
         {"kind": "hyperprior", "coder": "hyperprior", "width": 0, "distortion": "latent"},
     ],
 )
-def test_every_kind_and_coder_makes_chunks_that_keep_their_bound(changes, tiny_maps, tiny_model):
+def test_every_kind_and_coder_makes_chunks_that_keep_their_bound(changes, tiny_maps, tiny_model, tiny_latents):
     """Trained, stored, loaded again, and a chunk written with its prior and read back."""
     cfg = small(quantiser={"steps": 80, **changes}).quantiser
-    phi = {
-        name: find_latents(tiny_model, tiny_maps.inputs, (y := tiny_maps.normalised(name)[0]), None,
-                           np.zeros(len(y), int))
-        for name in tiny_maps.splits
-    }  # fmt: skip
-    made, history = fit(tiny_model, tiny_maps, phi, cfg, seed=0)
+    made, history = fit(tiny_model, tiny_maps, tiny_latents, cfg, seed=0)
     assert history and made.provenance["quantiser"]["kind"] == changes["kind"]
     model = from_bytes(made.data, "memory")
-    rows = assess(model, tiny_maps, "test", phi["test"])
+    rows = assess(model, tiny_maps, "test", tiny_latents["test"])
     assert len(rows) == (len(cfg.bits) if cfg.kind == "uniform" else len(cfg.lambdas))
     state = Quantiser.from_tensors(model.quantiser)
     expected = {"auto": {"ans", "adaptive"} | ({"hyperprior"} if cfg.kind == "hyperprior" else set())}
@@ -306,10 +300,10 @@ def test_every_kind_and_coder_makes_chunks_that_keep_their_bound(changes, tiny_m
 
 
 def test_kinds_come_from_plugins_too(monkeypatch, tiny_maps, tiny_model):
-    entry = EntryPoint("mine", "tests.test_quantise:mine", "vcinr.quantisers")
+    entry = EntryPoint("mine", "vcinr.quantise.uniform:train", "vcinr.quantisers")
     monkeypatch.setattr(plugins, "entry_points", lambda **k: EntryPoints([entry]).select(**k))
-    assert plugins.lookup("quantisers", KINDS, "mine") is mine
-    assert plugins.lookup("quantisers", KINDS, "uniform") is uniform.train
+    assert plugins.lookup("quantisers", KINDS, "mine") is uniform.train
+    assert plugins.lookup("quantisers", KINDS, "factorised") is KINDS["factorised"]
     assert plugins.known("quantisers", KINDS) == ["uniform", "factorised", "hyperprior", "mine"]
     phi = {"train": np.zeros((40, 8), "f4")}
     with pytest.raises(ConfigError, match="quantisers: unknown 'nope'; known: uniform, factorised, hyperprior, mine"):
@@ -323,10 +317,6 @@ def test_a_plugin_that_does_not_load_is_named(monkeypatch):
     monkeypatch.setattr(plugins, "entry_points", lambda **k: EntryPoints([entry]).select(**k))
     with pytest.raises(ConfigError, match="'broken' cannot be loaded"):
         plugins.lookup("quantisers", KINDS, "broken")
-
-
-def mine(task, cfg, *, seed, watch):
-    return uniform.train(task, cfg, seed=seed, watch=watch)
 
 
 def test_a_hyperprior_coder_needs_a_hyperprior():
