@@ -90,9 +90,11 @@ def gaussian_bits(y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
 def fit_scales(hyper: Hyperprior, z: np.ndarray) -> Hyperprior:
     """The same weights with centres and scales of fewest bits for codes z ``[K, N, d]``, in turn with the search for w.
 
-    Rounding, the search and the tables' scales are not those of training; here they are counted.
+    Rounding, the search and the tables' scales are not those of training; here they are counted. Half a code of 1 is
+    counted in with those seen (Krichevsky & Trofimov 1981), lest what never moved in training be dear when it does.
     """
     centre, scale = hyper.centre.copy(), hyper.scale.copy()
+    unseen = hyper.column(np.array(1))
     for _ in range(_ROUNDS):
         for k, codes in enumerate(z):
             w = hyper.search(codes, k)
@@ -103,7 +105,7 @@ def fit_scales(hyper: Hyperprior, z: np.ndarray) -> Hyperprior:
             for step in sorted(range(-32, 33), key=abs):
                 tried = scale[k] + (step << SHIFT) // 2
                 index = np.clip((tried + moved) >> SHIFT, 0, len(hyper.level) - 1)
-                bits = hyper.cost[index, hyper.column(values)].sum(0)
+                bits = hyper.cost[index, hyper.column(values)].sum(0) + hyper.cost[index, unseen].mean(0) / 2
                 found, least = np.where(bits < least, tried, found), np.minimum(bits, least)
             scale[k] = np.clip(found, 0, (len(hyper.level) << SHIFT) - 1)
         hyper = Hyperprior(hyper.level, centre, scale, hyper.weight)
