@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import small
 from vcinr import codec, config, plugins
-from vcinr.coding.hyperprior import SHIFT
+from vcinr.coding.hyperprior import SHIFT, scale_levels
 from vcinr.coding.static import TOTAL
 from vcinr.errors import ConfigError, CorruptError, InputError, ModelError
 from vcinr.inr.model import from_bytes, load_model
@@ -87,6 +87,28 @@ def test_wrong_tables_are_refused(quantiser):
         Quantiser.from_tensors({**quantiser.to_tensors(), "coders": np.array([4], np.uint8)})
     with pytest.raises(ModelError, match="malformed"):
         Quantiser.from_tensors({**quantiser.to_tensors(), "coders": np.array([99], np.uint8)})
+
+
+def test_a_wrong_hyperprior_is_refused(quantiser):
+    rates, d = quantiser.offset.shape
+    sound = {
+        "hyper.level": scale_levels(4), "hyper.centre": np.zeros((rates, d + 2), np.int32),
+        "hyper.scale": np.zeros((rates, d + 2), np.int32), "hyper.weight": np.ones((d, 2), np.int32),
+    }  # fmt: skip
+    tensors = quantiser.to_tensors()
+    assert Quantiser.from_tensors({**tensors, **sound}).hyper.side == 2
+    wrong = {
+        "hyper.level": [scale_levels(4)[:, 1:], scale_levels(4) * 0, scale_levels(4)[0], scale_levels(4).astype("i4")],
+        "hyper.centre": [np.zeros((rates, d), np.int32), np.full((rates, d + 2), 2**30, np.int32)],
+        "hyper.scale": [np.zeros((rates, d + 2), "f4"), np.full((rates, d + 2), -(2**31), np.int32)],
+        "hyper.weight": [np.ones((d, 0), np.int32), np.full((d, 2), 2**15, np.int32), np.ones((d + 1, 1), np.int32)],
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ModelError, match="malformed"):
+                Quantiser.from_tensors({**tensors, **sound, name: value})
+        with pytest.raises(ModelError, match="malformed"):
+            Quantiser.from_tensors({**tensors, **{k: v for k, v in sound.items() if k != name}})
 
 
 def test_models_without_a_choice_of_coders_have_the_first_two(quantiser):
