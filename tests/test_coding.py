@@ -348,7 +348,9 @@ def test_scales_are_gaussians():
         half = len(row) // 2 - 1
         edges = np.array([math.erf((v - 0.5) / (sigma * math.sqrt(2))) for v in range(-half, half + 2)])
         p, q = np.diff(edges) / 2, row[1:] / TOTAL
-        assert p.sum() > 1 - 1e-6 and 0 < (p * np.log2(np.maximum(p, 1e-300) / q)).sum() < 0.01
+        # That no frequency is below 1 takes up to an entry's share of 2**16 from the others.
+        cost = (p * np.log2(np.maximum(p, 1e-300) / q)).sum()
+        assert p.sum() > 1 - 1e-6 and 0 < cost < 0.005 + len(row) / TOTAL / math.log(2)
 
 
 def test_scale_indices_are_the_integer_formula():
