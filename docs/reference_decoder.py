@@ -364,16 +364,39 @@ def to_dtype(value: Array, dtype: np.dtype) -> Array:
     return values
 
 
-# ANS bitstream
+# Bitstreams
 
 
-class Bitstream:
-    """An ANS stack decoder: 32-bit words, read from the end, a 64-bit state, 24-bit probabilities."""
+class Words:
+    """What ANS and range decoder share: 32-bit words, a 64-bit state, 24-bit probabilities."""
 
     def __init__(self, data: bytes):
         if len(data) % 4:
             raise ValueError("a bitstream is not of whole words")
         self.words = np.frombuffer(data, "<u4").tolist()
+
+    def entry(self, table: list[int]) -> int:
+        """The next entry of a table, which is given by the left ends of its `intervals`."""
+        raise NotImplementedError
+
+    def symbols(self, frequencies: list[int], count: int) -> list[int]:
+        """`count` entries of a table."""
+        if len(frequencies) == 1:
+            return [0] * count
+        table = intervals(frequencies)
+        return [self.entry(table) for _ in range(count)]
+
+    def raw(self, count: int) -> list[int]:
+        """`count` numbers of 32 raw bits: the lowest 16 bits of every number, then the highest 16."""
+        low, high = ([self.entry(EQUAL) for _ in range(count)] for _ in range(2))
+        return [a | b << 16 for a, b in zip(low, high, strict=True)]
+
+
+class Bitstream(Words):
+    """An ANS stack decoder: words are read from the end."""
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
         self.state = 0
         self.refill()
 
@@ -382,29 +405,84 @@ class Bitstream:
         while self.state < 2**32 and self.words:
             self.state = self.state << 32 | self.words.pop()
 
-    def symbols(self, table: list[int], count: int) -> list[int]:
-        """`count` entries of a table, which is given by the left ends of its `intervals`."""
+    def entry(self, table: list[int]) -> int:
+        """The next entry of a table."""
+        q = self.state & (2**24 - 1)
+        entry = bisect_right(table, q) - 1
+        self.state = (self.state >> 24) * (table[entry + 1] - table[entry]) + q - table[entry]
+        self.refill()
+        return entry
+
+
+class Range(Words):
+    """A range decoder: words are read from the start."""
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        self.words.reverse()
+        self.code, self.range = self.next() << 32, 2**64 - 1
+        self.code |= self.next()
+
+    def next(self) -> int:
+        """The next word, 0 beyond the end."""
+        return self.words.pop() if self.words else 0
+
+    def entry(self, table: list[int]) -> int:
+        """The next entry of a table."""
+        unit = self.range >> 24
+        q = self.code // unit
+        if q >= 2**24:
+            raise ValueError("a bitstream is none of a range coder")
+        entry = bisect_right(table, q) - 1
+        self.code -= unit * table[entry]
+        self.range = unit * (table[entry + 1] - table[entry])
+        if self.range < 2**32:
+            self.range, self.code = self.range << 32, self.code << 32 | self.next()
+        return entry
+
+
+class Huffman:
+    """A decoder of canonical Huffman codes."""
+
+    def __init__(self, data: bytes):
+        self.bits, self.position = "".join(f"{byte:08b}" for byte in data), 0
+
+    def symbols(self, frequencies: list[int], count: int) -> list[int]:
+        """`count` entries of a table."""
+        codes = huffman_codes(frequencies)
         found = []
         for _ in range(count):
-            q = self.state & (2**24 - 1)
-            entry = bisect_right(table, q) - 1
-            self.state = (self.state >> 24) * (table[entry + 1] - table[entry]) + q - table[entry]
-            if self.state < 2**32:
-                self.refill()
-            found.append(entry)
+            end = self.position
+            while (code := self.bits[self.position : end]) not in codes:
+                if end > len(self.bits):
+                    raise ValueError("a bitstream ends too early")
+                end += 1
+            self.position = end
+            found.append(codes[code])
         return found
 
     def raw(self, count: int) -> list[int]:
-        """`count` numbers of 32 raw bits: the lowest 16 bits of every number, then the highest 16."""
-        numbers = [0] * count
-        for low in (0, 16):
-            for i in range(count):
-                q = self.state & (2**24 - 1)
-                self.state = (self.state >> 24 << 8) + (q & 255)
-                if self.state < 2**32:
-                    self.refill()
-                numbers[i] |= (q >> 8) << low
-        return numbers
+        """`count` numbers of 32 raw bits."""
+        start, self.position = self.position, self.position + 32 * count
+        return [int(self.bits[at : at + 32], 2) for at in range(start, self.position, 32)]
+
+
+def huffman_codes(frequencies: list[int]) -> dict[str, int]:
+    """The entry of each code, as text; one entry alone has the empty code."""
+    nodes = [(weight, number, [number]) for number, weight in enumerate(frequencies)]
+    lengths = [0] * len(frequencies)
+    for number in range(len(frequencies), 2 * len(frequencies) - 1):
+        nodes.sort(reverse=True)
+        (a, _, left), (b, _, right) = nodes.pop(), nodes.pop()
+        for entry in left + right:
+            lengths[entry] += 1
+        nodes.append((a + b, number, left + right))
+    codes, code, before = {}, -1, 0
+    for length, entry in sorted((length, entry) for entry, length in enumerate(lengths)):
+        code = (code + 1) << (length - before)
+        before = length
+        codes[f"{code:0{length}b}" if length else ""] = entry
+    return codes
 
 
 def intervals(frequencies: list[int]) -> list[int]:
@@ -415,6 +493,9 @@ def intervals(frequencies: list[int]) -> list[int]:
         left.append((total * (2**24 - entries) >> 16) + i)
     return left
 
+
+EQUAL = list(range(0, 2**24 + 1, 2**8))
+STATIC = {0: Bitstream, 2: Range, 3: Huffman}
 
 # Binary stream
 
@@ -526,10 +607,15 @@ def sign(v: int) -> int:
 def decode_latents(data: bytes, coder: int, model: "Model", rate: int, n: int, planes: tuple[int, ...]) -> Array:
     """The quantised latents of n signals, [n, d]."""
     level, offset = model.tensors["quantiser/level"], model.tensors["quantiser/offset"]
-    if coder > 1 or rate >= len(offset):
+    if coder > 4 or (coder == 4 and "quantiser/hyper.level" not in model.tensors) or rate >= len(offset):
         raise ValueError(f"coder {coder} of latents, rate {rate}: unknown to this decoder or the model")
-    tables = [frequencies(row) for row in level[rate].tolist()], offset[rate].tolist()
-    latents = adaptive_latents(data, *tables, *planes) if coder else static_latents(data, *tables, n)
+    if coder == 4:
+        return hyperprior_latents(data, model, rate, n)
+    rows = [frequencies(row) for row in level[rate].tolist()]
+    tables = rows * (offset.shape[1] // len(rows)), offset[rate].tolist()
+    latents = (
+        adaptive_latents(data, *tables, *planes) if coder == 1 else static_latents(STATIC[coder](data), *tables, n)
+    )
     return np.array(latents, np.int64).reshape(n, -1)
 
 
@@ -542,15 +628,42 @@ def frequencies(levels: list[int]) -> list[int]:
     return found
 
 
-def static_latents(data: bytes, frequency: Rows, offset: list[int], n: int) -> Array:
+def static_latents(stream: Words | Huffman, frequency: Rows, offset: list[int], n: int) -> Array:
     """Each dimension's symbols, then its escapes."""
-    stream, latents = Bitstream(data), np.zeros((n, len(offset)), np.int64)
+    latents = np.zeros((n, len(offset)), np.int64)
     for i, (row, start) in enumerate(zip(frequency, offset, strict=True)):
-        symbols = np.array(stream.symbols(intervals([f for f in row if f]), n))
-        escape = symbols == 0
-        latents[:, i] = start + symbols - 1
-        latents[escape, i] = np.array(stream.raw(int(escape.sum())), np.int64) - 2**31
+        latents[:, i] = values_of(stream, row, start, n)
     return latents
+
+
+def values_of(stream: Words | Huffman, row: list[int], start: int, n: int) -> Array:
+    """n values of one table, padded with zeros: symbols, then what the escapes stand for."""
+    symbols = np.array(stream.symbols([f for f in row if f], n), np.int64)
+    values, escape = start + symbols - 1, symbols == 0
+    values[escape] = np.array(stream.raw(int(escape.sum())), np.int64) - 2**31
+    return values
+
+
+def hyperprior_latents(data: bytes, model: "Model", rate: int, n: int) -> Array:
+    """Side information, and the latents under the tables that it chooses."""
+    level, centre, scale, weight = (
+        model.tensors[f"quantiser/hyper.{name}"].astype(np.int64) for name in ("level", "centre", "scale", "weight")
+    )
+    stream, r = Bitstream(data), weight.shape[1]
+
+    def read(index: Array, centres: Array) -> Array:
+        values = np.zeros(index.shape, np.int64)
+        for k in sorted(set(index.ravel().tolist())):
+            row = frequencies(level[k].tolist())
+            entries = sum(1 for f in row if f)
+            values[index == k] = values_of(stream, row, 1 - entries // 2, int((index == k).sum()))
+        return values + centres
+
+    def scales(numbers: Array) -> Array:
+        return np.clip(numbers >> 8, 0, len(level) - 1)
+
+    side = read(scales(np.repeat(scale[rate : rate + 1, :r], n, 0)), centre[rate, :r])
+    return read(scales(scale[rate, r:] + side @ weight.T), centre[rate, r:])
 
 
 def adaptive_latents(data: bytes, frequency: Rows, offset: list[int], times: int, levels: int) -> list[Rows]:
@@ -1003,7 +1116,7 @@ class Model:
         """phi of every signal, from its quantised latents."""
         t, net = self.tensors, "quantiser/net"
         gain = t["quantiser/gain"].reshape(t["quantiser/offset"].shape)
-        y = (latents / gain[rate]).astype(np.float32)
+        y = ((latents + 0.5 if "quantiser/cells" in t else latents) / gain[rate]).astype(np.float32)
         h = self.linear(f"{net}.synthesis.in", y)
         h = self.residual_blocks(f"{net}.synthesis", h, int(t["quantiser/blocks"][0]))
         moved = t[f"{net}.mean"] + t[f"{net}.std"] * (y + self.linear(f"{net}.synthesis.out", h))

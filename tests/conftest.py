@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vcinr import config
+from vcinr import config, plugins
 from vcinr.inr.model import Model, load_model
 from vcinr.meta.extract import extract_modulations
 from vcinr.meta.outer import meta_train
@@ -59,6 +59,14 @@ def small(**changes) -> config.Params:
     return config.parse(base, "test")
 
 
+@pytest.fixture
+def plugins_anew() -> Iterator[None]:
+    """Entry points are looked for anew, in the test and after it."""
+    plugins._others.cache_clear()
+    yield
+    plugins._others.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def tiny_maps() -> Signals:
     """Travelling waves on an 11 x 13 grid: 40 training, 5 validation and 12 test maps of the variable t."""
@@ -87,6 +95,18 @@ def tiny_model(tiny_maps, tmp_path_factory) -> Model:
         for name in tiny_maps.splits
     }
     return fit(model, tiny_maps, phi, p.quantiser, seed=0)[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_latents(tiny_maps, tiny_model) -> dict[str, np.ndarray]:
+    """Latents of `tiny_maps` by split."""
+    from vcinr.meta.extract import find_latents
+
+    return {
+        name: find_latents(tiny_model, tiny_maps.inputs, (y := tiny_maps.normalised(name)[0]), None,
+                           np.zeros(len(y), int))
+        for name in tiny_maps.splits
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")

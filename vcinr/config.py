@@ -139,11 +139,20 @@ class Meta(_Frozen):
 
 
 class Quantiser(_Frozen):
-    """Quantiser training, Algorithm 2; one gain vector and one set of tables for each of ``lambdas``.
+    """Quantiser training; one gain vector and one set of tables for each of ``lambdas``, or of ``bits``.
 
-    width, blocks: of the analysis and synthesis networks, which width 0 leaves out: scalar quantisation with gains.
+    kind: ``uniform`` (COIN++; ``bits`` alone counts), ``factorised`` (Algorithm 2 of VC-INR), ``hyperprior`` (the same,
+    with ``hyper`` integers of side information a signal), or an entry point of the group ``vcinr.quantisers``.
+    coder: what an encoder may take for the codes; ``auto`` is the shortest of ANS, adaptive coding and, where there
+    is one, the hyperprior. width, blocks: of the analysis and synthesis networks, which width 0 leaves out: scalar
+    quantisation with gains. relaxation: of rounding, in training.
     """
 
+    kind: str = "factorised"
+    coder: Literal["auto", "ans", "range", "huffman", "adaptive", "hyperprior"] = "auto"
+    bits: Annotated[tuple[Annotated[int, Field(ge=1, le=14)], ...], Field(min_length=1)] = tuple(range(3, 13))
+    hyper: Annotated[int, Field(ge=1, le=256)] = 4
+    relaxation: Literal["noise", "straight-through"] = "noise"
     lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
         1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0, 100000.0,
     )  # fmt: skip
@@ -155,6 +164,12 @@ class Quantiser(_Frozen):
     rate: PositiveFloat = 1e-3
     clip: PositiveFloat = 1.0
     distortion: Literal["signal", "latent"] = "signal"
+
+    @model_validator(mode="after")
+    def _coder_of_kind(self) -> Quantiser:
+        if self.coder == "hyperprior" and self.kind in ("uniform", "factorised"):
+            raise ValueError(f"coder 'hyperprior' needs kind: hyperprior, not {self.kind!r}")
+        return self
 
     @property
     def depth(self) -> int:

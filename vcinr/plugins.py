@@ -28,8 +28,8 @@ def lookup(group: str, builtin: Mapping[str, Any], name: str) -> Any:
 
 
 def known(group: str, builtin: Mapping[str, Any]) -> list[str]:
-    """Names that `lookup` takes."""
-    return sorted({*builtin, *_others(group)})
+    """Names that `lookup` takes: the package's own, then those of entry points."""
+    return list(dict.fromkeys([*builtin, *sorted(_others(group))]))
 
 
 @cache

@@ -18,11 +18,12 @@ import zarr
 
 from vcinr import codec
 from vcinr.archive.write import compress
+from vcinr.coding.tables import levels_of
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
-from vcinr.quantise.state import Quantiser, levels_of
+from vcinr.quantise.state import Quantiser
 
 FOLDER = Path(__file__).parent
 

@@ -87,15 +87,13 @@ def meta_train(
             run.parameters["alpha"].clamp_(0.0, meta.inner_rate_max)  # a negative step size climbs the loss
         run.step += 1
         if run.step % meta.validate_every == 0 or run.step == meta.steps:
-            done = _finished(spec, run.parameters)
-            before = validate(*done, held, 0, meta.inner)
-            valid = validate(*done, held, meta.inner_steps, meta.inner)
+            before, valid, whole = _judged(spec, run.parameters, held, meta)
             mse = max(loss.item(), 1e-12)
             row = (run.step, round(spent + clock.spent, 2), mse, -10 * math.log10(mse), valid, run.factor)
             run.history.append(dict(zip(HISTORY, row, strict=True)))
             shown = dict(zip(HISTORY[2:5], row[2:5], strict=True))
             watch(Progress("meta-train", run.step, meta.steps, shown, clock.left(run.step)))
-            run.judge(spec, meta, seed, before, valid, flat)
+            run.judge(spec, meta, seed, valid, _dead(before, whole, flat))
             save_checkpoint(checkpoint, fingerprint, run.saved())
     if not run.history:  # a network that is not trained, but fitted to each signal when encoding
         run.best_psnr = validate(*_finished(spec, run.parameters), held, meta.encode_steps, meta.encode or meta.inner)
@@ -167,15 +165,12 @@ class _State:
         rest["parameters"] = {k: v.detach() for k, v in self.parameters.items()}
         return {**rest, "optimiser": self.optimiser.state_dict(), "rng": self.rng.bit_generator.state}
 
-    def judge(self, spec: InrSpec, meta: Meta, seed: int, before: float, valid: float, flat: float) -> None:
+    def judge(self, spec: InrSpec, meta: Meta, seed: int, valid: float, dead: bool) -> None:
         """Keep the best parameters; after a collapse go back to them, or start afresh, at a lower rate.
 
         Collapses are normal in second-order meta-learning of INRs. Two kinds are told apart from noise: the
-        held-out PSNR `valid` fell far below the best; or the inner loop is dead: it gains next to nothing over
-        phi_0 (`before`), or little while each signal's own mean (`flat`) would do better.
+        held-out PSNR `valid` fell far below the best; or the inner loop is `dead`.
         """
-        gain = valid - before
-        dead = before < 60.0 and (gain < ALIVE_DB or (gain < 6 * ALIVE_DB and valid < flat))
         collapsed = not math.isfinite(valid) or valid < self.best_psnr - COLLAPSE_DB
         if not dead and valid > self.best_psnr:
             self.best, self.best_psnr = {k: v.detach().clone() for k, v in self.parameters.items()}, valid
@@ -190,6 +185,29 @@ class _State:
         else:
             self.parameters = {k: v.clone().requires_grad_(_learned(meta, k)) for k, v in self.best.items()}
         self.optimiser = _optimiser(self.parameters, meta)
+
+
+def _dead(before: float, after: float, flat: float) -> bool:
+    """Whether an inner loop gains next to nothing over phi_0, or little while each signal's own mean would do better.
+
+    Held-out PSNR in dB: at phi_0, after the loop, of the means.
+    """
+    gain = after - before
+    return before < 60.0 and (gain < ALIVE_DB or (gain < 6 * ALIVE_DB and after < flat))
+
+
+def _judged(
+    spec: InrSpec, parameters: Mapping[str, torch.Tensor], held: Batch, meta: Meta
+) -> tuple[float, float, float]:  # fmt: skip
+    """Held-out PSNR in dB at phi_0, after the inner loop of what would be the model, and after that of all there is."""
+    frozen = {k: v.detach() for k, v in parameters.items()}
+    found, done = _finished(spec, parameters)
+    valid = validate(found, done, held, meta.inner_steps, meta.inner)
+    if found == spec:
+        return validate(found, done, held, 0, meta.inner), valid, valid
+    whole = conditioning(spec.conditioning).relax(spec, frozen, None)[0]
+    before = validate(spec, whole, held, 0, meta.inner)
+    return before, valid, validate(spec, whole, held, meta.inner_steps, meta.inner)
 
 
 def _initial(spec: InrSpec, meta: Meta, seed: int, variables: int) -> dict[str, torch.Tensor]:

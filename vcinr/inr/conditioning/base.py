@@ -37,8 +37,8 @@ class Conditioning:
     def check(self, spec: InrSpec, params: Params) -> None:
         """Raise ValueError for parameters of a finished model that have the right shapes and yet make no sense."""
 
-    def relax(self, spec: InrSpec, params: Params, rng: np.random.Generator) -> tuple[Params, Array | float]:
-        """Parameters as one training step sees them, noise added, and what is added to its loss."""
+    def relax(self, spec: InrSpec, params: Params, rng: np.random.Generator | None) -> tuple[Params, Array | float]:
+        """Parameters as one training step sees them, with noise from `rng` if any, and what is added to its loss."""
         return params, 0.0
 
     def finish(self, spec: InrSpec, params: dict[str, np.ndarray]) -> tuple[InrSpec, dict[str, np.ndarray]]:

@@ -49,10 +49,10 @@ class SparseShifts(Conditioning):
         if position.dtype.kind != "i" or position.min(initial=0) < 0 or position.max(initial=0) > spec.latent:
             raise ValueError("positions of sparse shifts outside phi")
 
-    def relax(self, spec: InrSpec, params: Params, rng: np.random.Generator) -> tuple[Params, Array | float]:
+    def relax(self, spec: InrSpec, params: Params, rng: np.random.Generator | None) -> tuple[Params, Array | float]:
         """Gates drawn anew, and the penalty on those expected to be open beyond `spec.kept`."""
         log_alpha = _UNIT * params["sparse.log_alpha"]
-        noise = log_alpha.new_tensor(rng.uniform(1e-6, 1 - 1e-6, log_alpha.shape))
+        noise = None if rng is None else log_alpha.new_tensor(rng.uniform(1e-6, 1 - 1e-6, log_alpha.shape))
         share = open_probability(log_alpha).mean()
         penalty = PENALTY * (share - spec.kept / len(log_alpha)).clamp_min(0.0)
         return {**params, "sparse.gate": hard_concrete(log_alpha, noise)}, penalty
