@@ -1,4 +1,4 @@
-"""The uniform quantiser of COIN++ (Dupont et al. 2022, section 3.3 and appendix): nothing is learned by gradient.
+"""The uniform quantiser of COIN++ (Dupont et al. 2022): nothing is learned by gradient.
 
 All latents together have one mean and standard deviation over the training signals; [mean - 3 std, mean + 3 std] is
 cut into 2^b cells of the width 6 std / 2^b, what lies beyond counts to the last cell, and a latent is restored as the

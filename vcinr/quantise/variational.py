@@ -26,7 +26,7 @@ from vcinr.quantise.state import analyse, synthesise
 from vcinr.signals import Signals
 
 History = list[dict[str, float]]
-"""Rows of a learning curve."""
+"""Rows of a learning curve, one or more, all with the same names."""
 
 
 @dataclass(frozen=True)
