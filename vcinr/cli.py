@@ -43,7 +43,7 @@ def train(
     """Meta-train a model and its quantiser on a data set; interrupt and run again to resume."""
     try:
         from vcinr import config
-        from vcinr.train import train as run
+        from vcinr.training import train as run
     except ImportError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
     if params and (method or profile):
