@@ -145,7 +145,8 @@ class Quantiser(_Frozen):
     with ``hyper`` integers of side information a signal), or an entry point of the group ``vcinr.quantisers``.
     coder: what an encoder may take for the codes; ``auto`` is the shortest of ANS, adaptive coding and, where there
     is one, the hyperprior. width, blocks: of the analysis and synthesis networks, which width 0 leaves out: scalar
-    quantisation with gains. relaxation: of rounding, in training.
+    quantisation with gains. relaxation: of rounding, in training. joint_steps: of fine-tuning network and quantiser
+    together before the quantiser proper is trained.
     """
 
     kind: str = "factorised"
@@ -164,6 +165,7 @@ class Quantiser(_Frozen):
     rate: PositiveFloat = 1e-3
     clip: PositiveFloat = 1.0
     distortion: Literal["signal", "latent"] = "signal"
+    joint_steps: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _coder_of_kind(self) -> Quantiser:

@@ -100,7 +100,7 @@ def meta_train(
         run.history.append(dict(zip(HISTORY, (0, 0.0, math.nan, math.nan, run.best_psnr, 1.0), strict=True)))
     arrays = {k: v.detach().numpy() for k, v in (run.best or run.parameters).items()}
     if cond.linear:
-        arrays = _in_principal_axes(spec, arrays, data, x)
+        arrays = in_principal_axes(spec, arrays, data, x)
     spec, arrays = cond.finish(spec, arrays)
     model = freeze(
         Model(
@@ -260,7 +260,7 @@ def _validation(data: Signals, x: torch.Tensor) -> Batch:
     return batch_of(data, split, x, chosen, where)
 
 
-def _in_principal_axes(
+def in_principal_axes(
     spec: InrSpec, arrays: dict[str, np.ndarray], data: Signals, x: torch.Tensor
 ) -> dict[str, np.ndarray]:
     """`principal_axes` over all training signals, at a fixed part of the points where there are many."""

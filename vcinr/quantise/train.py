@@ -18,6 +18,7 @@ from vcinr.meta.outer import write_history
 from vcinr.plugins import lookup
 from vcinr.progress import Watch, silent
 from vcinr.quantise import factorised, hyperprior, uniform
+from vcinr.quantise.joint import fine_tune
 from vcinr.quantise.state import Quantiser, coders_of
 from vcinr.quantise.variational import History, Task
 from vcinr.signals import Signals, fixed_points, read_signals
@@ -35,6 +36,8 @@ def train_quantiser(
 ) -> dict[str, Any]:  # fmt: skip
     """Train the quantiser of `model` on its `modulations` and write the completed model to `out`.
 
+    With ``joint_steps`` the network is fine-tuned first, and the completed model's modulations are no longer those.
+
     Returns, for every split and rate, modelled and coded bits per value and the PSNR of what decodes.
     Raises InputError when the modulations belong to another model.
     """
@@ -44,6 +47,8 @@ def train_quantiser(
     if root.attrs.get("model") != artifact.sha256:
         raise InputError(f"{modulations}: modulations of another model; run the extract_modulations stage again")
     phi = {name: np.asarray(group["phi"][...], np.float32) for name, group in root.groups()}
+    if quantiser.joint_steps:
+        artifact, phi = fine_tune(artifact, data, phi, quantiser, seed=seed, watch=watch)
     trained, rows = fit(artifact, data, phi, quantiser, seed=seed, watch=watch)
     save_model(trained, out)
     write_history(Path(history), rows)

@@ -76,6 +76,15 @@ def relax(y: torch.Tensor, how: Literal["noise", "straight-through"], generator:
     return y + (torch.round(y) - y).detach()
 
 
+def through(
+    params: Mapping[str, torch.Tensor], depth: int, gain: torch.Tensor, latents: torch.Tensor,
+    relaxed: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Relaxed codes of latents ``[n, d]``, and the latents restored from them."""
+    y = relaxed(analyse(params, depth, latents) * gain)
+    return y, synthesise(params, depth, y / gain)
+
+
 def learn(
     task: Task, cfg: config.Quantiser, entropy_model: Callable[[np.ndarray, torch.Generator], torch.nn.Module], *,
     seed: int, watch: Watch,
@@ -106,8 +115,7 @@ def learn(
         k = step % rates
         chosen = np.sort(rng.choice(len(latents), batch, replace=False))
         where = np.sort(rng.choice(len(x), points, replace=False))
-        y = relaxed(analyse(params, cfg.depth, latents[chosen]) * torch.exp(log_gain[k]))
-        restored = synthesise(params, cfg.depth, y / torch.exp(log_gain[k]))
+        y, restored = through(params, cfg.depth, torch.exp(log_gain[k]), latents[chosen], relaxed)
         rate = prior(y, k, relaxed).mean() / task.values
         if cfg.distortion == "signal":
             seen = batch_of(task.data, "train", x, chosen, where)
