@@ -132,8 +132,8 @@ def source(name: str) -> Source:
 def parameters(**changes) -> Params:
     p = small(meta={"steps": 80})
     size = Experiment(
-        inr=p.inr, meta=p.meta, quantiser=p.quantiser, basis_steps=40, seeds=2, methods=("vcinr",), sizes=(2, 4),
-        bits=(4, 8), bounds=(0.05, 0.01),
+        inr=p.inr, meta=p.meta, quantiser=p.quantiser, basis_steps=40, sweep_steps=40, seeds=2, methods=("vcinr",),
+        sizes=(2, 4), bits=(4, 8), bounds=(0.05, 0.01),
     ).model_copy(update=changes)  # fmt: skip
     sources = {"hadgem": source("waves"), "era5": source("two_waves")}
     return Params(threads=1, sources=sources, experiments=Experiments(cpu=size, gpu=size))
@@ -199,6 +199,11 @@ def test_runs_go_side_by_side(lab):
 # --- Experiments -------------------------------------------------------------------------------------------
 
 
+def few_steps():
+    p = small(meta={"steps": 40}, quantiser={"steps": 20})
+    return {"meta": p.meta, "quantiser": p.quantiser, "basis_steps": 20}
+
+
 def run_small(name, folder, **changes):
     summary = conduct(name, parameters(**changes), "cpu", out=folder / "out", cache=folder / "cache")
     found = json.loads((folder / "out" / f"{name}.json").read_text())
@@ -244,6 +249,30 @@ def test_sizes_of_small_maps(tmp_path):
         ("HadGEM", 2), ("HadGEM", 4), ("ERA5", 2), ("ERA5", 4)
     ]  # fmt: skip
     assert all(r["EOF dB"] > 10 and r["vcinr dB"] > 10 for r in found["summary"])
+
+
+def test_rate_distortion_of_small_maps(tmp_path):
+    pytest.importorskip("vcinr.methods")
+    found = run_small("rate", tmp_path, **few_steps())
+    rows = found["rows"]
+    assert {(r["method"], r["quantiser"]) for r in rows} == {
+        *((m, q) for m in ("gates", "basis") for q in ("uniform", "factorised", "hyperprior")),
+        ("codec", "SZ3"), ("codec", "SPERR"),
+    }  # fmt: skip
+    fine = {r["setting"]: r for r in rows if (r["data"], r["method"], r["quantiser"]) == ("HadGEM", "basis", "uniform")}
+    assert fine[4]["bits_per_value"] < fine[8]["bits_per_value"] and fine[4]["psnr_db"] < fine[8]["psnr_db"]
+    assert len(found["summary"]) == 8
+
+
+def test_ablation_of_small_maps(tmp_path):
+    pytest.importorskip("vcinr.methods")
+    found = {row["variant"]: row for row in run_small("ablation", tmp_path, **few_steps())["summary"]}
+    whole = found["all parts"]
+    assert whole["times all parts at 0.05"] == 1.0 and whole["bits at 0.05"] < whole["bits at 0.01"]
+    kept = [row for name, row in found.items() if not name.startswith("residual off")]
+    assert all(row["error / bound at 0.01"] <= 1 for row in kept)
+    assert found["prior off (residual alone)"]["unquantised dB"] is None
+    assert found["closed form off (gates)"]["unquantised dB"] != whole["unquantised dB"]
 
 
 def test_what_cannot_be_run_is_said(tmp_path):

@@ -163,14 +163,16 @@ class Experiment(_Frozen):
     """Sizes of the experiments (benchmarks/experiments) at one profile.
 
     inr, meta: VC-INR's network and training, whose width, depth and effort rivals fitted by gradient get too;
-    quantiser: the variational one; basis_steps: training of the closed-form basis; sizes: numbers of latents compared;
-    bits: of uniform quantisation; bounds: fractions of the training range.
+    quantiser: the variational one; basis_steps: training of the closed-form basis; sweep_steps: of the others where all
+    methods and sizes are compared; sizes: numbers of latents compared; bits: of uniform quantisation; bounds: fractions
+    of the training range.
     """
 
     inr: Inr
     meta: Meta
     quantiser: Quantiser
     basis_steps: Positive
+    sweep_steps: Positive
     seeds: Positive
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]

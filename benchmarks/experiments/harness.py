@@ -119,24 +119,25 @@ class Lab:
         update = {"source": chosen, "sources": {source: self.params.sources[source]}, "threads": 1}
         return Run(label, work, method.model_copy(update=update), options)
 
-    def method(self, name: str, latent: int | None = None) -> Params:
-        """Network, training and quantiser of a method with `latent` modulations (default: the profile's number).
+    def method(self, name: str, latent: int | None = None, steps: int | None = None) -> Params:
+        """Network, training and quantiser of a method; `latent` modulations and `steps`, by default the profile's.
 
         VC-INR's are the profile's. A rival that is fitted by gradient keeps what makes it that method (its preset) and
         gets VC-INR's width, depth and training effort; the closed-form basis keeps its own, for `basis_steps` steps.
         """
         size, seed = self.size, self.params.seed
         latent = latent or size.inr.latent
+        meta = size.meta.model_copy(update={"steps": steps or size.meta.steps})
         if name == "vcinr":
             inr = size.inr.model_copy(update={"latent": latent})
-            return Params(seed=seed, inr=inr, meta=size.meta, quantiser=size.quantiser)
+            return Params(seed=seed, inr=inr, meta=meta, quantiser=size.quantiser)
         own: Params = importlib.import_module("vcinr.methods").preset(name, self.profile)
         if name == "basis":
             shape: Row = {"latent": latent}
             effort: Row = {"steps": size.basis_steps, "validate_every": size.meta.validate_every}
         else:
             shape = {"width": size.inr.width, "depth": size.inr.depth, "latent": latent}
-            effort = {k: getattr(size.meta, k) for k in ("steps", "batch", "points", "warmup", "validate_every")}
+            effort = {k: getattr(meta, k) for k in ("steps", "batch", "points", "warmup", "validate_every")}
         return Params(
             seed=seed, inr=own.inr.model_copy(update=shape), meta=own.meta.model_copy(update=effort),
             quantiser=own.quantiser.model_copy(update={"steps": size.quantiser.steps}),

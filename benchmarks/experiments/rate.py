@@ -48,9 +48,8 @@ def experiment(lab: Lab) -> Outcome:
             lab.size.bits if kind == KINDS[0] else run.params.quantiser.lambdas, result["points"], strict=True
         )
     ]  # fmt: skip
-    for data, signals in {
-        data: trained(lab.cache, network_of(run.params))[1] for (data, *_), run in runs.items()
-    }.items():
+    for data in SOURCES.values():
+        _, signals, _ = trained(lab.cache, network_of(runs[data, METHODS["vcinr"], KINDS[0]].params))
         rows += [{"data": data, "method": "codec", **row} for row in codecs(signals, lab.watch)]
     curves = {
         (data, name): [(r["bits_per_value"], r["psnr_db"]) for r in rows if (r["data"], _name(r)) == (data, name)]

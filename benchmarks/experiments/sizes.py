@@ -20,7 +20,7 @@ def experiment(lab: Lab) -> Outcome:
     size = lab.size
     runs = {
         (source, name, latent): lab.run(
-            f"{SOURCES[source]}, {name}, {latent} latents", train, source, lab.method(name, latent)
+            f"{SOURCES[source]}, {name}, {latent} latents", train, source, lab.method(name, latent, size.sweep_steps)
         )
         for source in SOURCES
         for latent in size.sizes
@@ -57,7 +57,7 @@ def experiment(lab: Lab) -> Outcome:
     return Outcome(
         "Held-out PSNR against the number of latents",
         f"Before quantisation, one seed. Methods fitted by gradient: {inr.depth} layers of width {inr.width}, "
-        f"{meta.steps} steps of {meta.batch} signals at {meta.points or 'all'} points; basis: closed form, "
+        f"{size.sweep_steps} steps of {meta.batch} signals at {meta.points or 'all'} points; basis: closed form, "
         f"{size.basis_steps} steps. HadGEM: trained on E1, tested on the 100 maps of A1B from 140 on; ERA5: 5 "
         "variables, trained on the first 18 times, tested on the last 6. EOF: as many leading components of the "
         f"training maps, of which there are at most as many as maps. The mean map of each variable alone: {means}.",
