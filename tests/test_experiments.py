@@ -75,7 +75,7 @@ def test_bits_at_equal_psnr():
     assert relative_rate([(2.0, 6.0), (8.0, 30.0)], reference) == pytest.approx(0.5)
     assert relative_rate([(1.0, 40.0), (2.0, 50.0)], reference) is None
     assert equal_psnr(half, reference, 31.0) is None
-    assert front([(1, 5), (2, 4), (3, 6), (3, 7)]) == [(1, 5), (3, 7)]
+    assert front([(0, 4), (1, 5), (2, 4), (3, 6), (3, 7)]) == [(1, 5), (3, 7)]
 
 
 def test_eofs_of_the_training_maps(tiny_maps):

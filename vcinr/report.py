@@ -174,7 +174,8 @@ def scatter_figure(panels: Mapping[str, tuple[np.ndarray, Sequence[str]]], colum
                     label=name, alpha=0.85, linewidth=0,
                 )  # fmt: skip
             axes.set(title=title, xticks=[], yticks=[])
-            axes.legend(frameon=False, fontsize=7, ncols=2 if len(names) > 5 else 1)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": min(5, len(names))}
+            axes.legend(frameon=False, fontsize=8, handletextpad=0.1, columnspacing=1.0, **below)
         for axes in places[len(panels) :]:
             axes.set_axis_off()
         return _save(figure, path)

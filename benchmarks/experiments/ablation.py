@@ -33,7 +33,7 @@ def experiment(lab: Lab) -> Outcome:
     """Train what is needed, then code the test split with each variant."""
     size = lab.size
     runs = {name: _run(lab, name, **change) for name, change in VARIANTS.items()}
-    networks = lab.results([network_of(run.params, name) for name, run in runs.items()])
+    networks = lab.results([network_of(run.params, run.params.inr.conditioning) for run in runs.values()])
     before = dict(zip(runs, networks, strict=True))
     lab.results([model_of(run.params, name) for name, run in runs.items()])
     found = dict(zip(runs, lab.results(list(runs.values())), strict=True))

@@ -146,7 +146,7 @@ class Lab:
     def results(self, runs: Sequence[Run]) -> list[Row]:
         """The result of every run, those that are not kept done now, as many at a time as there are threads."""
         found = {run.key: run.kept(self.cache) for run in runs}
-        waiting = list({run.key: run for run in runs if found[run.key] is None}.values())
+        waiting = list({run.key: run for run in reversed(runs) if found[run.key] is None}.values())[::-1]
         done, clock = len(found) - len(waiting), Clock(len(found), len(found) - len(waiting))
         for run in waiting:
             _ingest(self.cache, run.params)

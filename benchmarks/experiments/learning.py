@@ -58,9 +58,7 @@ def _summed(name: str, results: list[dict[str, Any]]) -> Row:
     for key, title in (("valid_psnr_db", "held out"), ("test_psnr_db", "test")):
         values = [r[key] for r in results]
         row |= {f"{title} dB": float(np.mean(values)), f"{title} least": min(values), f"{title} most": max(values)}
-    seconds = sum(r["seconds"] for r in results)
-    steps = sum(r["history"][-1]["step"] for r in results)
-    return row | {"restarts": sum(r["restarts"] for r in results), "steps/s": steps / seconds}
+    return row | {"restarts": sum(r["restarts"] for r in results)}
 
 
 def _curve(name: str, rows: list[Row]) -> report.Curve:

@@ -75,10 +75,10 @@ def relative_rate(curve: Curve, reference: Curve) -> float | None:
 
 
 def front(points: Curve) -> list[tuple[float, float]]:
-    """The points that no other beats, the fewest bits first."""
+    """The points that no other beats, the fewest bits first; those of no bits have no place on a logarithm's axis."""
     kept: list[tuple[float, float]] = []
     for rate, quality in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not kept or quality > kept[-1][1]:
+        if rate > 0 and (not kept or quality > kept[-1][1]):
             kept.append((rate, quality))
     return kept
 
