@@ -24,12 +24,14 @@ from benchmarks.experiments.scores import (
 )
 from benchmarks.experiments.sizes import eof_psnr
 from flows.pipeline import stages
+from vcinr import config
 from vcinr.config import Experiment, Experiments, Params, Source
 from vcinr.errors import ConfigError
 from vcinr.progress import Progress
 from vcinr.signals import Signals, SignalSet, coordinates
 from vcinr.signals.store import normalisation_of
 
+needs_presets = pytest.mark.skipif(not hasattr(config, "preset"), reason="there are no presets of methods")
 RNG = np.random.default_rng(0)
 
 # --- Scores ------------------------------------------------------------------------------------------------
@@ -244,15 +246,28 @@ def test_masks_of_small_maps(tmp_path):
 
 
 def test_sizes_of_small_maps(tmp_path):
-    found = run_small("sizes", tmp_path)
+    methods = ("vcinr", "coinpp", "functa", "mscn", "basis") if hasattr(config, "preset") else ("vcinr",)
+    found = run_small("sizes", tmp_path, methods=methods)
     assert [(r["data"], r["latents"]) for r in found["summary"]] == [
         ("HadGEM", 2), ("HadGEM", 4), ("ERA5", 2), ("ERA5", 4)
     ]  # fmt: skip
-    assert all(r["EOF dB"] > 10 and r["vcinr dB"] > 10 for r in found["summary"])
+    assert all(r[f"{name} dB"] > 8 for r in found["summary"] for name in (*methods, "EOF"))
 
 
+@needs_presets
+def test_methods_get_one_effort_and_keep_their_own(lab):
+    lab, _ = lab
+    gates, shifts, basis = (lab.method(name, 6, 30) for name in ("vcinr", "coinpp", "basis"))
+    assert (gates.inr.conditioning, shifts.inr.conditioning, basis.inr.conditioning) == ("gates", "shifts", "linear")
+    same = [
+        (p.inr.width, p.inr.depth, p.inr.latent, p.meta.steps, p.meta.batch, p.meta.points) for p in (gates, shifts)
+    ]
+    assert same[0] == same[1] == (24, 4, 6, 30, 4, 64)
+    assert (basis.inr.width, basis.inr.latent, basis.meta.steps) == (128, 6, 40)
+
+
+@needs_presets
 def test_rate_distortion_of_small_maps(tmp_path):
-    pytest.importorskip("vcinr.methods")
     found = run_small("rate", tmp_path, **few_steps())
     rows = found["rows"]
     assert {(r["method"], r["quantiser"]) for r in rows} == {
@@ -264,8 +279,8 @@ def test_rate_distortion_of_small_maps(tmp_path):
     assert len(found["summary"]) == 8
 
 
+@needs_presets
 def test_ablation_of_small_maps(tmp_path):
-    pytest.importorskip("vcinr.methods")
     found = {row["variant"]: row for row in run_small("ablation", tmp_path, **few_steps())["summary"]}
     whole = found["all parts"]
     assert whole["times all parts at 0.05"] == 1.0 and whole["bits at 0.05"] < whole["bits at 0.01"]

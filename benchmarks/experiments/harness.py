@@ -131,7 +131,7 @@ class Lab:
         if name == "vcinr":
             inr = size.inr.model_copy(update={"latent": latent})
             return Params(seed=seed, inr=inr, meta=meta, quantiser=size.quantiser)
-        own: Params = importlib.import_module("vcinr.methods").preset(name, self.profile)
+        own: Params = importlib.import_module("vcinr.config").preset(name, self.profile)
         if name == "basis":
             shape: Row = {"latent": latent}
             effort: Row = {"steps": size.basis_steps, "validate_every": size.meta.validate_every}
