@@ -81,7 +81,7 @@ def experiment(lab: Lab) -> Outcome:
         f"{max(lab.size.bits)} bits and an entropy coder. Bits are of real streams of the whole test split, the model "
         "not counted; PSNR is the mean over maps, peak the training range. Bits relative to uniform: at equal PSNR, "
         "interpolated in dB, geometric mean over the PSNR that both reach, and at a quarter, half and three quarters "
-        "of it. SZ3 and SPERR code each variable's maps as a volume.",
+        "of it; none where there is no such PSNR. SZ3 and SPERR code each variable's maps as a volume.",
         "Held-out PSNR against bits per value; dashed: codecs without training.",
         summary, rows, draw,
     )  # fmt: skip
@@ -128,10 +128,13 @@ def _name(row: Row) -> str:
 
 
 def _compared(data: str, title: str, kind: str, curve: Curve, reference: Curve) -> Row:
-    row: Row = {"data": data, "method": title, "quantiser": kind, "bits / uniform": relative_rate(curve, reference)}
     reach = [[q for _, q in front(points)] for points in (curve, reference)]
     low, high = max(min(r) for r in reach), min(max(r) for r in reach)
+    row: Row = {
+        "data": data, "method": title, "quantiser": kind, "most dB": max(reach[0]), "uniform most dB": max(reach[1]),
+        "bits / uniform": relative_rate(curve, reference),
+    }  # fmt: skip
     for share in (0.25, 0.5, 0.75):
-        at = low + share * (high - low)
-        row |= {f"dB at {share:g}": at, f"ratio at {share:g}": equal_psnr(curve, reference, at)}
+        at = low + share * (high - low) if low < high else None  # uniform clips at 3 deviations: it may never get there
+        row |= {f"dB at {share:g}": at, f"ratio at {share:g}": at and equal_psnr(curve, reference, at)}
     return row
