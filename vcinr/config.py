@@ -204,6 +204,34 @@ class Evaluate(_Frozen):
     max_values: Positive = 2_000_000
 
 
+class Experiment(_Frozen):
+    """Sizes of the experiments (benchmarks/experiments) at one profile.
+
+    inr, meta: VC-INR's network and training, whose width, depth and effort rivals fitted by gradient get too;
+    quantiser: the variational one; basis_steps: training of the closed-form basis; sweep_steps: of the others where all
+    methods and sizes are compared; sizes: numbers of latents compared; bits: of uniform quantisation; bounds: fractions
+    of the training range.
+    """
+
+    inr: Inr
+    meta: Meta
+    quantiser: Quantiser
+    basis_steps: Positive
+    sweep_steps: Positive
+    seeds: Positive
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    bits: Annotated[tuple[Annotated[int, Field(ge=1, le=14)], ...], Field(min_length=1)]
+    bounds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+
+class Experiments(_Frozen):
+    """The experiments' profiles: what two cores do in half an hour each, and the published sizes."""
+
+    cpu: Experiment
+    gpu: Experiment
+
+
 class Active(_Frozen):
     """The data set the pipeline works on: a key of `sources`, and the name of its archive."""
 
@@ -229,6 +257,7 @@ class Params(_Frozen):
     quantiser: Quantiser = Quantiser()
     codec: Codec = Codec()
     evaluate: Evaluate = Evaluate()
+    experiments: Experiments | None = None
 
     @model_validator(mode="after")
     def _known_source(self) -> Params:

@@ -25,7 +25,7 @@ from vcinr.quantise.variational import Task, learn, relax, through
 from vcinr.signals import Signals
 
 _STEPS = 3  # of an inner loop by gradient
-_RATE = 0.3  # of theta's learning rate, as a part of the quantiser's: it has come a long way already
+_RATE = 0.03  # of theta's learning rate, as a part of the quantiser's: it has come a long way already
 
 
 def fine_tune(
