@@ -24,14 +24,12 @@ from benchmarks.experiments.scores import (
 )
 from benchmarks.experiments.sizes import eof_psnr
 from flows.pipeline import stages
-from vcinr import config
 from vcinr.config import Experiment, Experiments, Params, Source
 from vcinr.errors import ConfigError
 from vcinr.progress import Progress
 from vcinr.signals import Signals, SignalSet, coordinates
 from vcinr.signals.store import normalisation_of
 
-needs_presets = pytest.mark.skipif(not hasattr(config, "preset"), reason="there are no presets of methods")
 RNG = np.random.default_rng(0)
 
 # --- Scores ------------------------------------------------------------------------------------------------
@@ -246,7 +244,7 @@ def test_masks_of_small_maps(tmp_path):
 
 
 def test_sizes_of_small_maps(tmp_path):
-    methods = ("vcinr", "coinpp", "functa", "mscn", "basis") if hasattr(config, "preset") else ("vcinr",)
+    methods = ("vcinr", "coinpp", "functa", "mscn", "basis")
     found = run_small("sizes", tmp_path, methods=methods)
     assert [(r["data"], r["latents"]) for r in found["summary"]] == [
         ("HadGEM", 2), ("HadGEM", 4), ("ERA5", 2), ("ERA5", 4)
@@ -254,7 +252,6 @@ def test_sizes_of_small_maps(tmp_path):
     assert all(r[f"{name} dB"] > 8 for r in found["summary"] for name in (*methods, "EOF"))
 
 
-@needs_presets
 def test_methods_get_one_effort_and_keep_their_own(lab):
     lab, _ = lab
     gates, shifts, basis = (lab.method(name, 6, 30) for name in ("vcinr", "coinpp", "basis"))
@@ -266,7 +263,6 @@ def test_methods_get_one_effort_and_keep_their_own(lab):
     assert (basis.inr.width, basis.inr.latent, basis.meta.steps) == (128, 6, 40)
 
 
-@needs_presets
 def test_rate_distortion_of_small_maps(tmp_path):
     found = run_small("rate", tmp_path, **few_steps())
     rows = found["rows"]
@@ -279,7 +275,6 @@ def test_rate_distortion_of_small_maps(tmp_path):
     assert len(found["summary"]) == 8
 
 
-@needs_presets
 def test_ablation_of_small_maps(tmp_path):
     found = {row["variant"]: row for row in run_small("ablation", tmp_path, **few_steps())["summary"]}
     whole = found["all parts"]
