@@ -421,7 +421,7 @@ def intervals(frequencies: list[int]) -> list[int]:
 UPPER = [min(round(2**16 / (1 + math.exp(-x / 256))), 65535) for x in range(3072)]
 SQUASH = [2**16 - p for p in UPPER[:0:-1]] + UPPER  # of x at the place x + 3071
 STRETCH = [bisect_left(SQUASH, q) - 3071 for q in range(2**16)]
-SIGN = 21  # the node of an integer's sign
+SIGN = 20  # the node of an integer's sign
 EDGES = [1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 28, 37, 50, 67, 90, 120, 160, 220, 300, 400, 600, 900]
 SCALE = [bisect_right(EDGES, v) for v in range(1024)]
 
