@@ -253,7 +253,8 @@ def decode_signals(
     if PRIOR in sections:
         if model is None:
             raise ValueError("a chunk was predicted by a model, and the array names none")
-        rate, coder = sections[PRIOR]
+        (prior,) = sections[PRIOR]
+        rate, coder = prior >> 1, prior & 1
         counts = planes_of(tuple(extent[axis] for axis in index_axes), (1, 1))[:2]
         latents = decode_latents(data, coder, model, rate, shape[0], counts)
         offset, scale = configuration["scaling"]
@@ -526,8 +527,8 @@ def sign(v: int) -> int:
 def decode_latents(data: bytes, coder: int, model: "Model", rate: int, n: int, planes: tuple[int, ...]) -> Array:
     """The quantised latents of n signals, [n, d]."""
     level, offset = model.tensors["quantiser/level"], model.tensors["quantiser/offset"]
-    if coder > 1 or rate >= len(offset):
-        raise ValueError(f"coder {coder} of latents, rate {rate}: unknown to this decoder or the model")
+    if rate >= len(offset):
+        raise ValueError(f"rate {rate} of latents: unknown to the model")
     tables = [frequencies(row) for row in level[rate].tolist()], offset[rate].tolist()
     latents = adaptive_latents(data, *tables, *planes) if coder else static_latents(data, *tables, n)
     return np.array(latents, np.int64).reshape(n, -1)
@@ -555,10 +556,14 @@ def static_latents(data: bytes, frequency: Rows, offset: list[int], n: int) -> A
 
 def adaptive_latents(data: bytes, frequency: Rows, offset: list[int], times: int, levels: int) -> list[Rows]:
     """Signal by signal, each dimension as its difference from a guess; [times, levels, d]."""
-    stream = Binary(data, [21845] * 3 + [3276] * 3)
-    sizes = [prime(stream, k, row[1:], start) for k, (row, start) in enumerate(zip(frequency, offset, strict=True))]
+    stream, d = Binary(data, [21845] * 3 + [3276] * 3), len(offset)
+    used = stream.raw(d.bit_length())
+    if used > d:
+        raise ValueError(f"{used} latents, the model has {d}")
+    tables = zip(frequency[:used], offset[:used], strict=True)
+    sizes = [prime(stream, k, row[1:], start) for k, (row, start) in enumerate(tables)]
     pasts = [[Past(size) for size in sizes] for _ in range(levels)]
-    latents = [[decode_signal(stream, past, t) for past in pasts] for t in range(times)]
+    latents = [[decode_signal(stream, past, t) + [0] * (d - used) for past in pasts] for t in range(times)]
     stream.check_end()
     return latents
 

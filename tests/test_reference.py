@@ -72,7 +72,7 @@ def parts(path: Path, name: str) -> list[set[str]]:
                 if section == "LOG":
                     found.add(("positive", "negative", "signs")[content[0] if content else 0])
                 if section == "PRIOR":
-                    found.add(("static", "adaptive latents")[content[1]])
+                    found.add(("static", "adaptive latents")[content[0] & 1])
                 if section == "RESIDUAL":
                     plan = content[8]
                     found |= {("plain", "adaptive")[plan & 1], ("no past", "temporal")[plan >> 1 & 1]}

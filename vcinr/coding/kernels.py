@@ -757,24 +757,25 @@ def prime(counter: np.ndarray, usual: np.ndarray, offset: np.ndarray, frequency:
 
     Entry 0 of a table is its escape, entries of 0 pad it: neither counts.
     """
+    at_least = np.zeros(_UNARY + 2, np.int64)  # how frequent a magnitude is, without what is raw
     for k in range(offset.size):
-        total, weighted = 1, 0
+        total, weighted, nonzero, negative = 1, 0, 0, 0
         for s in range(1, frequency.shape[1]):
-            total += frequency[k, s]
-            weighted += frequency[k, s] * abs(offset[k] + s - 1)
+            value, often = offset[k] + s - 1, frequency[k, s]
+            total += often
+            weighted += often * abs(value)
+            nonzero += often if value != 0 else 0
+            negative += often if value < 0 else 0
         usual[k] = 16 * (weighted // total)
         shift = _usual_shift(usual[k])
+        at_least[:] = 0
+        for s in range(1, frequency.shape[1]):
+            at_least[min(abs(offset[k] + s - 1) >> shift, _UNARY)] += frequency[k, s]
+        for node in range(_UNARY, -1, -1):
+            at_least[node] += at_least[node + 1]
         for node in range(NODES):
-            ones, all_of = 0, 0
-            for s in range(1, frequency.shape[1]):
-                value = offset[k] + s - 1
-                magnitude = abs(value) >> shift
-                if node < NODES - 1:
-                    all_of += frequency[k, s] if magnitude >= node else 0
-                    ones += frequency[k, s] if magnitude > node else 0
-                else:
-                    all_of += frequency[k, s] if value != 0 else 0
-                    ones += frequency[k, s] if value < 0 else 0
+            all_of = nonzero if node == _SIGN else at_least[node]
+            ones = negative if node == _SIGN else at_least[node + 1]
             p = ((2 * ones + 1) << 21) // (2 * all_of + 2)
             p = max(32, min((1 << 21) - 32, p))
             counter[0, node, k] = p << 10 | _TRUST
@@ -790,41 +791,54 @@ def latent_codes(c: Coder, data: np.ndarray, z: np.ndarray, first: np.ndarray, w
     Returns the buffer.
     """
     times, levels, d = z.shape
-    before, mean = np.zeros((levels, d), np.int64), np.zeros((levels, d), np.int64)  # mean in 1/256
-    last, usual = np.zeros((levels, d), np.int64), np.zeros((levels, d), np.int64)  # differences; sizes in 1/16
-    usual[:] = first
-    missed = np.zeros((3, levels, d), np.int64)  # by the predictions, fading
+    past = np.zeros((levels, 7, d), np.int64)
+    past[:, 3] = first
     for t in range(times):
         for level in range(levels):
             if writing:
                 data = reserve(c.state, data, d)
-            nonzero, one, two = 0, 0, 0  # of this signal; sizes of the two differences before
-            for k in range(d):
-                guess = 0
-                nearest = missed[0, level, k] * 3 >> 2  # a prediction has to be clearly better than none
-                if missed[1, level, k] < nearest:
-                    guess, nearest = before[level, k], missed[1, level, k]
-                if missed[2, level, k] < nearest:
-                    guess = (mean[level, k] + 128) >> 8
-                size, recent = abs(last[level, k]), usual[level, k]
-                c.context[0] = k
-                c.context[1] = 3 * k + min(size, 2)
-                c.context[2] = 3 * k + min(one + two, 2)
-                c.context[3] = min(recent >> 2, 60)
-                c.context[4] = min(recent >> 4, 15) * 16 + min(nonzero, 15)
-                c.context[5] = min(one + two, 7) * 8 + min(size, 7)
-                difference = z[t, level, k] - guess
-                difference = integer(c, data, difference, 0, _usual_shift(recent), min(one + two, 2), writing)
-                value = max(-LIMIT, min(LIMIT, difference + guess))  # whatever a damaged stream says
-                difference = value - guess
-                z[t, level, k] = value
-                one, two = abs(difference), one
-                nonzero += 1 if difference != 0 else 0
-                middle = (mean[level, k] + 128) >> 8
-                missed[0, level, k] += 16 * abs(value) - (missed[0, level, k] >> 4)
-                missed[1, level, k] += 16 * abs(value - before[level, k]) - (missed[1, level, k] >> 4)
-                missed[2, level, k] += 16 * abs(value - middle) - (missed[2, level, k] >> 4)
-                mean[level, k] += ((value << 8) - mean[level, k]) // min(t + 1, 16)
-                usual[level, k] += (16 * abs(difference) - usual[level, k]) >> 2
-                last[level, k], before[level, k] = difference, value
+            _latent_signal(c, data, z[t, level], past[level], t, writing)
     return data
+
+
+@_inner()
+def _latent_signal(c: Coder, data: np.ndarray, z: np.ndarray, past: np.ndarray, t: int, writing: bool) -> None:
+    """Code the latents of one signal, z ``[d]``.
+
+    past ``[7, d]``: the code before; a running mean in 1/256; the last difference; usual sizes of differences in 1/16;
+    and how far none, the code before and the mean have missed, fading.
+    """
+    nonzero, one, two = 0, 0, 0  # of this signal; sizes of the two differences before
+    for k in range(z.size):
+        before, mean, last, recent = past[0, k], past[1, k], abs(past[2, k]), past[3, k]
+        middle, guess = (mean + 128) >> 8, 0
+        nearest = past[4, k] * 3 >> 2  # a prediction has to be clearly better than none
+        if past[5, k] < nearest:
+            guess, nearest = before, past[5, k]
+        if past[6, k] < nearest:
+            guess = middle
+        c.context[0] = k
+        c.context[1] = 3 * k + min(last, 2)
+        c.context[2] = 3 * k + min(one + two, 2)
+        c.context[3] = min(recent >> 2, 60)
+        c.context[4] = min(recent >> 4, 15) * 16 + min(nonzero, 15)
+        c.context[5] = min(one + two, 7) * 8 + min(last, 7)
+        difference = z[k] - guess
+        difference = integer(c, data, difference, 0, _usual_shift(recent), min(one + two, 2), writing)
+        value = max(-LIMIT, min(LIMIT, difference + guess))  # whatever a damaged stream says
+        difference = value - guess
+        z[k] = value
+        one, two = abs(difference), one
+        nonzero += 1 if difference != 0 else 0
+        past[4, k] += 16 * abs(value) - (past[4, k] >> 4)
+        past[5, k] += 16 * abs(value - before) - (past[5, k] >> 4)
+        past[6, k] += 16 * abs(value - middle) - (past[6, k] >> 4)
+        past[0, k], past[2, k] = value, difference
+        past[1, k] += ((value << 8) - mean) // min(t + 1, 16)
+        past[3, k] += (16 * abs(difference) - recent) >> 2
+
+
+@njit(cache=True, nogil=True)
+def raw(c: Coder, data: np.ndarray, value: int, width: int, writing: bool) -> int:
+    """`width` bits of even odds; a writer's buffer has room for them."""
+    return _raw(c.state, data, value, width, writing)

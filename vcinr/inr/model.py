@@ -111,18 +111,27 @@ class Model:
         """phi_0 of `variable`, ``[d]``: where its inner loop starts, and what its coded latents are relative to."""
         return self.params["phi_0"][self.index(variable)]
 
-    def reconstruct(self, phi: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def reconstruct(self, phi: np.ndarray, x: np.ndarray, chosen: slice = slice(None)) -> np.ndarray:
         """f(x; theta, phi) in plain NumPy: phi ``[B, d]``, x ``[P, d_in]`` -> ``[B, P, d_out]`` float32.
 
+        chosen: points of x, if not all.
+
         Signals are evaluated one at a time in tiles of `TILE` points, so the result of a signal does not
-        depend on what else is decoded with it.
+        depend on what else is decoded with it; those of a linear head together, and what depends on the others is well
+        within DELTA. Of its latents those after the last that differs between signals are added up once.
         """
-        out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
         if self.linear:
             psi_0, psi = self.basis(x)
-            for b, one in enumerate(phi.astype(np.float32)):
-                out[b] = (psi_0 + one @ psi).reshape(len(x), self.spec.d_out)
-            return out
+            if chosen != slice(None):
+                psi_0 = psi_0.reshape(len(x), -1)[chosen].ravel()
+                psi = psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1)
+            phi = phi.astype(np.float32)
+            own = int(np.flatnonzero((phi != phi[:1]).any(0)).max(initial=-1)) + 1
+            values = phi[:, :own] @ psi[:own]
+            values += psi_0 + phi[:1, own:] @ psi[own:]
+            return values.reshape(len(phi), -1, self.spec.d_out)
+        x = x[chosen]
+        out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
         cond = conditioning(self.spec.conditioning)
         for b in range(len(phi)):
             modulation = cond.modulate(self.spec, self.params, phi[b : b + 1].astype(np.float32))
@@ -141,7 +150,7 @@ class Model:
         That of the last grid is kept, unless it is large.
         """
         known = self.kept.get("basis")
-        if known is not None and np.array_equal(known[0], x):
+        if known is not None and (known[0] is x or np.array_equal(known[0], x)):
             return known[1], known[2]
         tiles = [basis(self.spec, self.params, x[p : p + TILE]) for p in range(0, len(x), TILE)]
         psi_0 = np.concatenate([t[0].ravel() for t in tiles])

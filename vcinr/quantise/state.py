@@ -140,6 +140,8 @@ class Quantiser:
     def dequantise(self, z: np.ndarray, rate: int) -> np.ndarray:
         """z ``[B, d]`` -> phi~ ``[B, d]`` float32, one signal at a time so that batches do not matter."""
         y = (z / self.gain[rate]).astype(np.float32)
+        if self.unit(rate) is not None:  # element by element: they do not
+            return synthesise(self.params, self.blocks, y)
         return np.concatenate([synthesise(self.params, self.blocks, row[None]) for row in y])
 
     def unit(self, rate: int) -> np.ndarray | None:
