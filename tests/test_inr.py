@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.golden.make import small_model
 from vcinr.errors import ConfigError, ModelError
 from vcinr.inr import model as artifact
 from vcinr.inr.conditioning import conditioning
+from vcinr.inr.model import DELTA
+from vcinr.inr.ridge import linear_latents
 from vcinr.inr.siren import forward, initialise
 from vcinr.inr.spec import InrSpec
 
@@ -88,6 +91,35 @@ def test_decoding_does_not_depend_on_the_batch(tiny_model, tiny_maps):
     together = tiny_model.reconstruct(phi, tiny_maps.inputs)
     alone = np.concatenate([tiny_model.reconstruct(p[None], tiny_maps.inputs) for p in phi])
     assert np.array_equal(together, alone)
+
+
+def test_a_linear_head_depends_on_the_batch_within_the_stated_slack():
+    model = small_model("linear")
+    x = np.random.default_rng(0).uniform(-1, 1, (50, model.spec.d_in)).astype("f4")
+    phi = np.random.default_rng(1).standard_normal((9, model.spec.latent)).astype("f4")
+    phi[:, 3:] = phi[0, 3:]  # the same in all signals: added up once
+    psi_0, psi = (a.astype(float) for a in model.basis(x))
+    exact = (psi_0 + phi @ psi).reshape(9, 50, -1)
+    every = slice(None, None, 3)
+    for found, wanted in (
+        (model.reconstruct(phi, x), exact), (model.reconstruct(phi, x, every), exact[:, every]),
+        (np.concatenate([model.reconstruct(p[None], x) for p in phi]), exact),
+    ):  # fmt: skip
+        assert np.abs(found - wanted).max() <= 0.25 * DELTA * np.abs(exact).max()
+    assert model.reconstruct(phi[:0], x).shape == (0, 50, model.spec.d_out)
+
+
+def test_the_kept_projection_is_the_ridge():
+    model, rng = small_model("linear"), np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (80, model.spec.d_in)).astype("f4")
+    y = rng.standard_normal((6, 80, model.spec.d_out)).astype("f4")
+    variable = np.zeros(6, np.int64)
+    for _ in range(2):  # made, then kept
+        found = linear_latents(model, x, y, None, variable)
+        ones = linear_latents(model, x, y, np.ones((6, 80), "f4"), variable)
+        assert np.abs(found - ones).max() <= 1e-4 * np.abs(ones).max()
+    assert np.array_equal(linear_latents(model, x[:40], y[:, :40], None, variable),
+                          linear_latents(small_model("linear"), x[:40], y[:, :40], None, variable))  # fmt: skip
 
 
 def test_unknown_variable_names_the_known(tiny_model):

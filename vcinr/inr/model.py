@@ -129,7 +129,7 @@ class Model:
             own = int(np.flatnonzero((phi != phi[:1]).any(0)).max(initial=-1)) + 1
             values = phi[:, :own] @ psi[:own]
             values += psi_0 + phi[:1, own:] @ psi[own:]
-            return values.reshape(len(phi), -1, self.spec.d_out)
+            return values.reshape(len(phi), psi_0.size // self.spec.d_out, self.spec.d_out)
         x = x[chosen]
         out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
         cond = conditioning(self.spec.conditioning)
