@@ -277,7 +277,7 @@ def _encode(
     coded = sections | log | _mask_sections(signals, valid)
     index = _index(native.shape, field)
     trial = _Trial(target, valid, residual.planes(index, target.shape[1:]), residual.signal_counts(index), tolerance)
-    if tolerance is None and bound is None:
+    if tolerance is None:
         assert latents is not None
         candidate: _Candidate | None = _bare(latents.prior(trial, latents.rates[-1] if alone is None else alone))
     else:
@@ -688,10 +688,10 @@ class _Latents:
     def cheapest(self, trial: _Trial) -> int | None:
         """The rate that should take the fewest bytes, of a sample of the values; None where all leave too much.
 
-        What `refine` takes the residual coder to need decides, of a linear head; else the error.
+        Bits of latents are those of the tables, bits of a residual what `refine` takes the coder to need.
         """
         quantiser, model, points = _quantiser(self.model), self.model, math.prod(self.grid)
-        chosen = slice(None, None, max(1, self.latents.shape[0] * points // _SAMPLE))
+        chosen = slice(None, None, max(1, min(len(self.latents) * points // _SAMPLE, points // _SAMPLED)))
         target = trial.target.reshape(len(self.latents), -1)[:, chosen]
         valid = trial.valid.reshape(target.shape[0], -1)[:, chosen]
         tolerance = (trial.tolerance or 0.0) - self.slack
@@ -731,7 +731,7 @@ class _Latents:
 
 
 _KEPT = 1 << 22  # numbers of a prior that are kept
-_SAMPLE = 1 << 14  # values that a rate is chosen by
+_SAMPLE, _SAMPLED = 1 << 14, 64  # values that a rate is chosen by, and points of each signal at least
 _LOOSE = 0.1  # of the values outside the bound: with more, rounding to the nearest is as good
 
 
