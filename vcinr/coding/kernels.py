@@ -651,6 +651,8 @@ def plain(
     none = np.zeros((height + 2, width + 4), np.int16)
     activity = np.zeros((levels, height + 2, width + 4), np.int64)
     row = np.zeros(width, np.int64)
+    size_of = np.zeros((2, levels, height + 1), np.int64)  # of each row, see `_raster`; first the border's
+    nothing = np.zeros(height + 1, np.int64)
     for t in range(times):
         for level in range(levels):
             if writing:
@@ -660,9 +662,13 @@ def plain(
             then = codes[1 - (t & 1), level] if temporal and t > 0 else none
             below = codes[t & 1, level - 1] if level > 0 else none
             mask = valid[t, level] if masked else valid[0, 0]
+            here = size_of[t & 1, level]
+            past = size_of[1 - (t & 1), level] if temporal and t > 0 else nothing
+            under = size_of[t & 1, level - 1] if level > 0 else nothing
             if not _raster(
-                c, data, values[t, level], recon[t, level], mask, code, then, below, activity[level], row, size, writing
-            ):
+                c, data, values[t, level], recon[t, level], mask, code, then, below, activity[level], here, past, under,
+                row, size, writing,
+            ):  # fmt: skip
                 return data, False
             _remember_codes(activity[level].reshape(-1), code.reshape(-1), t)
     return data, True
@@ -671,19 +677,19 @@ def plain(
 @_inner()
 def _raster(
     c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, code: np.ndarray,
-    then: np.ndarray, below: np.ndarray, activity: np.ndarray, row: np.ndarray, size: float,
-    writing: bool,
+    then: np.ndarray, below: np.ndarray, activity: np.ndarray, here: np.ndarray, past: np.ndarray, under: np.ndarray,
+    row: np.ndarray, size: float, writing: bool,
 ) -> bool:  # fmt: skip
-    """Code one plane ``[H, W]`` row by row; whether the values fit. code, then, below, activity: with a border."""
+    """Code one plane ``[H, W]`` row by row; whether the values fit.
+
+    code, then, below, activity: with a border. here, past, under ``[H + 1]``: sums of min(|code|, 2) of the row before
+    each row of this plane and of those before; `here` is filled. row ``[W]``: scratch.
+    """
     height, width = recon.shape
     masked = valid.size > 1 or not valid[0, 0]
     for i in range(height):
-        around, some = 0, 0
-        for j in range(width):
-            x = j + 2
-            around += (
-                min(abs(int(code[i + 1, x])), 2) + min(abs(int(then[i + 2, x])), 2) + min(abs(int(below[i + 2, x])), 2)
-            )
+        around, some = here[i] + past[i + 1] + under[i + 1], 0
+        here[i + 1] = 0
         if writing:
             for j in range(width):
                 row[j] = 0
@@ -701,6 +707,7 @@ def _raster(
                 k = _raster_point(c, data, code, then, below, row[j], i + 2, j + 2, active, writing)
                 recon[i, j] = k * size
                 code[i + 2, j + 2] = max(-_MOST, min(_MOST, k))
+                here[i + 1] += min(abs(k), 2)
     return True
 
 
