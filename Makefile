@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all lint bench table speed fuzz kill clean
+.PHONY: help setup repro test test-all lint bench table speed experiments fuzz kill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -46,6 +46,11 @@ table: setup ## every data set, every codec, every bound: models, benchmarks/res
 
 speed: setup ## how fast we are beside SZ3 and SPERR, benchmarks/results/speed.json
 	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.speed
+
+experiments: setup ## those of the source papers, PROFILE=cpu: benchmarks/results/experiments; two hours, goes on where it stopped
+	@for name in learning sizes masks rate ablation; do \
+		python -m flows.experiment $$name --profile $(or $(PROFILE),cpu) || exit 1; done
+	@echo "Page: $(CURDIR)/benchmarks/results/experiments/index.html"
 
 fuzz: setup ## the decoders against mutated archives, SECONDS=60
 	@OMP_NUM_THREADS=1 python -m tests.faults.fuzz $(or $(SECONDS),60)

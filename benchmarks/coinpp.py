@@ -24,7 +24,7 @@ from vcinr.meta.extract import find_latents
 from vcinr.quantise.state import Quantiser
 from vcinr.signals import coordinates
 from vcinr.signals.tiling import layout_of
-from vcinr.train import train
+from vcinr.training import train
 
 LOW, HIGH = 202.66, 320.93
 PUBLISHED = ((0.00414, 38.66), (0.00830, 43.94), (0.01027, 46.01), (0.01222, 46.74), (0.01861, 47.52), (0.02153, 47.75))

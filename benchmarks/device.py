@@ -19,9 +19,8 @@ import torch
 from benchmarks.side_by_side import machine
 from vcinr.config import Params
 from vcinr.inr.siren import basis, initialise
-from vcinr.inr.spec import InrSpec
 from vcinr.meta.inner import Batch, solve
-from vcinr.meta.outer import meta_step
+from vcinr.meta.outer import meta_step, spec_of
 
 GRID, SIGNALS = 181 * 360, 64
 
@@ -45,16 +44,13 @@ def measure(device: torch.device, repeat: int = 5) -> dict[str, float]:
     """Figures of one device; floating-point operations count a multiply-add as two."""
     params = Params()
     inr, meta = params.inr, params.meta
-    spec = InrSpec(
-        3, 1, inr.width, inr.depth, inr.omega_0, inr.latent, inr.conditioning, inr.rank, inr.mapping_width,
-        inr.mapping_blocks,
-    )  # fmt: skip
+    spec = spec_of(inr, 3, 1)
     arrays = initialise(spec, 0, 1)
     arrays["alpha"] = np.ones(spec.latent, np.float32)
     weights = {k: torch.tensor(v, device=device, requires_grad=True) for k, v in arrays.items()}
     frozen = {k: v.detach() for k, v in weights.items()}
     generator = torch.Generator().manual_seed(0)
-    points = meta.points or GRID
+    points = GRID if meta.points == "all" else meta.points
 
     def batch(signals: int, size: int) -> Batch:
         x, y = torch.rand((size, 3), generator=generator), torch.rand((signals, size, 1), generator=generator)
@@ -63,7 +59,7 @@ def measure(device: torch.device, repeat: int = 5) -> dict[str, float]:
     learned, whole = batch(meta.batch, points), batch(SIGNALS, GRID)
 
     def step() -> None:
-        meta_step(spec, weights, learned, meta.inner_steps).backward()
+        meta_step(spec, weights, learned, meta.inner_steps, meta.inner).backward()
 
     psi_0, psi = (b.reshape(GRID, -1) for b in basis(spec, frozen, whole.x))
     phi = torch.rand((SIGNALS, spec.latent), generator=generator).to(device)

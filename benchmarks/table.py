@@ -30,7 +30,7 @@ from vcinr.config import Params, load
 from vcinr.datasets.fetch import fetch
 from vcinr.inr.model import Model, load_model
 from vcinr.signals.tiling import layout_of
-from vcinr.train import train
+from vcinr.training import train
 
 RAW = Path("data/raw")
 MODELS = Path("models")

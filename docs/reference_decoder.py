@@ -254,7 +254,7 @@ def decode_signals(
         if model is None:
             raise ValueError("a chunk was predicted by a model, and the array names none")
         (prior,) = sections[PRIOR]
-        rate, coder = prior >> 1, prior & 1
+        rate, coder = prior >> 3, prior & 7
         counts = planes_of(tuple(extent[axis] for axis in index_axes), (1, 1))[:2]
         latents = decode_latents(data, coder, model, rate, shape[0], counts)
         offset, scale = configuration["scaling"]
@@ -365,16 +365,39 @@ def to_dtype(value: Array, dtype: np.dtype) -> Array:
     return values
 
 
-# ANS bitstream
+# Bitstreams
 
 
-class Bitstream:
-    """An ANS stack decoder: 32-bit words, read from the end, a 64-bit state, 24-bit probabilities."""
+class Words:
+    """What ANS and range decoder share: 32-bit words, a 64-bit state, 24-bit probabilities."""
 
     def __init__(self, data: bytes):
         if len(data) % 4:
             raise ValueError("a bitstream is not of whole words")
         self.words = np.frombuffer(data, "<u4").tolist()
+
+    def entry(self, table: list[int]) -> int:
+        """The next entry of a table, which is given by the left ends of its `intervals`."""
+        raise NotImplementedError
+
+    def symbols(self, frequencies: list[int], count: int) -> list[int]:
+        """`count` entries of a table."""
+        if len(frequencies) == 1:
+            return [0] * count
+        table = intervals(frequencies)
+        return [self.entry(table) for _ in range(count)]
+
+    def raw(self, count: int) -> list[int]:
+        """`count` numbers of 32 raw bits: the lowest 16 bits of every number, then the highest 16."""
+        low, high = ([self.entry(EQUAL) for _ in range(count)] for _ in range(2))
+        return [a | b << 16 for a, b in zip(low, high, strict=True)]
+
+
+class Bitstream(Words):
+    """An ANS stack decoder: words are read from the end."""
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
         self.state = 0
         self.refill()
 
@@ -383,29 +406,84 @@ class Bitstream:
         while self.state < 2**32 and self.words:
             self.state = self.state << 32 | self.words.pop()
 
-    def symbols(self, table: list[int], count: int) -> list[int]:
-        """`count` entries of a table, which is given by the left ends of its `intervals`."""
+    def entry(self, table: list[int]) -> int:
+        """The next entry of a table."""
+        q = self.state & (2**24 - 1)
+        entry = bisect_right(table, q) - 1
+        self.state = (self.state >> 24) * (table[entry + 1] - table[entry]) + q - table[entry]
+        self.refill()
+        return entry
+
+
+class Range(Words):
+    """A range decoder: words are read from the start."""
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        self.words.reverse()
+        self.code, self.range = self.next() << 32, 2**64 - 1
+        self.code |= self.next()
+
+    def next(self) -> int:
+        """The next word, 0 beyond the end."""
+        return self.words.pop() if self.words else 0
+
+    def entry(self, table: list[int]) -> int:
+        """The next entry of a table."""
+        unit = self.range >> 24
+        q = self.code // unit
+        if q >= 2**24:
+            raise ValueError("a bitstream is none of a range coder")
+        entry = bisect_right(table, q) - 1
+        self.code -= unit * table[entry]
+        self.range = unit * (table[entry + 1] - table[entry])
+        if self.range < 2**32:
+            self.range, self.code = self.range << 32, self.code << 32 | self.next()
+        return entry
+
+
+class Huffman:
+    """A decoder of canonical Huffman codes."""
+
+    def __init__(self, data: bytes):
+        self.bits, self.position = "".join(f"{byte:08b}" for byte in data), 0
+
+    def symbols(self, frequencies: list[int], count: int) -> list[int]:
+        """`count` entries of a table."""
+        codes = huffman_codes(frequencies)
         found = []
         for _ in range(count):
-            q = self.state & (2**24 - 1)
-            entry = bisect_right(table, q) - 1
-            self.state = (self.state >> 24) * (table[entry + 1] - table[entry]) + q - table[entry]
-            if self.state < 2**32:
-                self.refill()
-            found.append(entry)
+            end = self.position
+            while (code := self.bits[self.position : end]) not in codes:
+                if end > len(self.bits):
+                    raise ValueError("a bitstream ends too early")
+                end += 1
+            self.position = end
+            found.append(codes[code])
         return found
 
     def raw(self, count: int) -> list[int]:
-        """`count` numbers of 32 raw bits: the lowest 16 bits of every number, then the highest 16."""
-        numbers = [0] * count
-        for low in (0, 16):
-            for i in range(count):
-                q = self.state & (2**24 - 1)
-                self.state = (self.state >> 24 << 8) + (q & 255)
-                if self.state < 2**32:
-                    self.refill()
-                numbers[i] |= (q >> 8) << low
-        return numbers
+        """`count` numbers of 32 raw bits."""
+        start, self.position = self.position, self.position + 32 * count
+        return [int(self.bits[at : at + 32], 2) for at in range(start, self.position, 32)]
+
+
+def huffman_codes(frequencies: list[int]) -> dict[str, int]:
+    """The entry of each code, as text; one entry alone has the empty code."""
+    nodes = [(weight, number, [number]) for number, weight in enumerate(frequencies)]
+    lengths = [0] * len(frequencies)
+    for number in range(len(frequencies), 2 * len(frequencies) - 1):
+        nodes.sort(reverse=True)
+        (a, _, left), (b, _, right) = nodes.pop(), nodes.pop()
+        for entry in left + right:
+            lengths[entry] += 1
+        nodes.append((a + b, number, left + right))
+    codes, code, before = {}, -1, 0
+    for length, entry in sorted((length, entry) for entry, length in enumerate(lengths)):
+        code = (code + 1) << (length - before)
+        before = length
+        codes[f"{code:0{length}b}" if length else ""] = entry
+    return codes
 
 
 def intervals(frequencies: list[int]) -> list[int]:
@@ -416,6 +494,9 @@ def intervals(frequencies: list[int]) -> list[int]:
         left.append((total * (2**24 - entries) >> 16) + i)
     return left
 
+
+EQUAL = list(range(0, 2**24 + 1, 2**8))
+STATIC = {0: Bitstream, 2: Range, 3: Huffman}
 
 # Binary stream
 
@@ -527,10 +608,15 @@ def sign(v: int) -> int:
 def decode_latents(data: bytes, coder: int, model: "Model", rate: int, n: int, planes: tuple[int, ...]) -> Array:
     """The quantised latents of n signals, [n, d]."""
     level, offset = model.tensors["quantiser/level"], model.tensors["quantiser/offset"]
-    if rate >= len(offset):
-        raise ValueError(f"rate {rate} of latents: unknown to the model")
-    tables = [frequencies(row) for row in level[rate].tolist()], offset[rate].tolist()
-    latents = adaptive_latents(data, *tables, *planes) if coder else static_latents(data, *tables, n)
+    if coder > 4 or (coder == 4 and "quantiser/hyper.level" not in model.tensors) or rate >= len(offset):
+        raise ValueError(f"coder {coder} of latents, rate {rate}: unknown to this decoder or the model")
+    if coder == 4:
+        return hyperprior_latents(data, model, rate, n)
+    rows = [frequencies(row) for row in level[rate].tolist()]
+    tables = rows * (offset.shape[1] // len(rows)), offset[rate].tolist()
+    latents = (
+        adaptive_latents(data, *tables, *planes) if coder == 1 else static_latents(STATIC[coder](data), *tables, n)
+    )
     return np.array(latents, np.int64).reshape(n, -1)
 
 
@@ -543,15 +629,42 @@ def frequencies(levels: list[int]) -> list[int]:
     return found
 
 
-def static_latents(data: bytes, frequency: Rows, offset: list[int], n: int) -> Array:
+def static_latents(stream: Words | Huffman, frequency: Rows, offset: list[int], n: int) -> Array:
     """Each dimension's symbols, then its escapes."""
-    stream, latents = Bitstream(data), np.zeros((n, len(offset)), np.int64)
+    latents = np.zeros((n, len(offset)), np.int64)
     for i, (row, start) in enumerate(zip(frequency, offset, strict=True)):
-        symbols = np.array(stream.symbols(intervals([f for f in row if f]), n))
-        escape = symbols == 0
-        latents[:, i] = start + symbols - 1
-        latents[escape, i] = np.array(stream.raw(int(escape.sum())), np.int64) - 2**31
+        latents[:, i] = values_of(stream, row, start, n)
     return latents
+
+
+def values_of(stream: Words | Huffman, row: list[int], start: int, n: int) -> Array:
+    """n values of one table, padded with zeros: symbols, then what the escapes stand for."""
+    symbols = np.array(stream.symbols([f for f in row if f], n), np.int64)
+    values, escape = start + symbols - 1, symbols == 0
+    values[escape] = np.array(stream.raw(int(escape.sum())), np.int64) - 2**31
+    return values
+
+
+def hyperprior_latents(data: bytes, model: "Model", rate: int, n: int) -> Array:
+    """Side information, and the latents under the tables that it chooses."""
+    level, centre, scale, weight = (
+        model.tensors[f"quantiser/hyper.{name}"].astype(np.int64) for name in ("level", "centre", "scale", "weight")
+    )
+    stream, r = Bitstream(data), weight.shape[1]
+
+    def read(index: Array, centres: Array) -> Array:
+        values = np.zeros(index.shape, np.int64)
+        for k in sorted(set(index.ravel().tolist())):
+            row = frequencies(level[k].tolist())
+            entries = sum(1 for f in row if f)
+            values[index == k] = values_of(stream, row, 1 - entries // 2, int((index == k).sum()))
+        return values + centres
+
+    def scales(numbers: Array) -> Array:
+        return np.clip(numbers >> 8, 0, len(level) - 1)
+
+    side = read(scales(np.repeat(scale[rate : rate + 1, :r], n, 0)), centre[rate, :r])
+    return read(scales(scale[rate, r:] + side @ weight.T), centre[rate, r:])
 
 
 def adaptive_latents(data: bytes, frequency: Rows, offset: list[int], times: int, levels: int) -> list[Rows]:
@@ -1008,7 +1121,7 @@ class Model:
         """phi of every signal, from its quantised latents."""
         t, net = self.tensors, "quantiser/net"
         gain = t["quantiser/gain"].reshape(t["quantiser/offset"].shape)
-        y = (latents / gain[rate]).astype(np.float32)
+        y = ((latents + 0.5 if "quantiser/cells" in t else latents) / gain[rate]).astype(np.float32)
         h = self.linear(f"{net}.synthesis.in", y)
         h = self.residual_blocks(f"{net}.synthesis", h, int(t["quantiser/blocks"][0]))
         moved = t[f"{net}.mean"] + t[f"{net}.std"] * (y + self.linear(f"{net}.synthesis.out", h))
@@ -1020,30 +1133,61 @@ class Model:
     def network(self, latents: Array, rate: int, variable: str, axes: list[Array]) -> Array:
         """Output (its first feature) for every signal at every point, [n, points]."""
         phi, x = self.modulations(latents, rate, variable), self.inputs(axes)
-        if self.header["spec"]["conditioning"] == "gates":
-            return np.stack([self.siren(x, gates)[:, 0] for gates in self.gates(phi)])
-        if self.header["spec"]["conditioning"] == "linear":
-            psi = self.siren(x, None)[:, : phi.shape[1] + 1]  # those of feature 0
+        spec, head = self.header["spec"], None
+        if spec["conditioning"] == "linear":
+            psi = self.siren(x, self.layers(phi[0]))[:, : spec["latent"] + 1]  # of feature 0; every signal's
             return np.stack([psi[:, 0] + psi[:, 1:] @ signal for signal in phi])
-        raise ValueError(f"conditioning {self.header['spec']['conditioning']!r} of a model is unknown to this decoder")
+        if spec["conditioning"] == "gated-basis":
+            head = spec["gating"]
+        found = []
+        for signal in phi:
+            rows = self.siren(x, self.layers(signal))
+            if head is not None:
+                rows = rows[:, :1] + rows[:, 1 : spec["latent"] - head + 1] @ signal[head:, None]
+            found.append(rows[:, 0])
+        return np.stack(found)
 
-    def gates(self, phi: Array) -> Array:
-        """G_0, ..., G_(L-3) of every signal, [n, L - 2, m, m]."""
+    def layers(self, phi: Array) -> list[tuple[Array, Array]]:
+        """Weight and bias of every layer for a signal of modulation phi, [d]."""
+        spec, t = self.header["spec"], self.tensors
+        layers = [(t[f"inr/siren.{k}.weight"], t[f"inr/siren.{k}.bias"]) for k in range(spec["depth"])]
+        kind, last, width = spec["conditioning"], spec["depth"] - 1, spec["width"]
+        if kind in ("gates", "gated-basis"):
+            g = phi if kind == "gates" else phi[: spec["gating"]]
+            factors = self.mapping("inr/gates", g).reshape(last - 1, 2, width, spec["rank"])
+            gates = (1 + np.tanh(factors[:, 0] @ factors[:, 1].swapaxes(-1, -2) / 2)) / 2
+            layers[1:last] = [(gate * w, b) for gate, (w, b) in zip(gates, layers[1:last], strict=True)]
+        elif kind in ("shifts", "sparse"):
+            if kind == "shifts":
+                shifts = self.mapping("inr/shifts", phi)
+            else:
+                position = t["inr/sparse.position"]
+                shifts = np.append(phi * t["inr/sparse.gate"], np.float32(0))[position]
+            parts = zip(shifts.reshape(last, width), layers[:last], strict=True)
+            layers[:last] = [(w, b + shift) for shift, (w, b) in parts]
+        elif kind == "weights":
+            start = 0
+            for k, (w, b) in enumerate(layers):
+                middle, end = start + w.size, start + w.size + b.size
+                layers[k] = w + phi[start:middle].reshape(w.shape), b + phi[middle:end]
+                start = end
+        elif kind != "linear":
+            raise ValueError(f"conditioning {kind!r} of a model is unknown to this decoder")
+        return layers
+
+    def mapping(self, name: str, phi: Array) -> Array:
+        """M(phi): one linear map, or linear, residual blocks, linear."""
         spec = self.header["spec"]
-        u = self.residual_blocks("inr/gates", self.linear("inr/gates.in", phi), spec["mapping_blocks"])
-        factors = self.linear("inr/gates.out", u).reshape(-1, spec["depth"] - 2, 2, spec["width"], spec["rank"])
-        return (1 + np.tanh(factors[:, :, 0] @ factors[:, :, 1].swapaxes(-1, -2) / 2)) / 2
+        if spec["mapping_width"]:
+            phi = self.residual_blocks(name, self.linear(f"{name}.in", phi), spec["mapping_blocks"])
+        return self.linear(f"{name}.out", phi)
 
-    def siren(self, x: Array, gates: Array | None) -> Array:
+    def siren(self, x: Array, layers: list[tuple[Array, Array]]) -> Array:
         """All outputs of the last layer at the inputs x."""
-        last, omega_0 = self.header["spec"]["depth"] - 1, np.float32(self.header["spec"]["omega_0"])
-        h = np.sin(omega_0 * self.linear("inr/siren.0", x))
-        for layer in range(1, last):
-            weight, bias = self.tensors[f"inr/siren.{layer}.weight"], self.tensors[f"inr/siren.{layer}.bias"]
-            if gates is not None:
-                weight = gates[layer - 1] * weight
+        omega_0, h = np.float32(self.header["spec"]["omega_0"]), x
+        for weight, bias in layers[:-1]:
             h = np.sin(omega_0 * (h @ weight.T + bias))
-        return self.linear(f"inr/siren.{last}", h)
+        return h @ layers[-1][0].T + layers[-1][1]
 
 
 def main() -> None:

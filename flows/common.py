@@ -199,8 +199,8 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_OneLine())
 
 
-def main(flow: Flow[..., Any]) -> None:
-    """Run a flow as a command: progress on the terminal, an error as one line there, exit status 1.
+def main(flow: Flow[..., Any], **arguments: Any) -> None:
+    """Run a flow with `arguments` as a command: progress on the terminal, an error as one line there, exit status 1.
 
     The parameters file is checked before anything starts. Prefect's own log goes to its server only.
     """
@@ -213,7 +213,7 @@ def main(flow: Flow[..., Any]) -> None:
         load(PARAMS)
         if not get_current_settings().api.url:
             say(f"{flow.name}: starting, with a Prefect server of its own")
-        flow()
+        flow(**arguments)
     except VcinrError as error:
         say(f"{flow.name}: {error}")
         sys.exit(1)

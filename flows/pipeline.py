@@ -26,16 +26,21 @@ _running: set[subprocess.Popen[str]] = set()
 
 
 def stages() -> tuple[Path, dict[str, list[str]]]:
-    """The repository's folder and its stages in an order that can be run, each with those it depends on."""
+    """The repository's folder and its dvc.yaml's stages in an order that can be run, each with those it depends on.
+
+    Stages of other folders, such as benchmarks/dvc.yaml, are no part of the pipeline.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo() as repo:
-            graph = repo.index.graph  # an edge leads from a stage to one that it depends on
-            after = {node.addressing: sorted(d.addressing for d in graph.successors(node)) for node in graph}
+            graph, root = repo.index.graph, Path(repo.root_dir)
+            own = {node for node in graph if Path(node.path) == root / "dvc.yaml"}
+            # An edge leads from a stage to one that it depends on.
+            after = {n.addressing: sorted(d.addressing for d in graph.successors(n) if d in own) for n in own}
             order = TopologicalSorter(after).static_order()
-            return Path(repo.root_dir), {name: after[name] for name in order}
+            return root, {name: after[name] for name in order}
     except DvcException as error:
         raise VcinrError(f"dvc: {' '.join(str(error).split())}") from None
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vcinr import config
+from vcinr import config, plugins
 from vcinr.inr.model import Model, load_model
 from vcinr.meta.extract import extract_modulations
 from vcinr.meta.outer import meta_train
@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def small(**changes) -> config.Params:
     """Parameters for tests: a narrow network, few steps."""
     base = {
+        "method": "vcinr",
         "inr": {
-            "conditioning": "gates",
             "width": 24,
             "depth": 4,
             "latent": 8,
@@ -52,8 +52,19 @@ def small(**changes) -> config.Params:
         "quantiser": {"lambdas": [30.0, 3000.0], "steps": 120, "batch": 8, "points": 64, "width": 16, "blocks": 1},
     }
     for name, values in changes.items():
-        base[name].update(values)
+        if isinstance(values, dict):
+            base[name].update(values)
+        else:
+            base[name] = values
     return config.parse(base, "test")
+
+
+@pytest.fixture
+def plugins_anew() -> Iterator[None]:
+    """Entry points are looked for anew, in the test and after it."""
+    plugins._others.cache_clear()
+    yield
+    plugins._others.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +95,18 @@ def tiny_model(tiny_maps, tmp_path_factory) -> Model:
         for name in tiny_maps.splits
     }
     return fit(model, tiny_maps, phi, p.quantiser, seed=0)[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_latents(tiny_maps, tiny_model) -> dict[str, np.ndarray]:
+    """Latents of `tiny_maps` by split."""
+    from vcinr.meta.extract import find_latents
+
+    return {
+        name: find_latents(tiny_model, tiny_maps.inputs, (y := tiny_maps.normalised(name)[0]), None,
+                           np.zeros(len(y), int))
+        for name in tiny_maps.splits
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from vcinr import codec
 from vcinr.config import Params
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError, VcinrError
-from vcinr.train import train
+from vcinr.training import train
 
 FLOATS = ["f2", "f4", "f8", ">f4", ">f8"]
 INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]

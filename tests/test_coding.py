@@ -1,8 +1,10 @@
 """Entropy coding: exact round trips, coded length against the model's, adversarial values."""
 
+import math
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vcinr.coding import kernels, latents, mask, residual
-from vcinr.coding.ans import TOTAL, Reader, Writer, quantise_frequencies
+from vcinr.coding import huffman, kernels, latents, mask, residual
+from vcinr.coding.hyperprior import SHIFT, Hyperprior, scale_levels
+from vcinr.coding.static import STATIC, TOTAL, reader, writer
+from vcinr.coding.tables import Tables, frequencies_of, levels_of, quantise_frequencies
 from vcinr.errors import CorruptError
 
 
@@ -21,37 +25,97 @@ def test_frequencies_are_positive_and_sum_to_the_total(weights):
     assert frequencies.min() >= 1 and frequencies.sum() == TOTAL
 
 
-def test_coded_length_is_the_entropy():
-    rng = np.random.default_rng(0)
-    frequencies = quantise_frequencies(np.array([1, 5, 30, 200, 30, 5, 1]))
-    symbols = rng.choice(7, 20_000, p=frequencies / TOTAL)
-    writer = Writer()
-    writer.symbols(symbols, frequencies)
-    ideal = -np.log2(frequencies[symbols] / TOTAL).sum()
-    assert ideal < 8 * len(writer.getvalue()) < ideal * 1.001 + 64
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=300))
+def test_tables_are_stored_in_quarters_of_an_octave(weights):
+    frequencies = quantise_frequencies(np.array([*weights, 0, 0]))
+    frequencies[-2:] = 0  # padded
+    back = frequencies_of(levels_of(frequencies))
+    assert back.sum() == TOTAL and ((back > 0) == (frequencies > 0)).all()
+    p, q = frequencies[:-2] / TOTAL, back[:-2] / TOTAL
+    assert (p * np.log2(p / q)).sum() < 0.02  # bits a symbol that rounding costs
 
 
-@given(st.lists(st.tuples(st.lists(st.integers(0, 4), max_size=50), st.integers(1, 48)), min_size=1, max_size=8))
-def test_calls_are_read_back_in_the_order_written(calls):
-    frequencies = quantise_frequencies(np.array([1, 2, 3, 4, 5]))
-    writer = Writer()
-    for symbols, width in calls:
-        writer.symbols(np.array(symbols, int), frequencies)
-        writer.bits(np.array(symbols, np.int64) & ((1 << width) - 1), width)
-    reader = Reader(writer.getvalue())
-    for symbols, width in calls:
-        assert reader.symbols(len(symbols), frequencies).tolist() == symbols
-        assert reader.bits(len(symbols), width).tolist() == [s & ((1 << width) - 1) for s in symbols]
+PEAKED = quantise_frequencies(np.array([1, 5, 30, 200, 30, 5, 1]))
 
 
-def test_symbol_outside_its_table_is_refused():
-    with pytest.raises(ValueError, match="outside"):
-        Writer().symbols(np.array([5]), quantise_frequencies(np.ones(5)))
+@pytest.mark.parametrize("coder", STATIC)
+def test_coded_length_is_the_entropy(coder):
+    symbols = np.random.default_rng(0).choice(7, 20_000, p=PEAKED / TOTAL)
+    out = writer(coder)
+    out.symbols(symbols, PEAKED)
+    ideal = -np.log2(PEAKED[symbols] / TOTAL).sum()
+    coded = 8 * len(out.getvalue())
+    if coder == "huffman":
+        assert ideal <= coded < ideal + len(symbols) + 8
+        assert coded == 8 * -(-int(huffman.codebook(PEAKED).length[symbols].sum()) // 8)
+    else:
+        assert ideal < coded < ideal + 1e-4 * len(symbols) + 64
 
 
-def test_a_stream_of_odd_length_is_an_error():
+CALLS = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 10**6), min_size=1, max_size=40), st.lists(st.integers(0, 10**9), max_size=50),
+        st.integers(1, 48),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("coder", STATIC)
+@settings(deadline=None)
+@given(CALLS)
+def test_calls_are_read_back_in_the_order_written(coder, calls):
+    """Any tables, of one entry too, any symbols and raw bits, none at all included."""
+    out, calls = writer(coder), [(quantise_frequencies(np.array(w)), np.array(v, np.int64), n) for w, v, n in calls]
+    for frequencies, values, width in calls:
+        out.symbols(values % len(frequencies), frequencies)
+        out.bits(values & ((1 << width) - 1), width)
+    source = reader(coder, out.getvalue())
+    for frequencies, values, width in calls:
+        assert (source.symbols(len(values), frequencies) == values % len(frequencies)).all()
+        assert (source.bits(len(values), width) == values & ((1 << width) - 1)).all()
+
+
+@pytest.mark.parametrize("coder", STATIC)
+def test_what_leaves_no_choice_takes_nothing(coder):
+    out = writer(coder)
+    out.symbols(np.zeros(1000, int), np.array([TOTAL]))
+    out.symbols(np.zeros(0, int), PEAKED)
+    assert out.getvalue() == b"" and (reader(coder, b"").symbols(1000, np.array([TOTAL])) == 0).all()
+
+
+@pytest.mark.parametrize("coder", STATIC)
+def test_symbol_outside_its_table_is_refused(coder):
+    for frequencies in (quantise_frequencies(np.ones(5)), np.array([TOTAL])):
+        with pytest.raises(ValueError, match="outside"):
+            writer(coder).symbols(np.array([5]), frequencies)
+
+
+@pytest.mark.parametrize("coder", ["ans", "range"])
+def test_a_stream_of_odd_length_is_an_error(coder):
     with pytest.raises(CorruptError):
-        Reader(b"abc")
+        reader(coder, b"abc")
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=2, max_size=300))
+def test_huffman_codes_are_complete_canonical_and_within_a_bit_of_the_entropy(weights):
+    frequencies = quantise_frequencies(np.array(weights))
+    book = huffman.codebook(frequencies)
+    assert (2.0**-book.length).sum() == 1 and book.length.max() <= 24
+    p = frequencies / TOTAL
+    entropy = -(p * np.log2(p)).sum()
+    assert entropy - 1e-9 <= (p * book.length).sum() < entropy + 1
+    codes = sorted((n, c) for n, c in zip(book.length.tolist(), book.code.tolist(), strict=True))
+    assert codes[0][1] == 0
+    for (n, c), (n_next, c_next) in pairwise(codes):
+        assert c_next == (c + 1) << (n_next - n)
+
+
+def test_ties_of_huffman_codes_are_broken_by_order():
+    """Equal weights: entries first, in their order, then joined nodes."""
+    assert huffman.codebook(np.array([1, 1, 1, 1, 1])).length.tolist() == [3, 3, 2, 2, 2]
+    assert huffman.codebook(np.array([2, 1, 1, 2])).length.tolist() == [2, 2, 2, 2]
+    assert huffman.codebook(np.array([2, 1, 1, 2])).code.tolist() == [0, 1, 2, 3]
 
 
 PLANS = [
@@ -250,6 +314,82 @@ def test_latents_are_predicted_in_time():
     assert coded[0] < 0.7 * coded[1]
 
 
+@pytest.mark.parametrize("coder", STATIC)
+@settings(deadline=None)
+@given(st.integers(0, 12), st.integers(0, 2**32), st.sampled_from([1, 10, 2**30]))
+def test_tables_round_trip_with_escapes_at_the_modelled_rate(coder, count, seed, spread):
+    tables = Tables(*_tables())
+    z = np.random.default_rng(seed).integers(-spread, spread + 1, (count, 3))
+    out = writer(coder)
+    tables.write(out, z)
+    assert (tables.read(reader(coder, out.getvalue()), count) == z).all()
+    if coder == "huffman":
+        symbol = np.where((z >= tables.offset) & (z - tables.offset < np.array([5, 4, 5])), z - tables.offset + 1, 0)
+        length = [huffman.codebook(row[row > 0]).length for row in tables.frequency]
+        total = sum(int(length[i][symbol[:, i]].sum()) for i in range(3)) + 32 * int((symbol == 0).sum())
+        assert len(out.getvalue()) == -(-total // 8)
+    else:  # tables of 2**16 become ones of 2**24 less an entry each: rare symbols are a little dearer
+        assert abs(8 * len(out.getvalue()) - tables.bits(z)) <= 64 + 0.01 * tables.bits(z)
+
+
+def _hyperprior():
+    """Two rates of five codes with two numbers of side information: the first for all codes, the second for some."""
+    weight = np.array([[512, 0], [512, 0], [512, 900], [512, 900], [512, -300]], np.int32)
+    scale = np.array([[4000] * 2 + [3000, 3500, 4000, 4500, 5000], [4000] * 2 + [5000] * 5], np.int32)
+    centre = np.array([[0, 1, 0, -3, 7, 0, 100], [0] * 7], np.int32)
+    return Hyperprior(scale_levels(48), centre, scale, weight)
+
+
+def test_scales_are_gaussians():
+    """Masses of N(0, sigma^2) on the integers, sigma four to the octave, but for what rounding of tables costs."""
+    frequency = frequencies_of(scale_levels(40))
+    for i in (0, 7, 20, 39):
+        sigma, row = 0.11 * 2 ** (i / 4), frequency[i][frequency[i] > 0]
+        half = len(row) // 2 - 1
+        edges = np.array([math.erf((v - 0.5) / (sigma * math.sqrt(2))) for v in range(-half, half + 2)])
+        p, q = np.diff(edges) / 2, row[1:] / TOTAL
+        # That no frequency is below 1 takes up to an entry's share of 2**16 from the others.
+        cost = (p * np.log2(np.maximum(p, 1e-300) / q)).sum()
+        assert p.sum() > 1 - 1e-6 and 0 < cost < 0.005 + len(row) / TOTAL / math.log(2)
+
+
+def test_scale_indices_are_the_integer_formula():
+    hyper, rng = _hyperprior(), np.random.default_rng(0)
+    w = rng.integers(-40, 40, (50, 2))
+    for rate in range(2):
+        index = hyper.indices(w, rate)
+        for n in range(50):
+            for i in range(5):
+                total = int(hyper.scale[rate, 2 + i]) + sum(int(hyper.weight[i, j]) * int(w[n, j]) for j in range(2))
+                assert index[n, 2 + i] == min(max(total // 2**SHIFT, 0), 47)
+            assert index[n, :2].tolist() == [4000 // 2**SHIFT] * 2
+
+
+@settings(deadline=None)
+@given(st.integers(0, 12), st.integers(0, 1), st.integers(0, 2**32), st.sampled_from([1, 10, 1000, 2**30]))
+def test_hyperprior_round_trip(count, rate, seed, spread):
+    hyper = _hyperprior()
+    z = np.random.default_rng(seed).integers(-spread, spread + 1, (count, 5))
+    assert (hyper.decode(hyper.encode(z, rate), count, rate) == z).all()
+
+
+def test_side_information_is_found_coded_and_counted():
+    """Signals of very different sizes: w pays, what it costs is in the length, and no neighbour of it is better."""
+    hyper, rng = _hyperprior(), np.random.default_rng(0)
+    size = np.exp(rng.uniform(-1, 4, (400, 1)))
+    z = np.rint(size * rng.standard_normal((400, 5))).astype(int)
+    w = hyper.search(z, 1)
+    bits = hyper.bits(z, w, 1)
+    assert 8 * len(hyper.encode(z, 1)) == pytest.approx(bits.sum(), rel=2e-3, abs=64)
+    own = hyper.cost[hyper.indices(w, 1)[:, :2], hyper.column(w)].sum(1)
+    alone = hyper.cost[hyper.indices(w, 1)[:, 2:], hyper.column(z)].sum(1)
+    assert np.allclose(own + alone, bits) and own.min() > 0
+    assert bits.sum() < 0.9 * hyper.bits(z, np.zeros_like(w), 1).sum()
+    for j in range(2):
+        for move in (-1, 1):
+            assert (hyper.bits(z, w + move * np.eye(2, dtype=int)[j], 1) >= bits - 1e-6).all()
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i1", "u2", "i8", "?"])
 def test_lossless_bytes(dtype):
     values = np.random.default_rng(0).integers(0, 2, 77).astype(dtype)
@@ -272,13 +412,17 @@ def test_static_mask_costs_next_to_nothing():
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200), st.integers(0, 3))
+@given(st.binary(max_size=200), st.integers(0, 7))
 def test_any_bytes_are_decoded_or_refused(data, which):
     """Checksums come first; but were a stream to pass them, nothing outside its arrays may be touched."""
     offset, frequency = _tables()
     try:
         if which == 3:
             latents.decode(data, 20, 2, offset, frequency)
+        elif which == 4:
+            _hyperprior().decode(data, 40, 0)
+        elif which > 4:
+            Tables(offset, frequency).read(reader(STATIC[which - 5], data), 40)
         else:
             residual.decode(data, (4, 2, 9, 11), 1e300, PLANS[which])
     except CorruptError:

@@ -143,7 +143,7 @@ def test_evaluate(project, monkeypatch):
 
 def test_dvc_declares_what_the_stages_read_and_write():
     with Repo(str(ROOT)) as repo:
-        found = {stage.addressing: stage for stage in repo.index.stages}
+        found = {stage.addressing: stage for stage in repo.index.stages if stage.path == str(ROOT / "dvc.yaml")}
     p = places_of(load(ROOT / "params.yaml"))
     outs = {name: {out.def_path for out in stage.outs} - {f"metrics/{name}.json"} for name, stage in found.items()}
     assert outs == {
@@ -290,6 +290,14 @@ def test_the_repository_s_stages():
     names = ["ingest", "meta_train", "extract_modulations", "train_quantiser", "compress_archive", "evaluate"]
     with contextlib.chdir(ROOT):
         assert list(stages()[1]) == names
+
+
+def test_stages_of_other_folders_are_no_part_of_the_pipeline(project):
+    dvc_project(project, {"a": ("touch a.out", []), "b": ("touch b.out", ["a"])})
+    Path("other").mkdir()
+    aside = {"c": {"wdir": "..", "cmd": "touch c.out", "deps": ["b.out"], "outs": ["c.out"]}}
+    Path("other/dvc.yaml").write_text(yaml.safe_dump({"stages": aside}))
+    assert stages()[1] == {"a": [], "b": ["a"]}
 
 
 def test_a_failing_stage_ends_the_pipeline(project):

@@ -1,5 +1,7 @@
 """The network's maths: NumPy against torch, the defining equation of the gates, the model artifact."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_gates_are_the_sigmoid_of_a_low_rank_product():
         assert values[SPEC.rank - 1] > 1e-3 > 100 * values[SPEC.rank]
     h, w, b = np.ones((2, 7, 16)), params["siren.1.weight"], params["siren.1.bias"]
     by_hand = np.einsum("bij,bpj->bpi", gates[0] * w, h) + b
-    assert np.allclose(conditioning("gates").layer(gates, 0, h, w, b), by_hand, atol=1e-5)
+    assert np.allclose(conditioning("gates").layer(gates, 1, h, w, b), by_hand, atol=1e-5)
 
 
 def test_first_and_last_layer_are_shared_by_all_signals():
@@ -57,6 +59,19 @@ def test_activations_keep_their_scale():
     x = np.random.default_rng(0).uniform(-1, 1, (500, 2)).astype("f4")
     out = forward(spec, params, params["phi_0"], x)
     assert np.isfinite(out).all() and 0.001 < out.std() < 1
+
+
+def test_the_slack_is_what_rounding_needs(tiny_model, tiny_maps):
+    """Four times what float32 does, at least 2^-18: a network that amplifies rounding gets more, and says so."""
+    phi = tiny_model.params["phi_0"]
+    assert artifact.slack_of(tiny_model, phi, tiny_maps.inputs) == tiny_model.slack == DELTA
+    loud = {k: 40 * v if k.startswith("siren.3") else v for k, v in tiny_model.params.items()}
+    needed = artifact.slack_of(replace(tiny_model, params=loud), phi, tiny_maps.inputs)
+    assert np.log2(needed) % 1 == 0 and 2 * DELTA <= needed <= 2.0**-10
+    back = artifact.from_bytes(replace(tiny_model, slack=needed).data, "here")
+    assert back.slack == needed
+    with pytest.raises(ModelError, match="slack is 0"):
+        artifact.from_bytes(replace(tiny_model, slack=0.0).data, "here")
 
 
 def test_unknown_conditioning_names_the_known():

@@ -38,10 +38,10 @@ def test_outer_gradient_flows_through_the_inner_loop(problem, name):
     def loss(direction: torch.Tensor, size: float) -> float:
         moved = {**params, name: params[name] + size * direction}
         moved = {k: v.clone().requires_grad_(True) for k, v in moved.items()}
-        return meta_step(SPEC, moved, batch, 3).item()
+        return meta_step(SPEC, moved, batch, 3, "meta-sgd").item()
 
     leaves = {k: v.clone().requires_grad_(True) for k, v in params.items()}
-    meta_step(SPEC, leaves, batch, 3).backward()
+    meta_step(SPEC, leaves, batch, 3, "meta-sgd").backward()
     direction = torch.randn(params[name].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     h = 1e-5
     numeric = (loss(direction, h) - loss(direction, -h)) / (2 * h)
@@ -53,7 +53,7 @@ def test_first_order_gradient_would_differ(problem):
     """Guards the test above: were the inner loop detached, alpha would get no gradient at all."""
     params, batch = problem
     leaves = {k: v.clone().requires_grad_(True) for k, v in params.items()}
-    phi = adapt(SPEC, leaves, batch, 3, create_graph=False)
+    phi = adapt(SPEC, leaves, batch, 3, loop="meta-sgd", create_graph=False)
     signal_loss(SPEC, leaves, phi, batch).mean().backward()
     assert leaves["alpha"].grad is None and leaves["phi_0"].grad is None
 
@@ -63,14 +63,14 @@ def test_inner_step_is_the_gradient_scaled(problem):
     phi = params["phi_0"][batch.variable].clone().requires_grad_(True)
     signal_loss(SPEC, params, phi, batch).sum().backward()
     by_hand = phi.detach() - params["alpha"] * phi.grad
-    assert torch.allclose(adapt(SPEC, params, batch, 1, create_graph=False), by_hand, rtol=1e-12)
+    assert torch.allclose(adapt(SPEC, params, batch, 1, loop="meta-sgd", create_graph=False), by_hand, rtol=1e-12)
 
 
 def test_a_signal_adapts_alike_alone_and_in_a_batch(problem):
     params, batch = problem
-    together = adapt(SPEC, params, batch, 3, create_graph=False)
+    together = adapt(SPEC, params, batch, 3, loop="meta-sgd", create_graph=False)
     one = [replace(batch, y=batch.y[i : i + 1], variable=batch.variable[i : i + 1]) for i in range(3)]
-    alone = torch.cat([adapt(SPEC, params, b, 3, create_graph=False) for b in one])
+    alone = torch.cat([adapt(SPEC, params, b, 3, loop="meta-sgd", create_graph=False) for b in one])
     assert torch.allclose(together, alone, atol=1e-10)
 
 
@@ -82,7 +82,7 @@ def test_masked_points_do_not_matter(problem):
     other = batch.y.clone()
     other[:, :10] = 77.0
     batches = [replace(batch, y=y, weight=weight) for y in (batch.y, other)]
-    a, b = (adapt(SPEC, params, one, 3, create_graph=False) for one in batches)
+    a, b = (adapt(SPEC, params, one, 3, loop="meta-sgd", create_graph=False) for one in batches)
     assert torch.equal(a, b)
 
 
@@ -168,10 +168,10 @@ def test_a_collapse_goes_back_to_the_best_at_a_lower_rate(tiny_maps, tmp_path, m
 
     real, calls = outer.validate, []
 
-    def validate(spec, parameters, batch, steps):
+    def validate(spec, parameters, batch, steps, loop):
         calls.append(steps)
         fallen = steps > 0 and sum(s > 0 for s in calls) == 3
-        return 5.0 if fallen else real(spec, parameters, batch, steps)
+        return 5.0 if fallen else real(spec, parameters, batch, steps, loop)
 
     monkeypatch.setattr(outer, "validate", validate)
     p = small(meta={"steps": 300, "validate_every": 60})
@@ -216,8 +216,10 @@ def test_closed_form_is_the_minimum_of_the_inner_loss(tiny_maps):
     far = torch.zeros_like(phi).requires_grad_(True)
     (before,) = torch.autograd.grad(signal_loss(spec, params, far, batch).sum(), far)
     assert gradient.abs().max() < 1e-3 * before.abs().max(), "zero but for the ridge"
-    assert torch.equal(adapt(spec, params, batch, 3, create_graph=False), phi.detach())
-    assert torch.equal(adapt(spec, params, batch, 0, create_graph=False), params["phi_0"][batch.variable])
+    assert torch.equal(adapt(spec, params, batch, 3, loop="closed-form", create_graph=False), phi.detach())
+    assert torch.equal(
+        adapt(spec, params, batch, 0, loop="closed-form", create_graph=False), params["phi_0"][batch.variable]
+    )
 
 
 def test_closed_form_weighs_points(tiny_maps):
@@ -237,13 +239,13 @@ def test_outer_gradient_passes_through_the_solve(tiny_maps):
     spec, params, batch = linear_maps(tiny_maps)
     name, where, eps = "siren.2.weight", (3, 4), 1e-6
     params = {k: v.requires_grad_(True) for k, v in params.items()}
-    loss = meta_step(spec, params, batch, 1)
+    loss = meta_step(spec, params, batch, 1, "closed-form")
     (gradient,) = torch.autograd.grad(loss, params[name])
     values = []
     for sign in (1, -1):
         moved = {k: v.detach().clone() for k, v in params.items()}
         moved[name][where] += sign * eps
-        values.append(float(meta_step(spec, moved, batch, 1)))
+        values.append(float(meta_step(spec, moved, batch, 1, "closed-form")))
     assert float(gradient[where]) == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-3, abs=1e-9)
 
 
@@ -266,7 +268,7 @@ def test_principal_axes_change_the_latents_and_nothing_else(tiny_maps):
 
 
 def test_linear_head_learns_and_decodes(tiny_maps, tmp_path):
-    p = small(inr={"conditioning": "linear"}, meta={"steps": 200, "batch": 16, "points": None, "outer_rate": 3e-3})
+    p = small(method="basis", meta={"steps": 200, "batch": 16, "points": "all", "outer_rate": 3e-3})
     meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "m", checkpoint=tmp_path / "c")
     model = load_model(tmp_path / "m" / "model.vcinr")
     y, _ = tiny_maps.normalised("test")

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ import xarray as xr
 import zarr
 
 import vcinr
+from tests.conftest import small
+from tests.golden.make import small_model
 from tests.test_archive import waves
 from vcinr.archive.zarr_codec import VcinrCodec
-from vcinr.coding.ans import Writer
-from vcinr.inr.model import load_model
-from vcinr.quantise.state import Quantiser
+from vcinr.coding.static import STATIC, writer
+from vcinr.coding.tables import quantise_frequencies
+from vcinr.inr.model import from_bytes, load_model
+from vcinr.quantise.state import CODERS, Quantiser
+from vcinr.quantise.train import fit
 
 SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "reference_decoder.py"
 
@@ -72,7 +77,7 @@ def parts(path: Path, name: str) -> list[set[str]]:
                 if section == "LOG":
                     found.add(("positive", "negative", "signs")[content[0] if content else 0])
                 if section == "PRIOR":
-                    found.add(("static", "adaptive latents")[content[0] & 1])
+                    found.add(f"latents: {CODERS[content[0] & 7]}")
                 if section == "RESIDUAL":
                     plan = content[8]
                     found |= {("plain", "adaptive")[plan & 1], ("no past", "temporal")[plan >> 1 & 1]}
@@ -180,8 +185,8 @@ def test_a_model(kind, tiny_maps, tiny_model, tmp_path, monkeypatch):
     """Its float32 arithmetic may differ by 2^-18 of the scale, in what is predicted and only then rounded."""
     (tmp_path / "model.vcinr").write_bytes(altered(tiny_model.data, kind))
     model, found, escapes = load_model(tmp_path / "model.vcinr"), [], []
-    raw = reference.Bitstream.raw
-    monkeypatch.setattr(reference.Bitstream, "raw", lambda s, n: escapes.append(n) or raw(s, n))
+    raw = reference.Words.raw
+    monkeypatch.setattr(reference.Words, "raw", lambda s, n: escapes.append(n) or raw(s, n))
 
     def both(name: str, source: xr.Dataset, **options) -> np.ndarray:
         path = tmp_path / name
@@ -205,18 +210,61 @@ def test_a_model(kind, tiny_maps, tiny_model, tmp_path, monkeypatch):
     far["t"].values[:, :2] = np.nan
     far["t"].values[1:3] = 40 * (far["t"].values[1:3] - 270)  # beyond all that the model has seen
     both("far", far, chunk=3)
-    monkeypatch.setattr(Quantiser, "code", static)  # seldom the shorter one
-    both("static", far, chunk=3)
+    code = Quantiser.code
+    for coder in STATIC:  # seldom the shortest ones
+        monkeypatch.setattr(Quantiser, "code", lambda q, z, rate, c=coder: code(replace(q, coders=(c,)), z, rate))
+        both(coder, far, chunk=3)
     assert any({"PRIOR", "MASK", "EXTENT"} <= part for part in found) and sum(escapes) > 0
-    assert {"static", "adaptive latents"} <= set().union(*found)
+    assert {f"latents: {coder}" for coder in ("adaptive", *STATIC)} <= set().union(*found)
     assert kind == "sphere" or any({"PRIOR", "RESIDUAL"} <= part for part in found)
 
 
-def static(quantiser: Quantiser, z: np.ndarray, rate: int) -> tuple[int, bytes]:
-    """Latents under the tables alone."""
-    writer = Writer()
-    quantiser.write(writer, z.reshape(-1, z.shape[-1]), rate)
-    return 0, writer.getvalue()
+@pytest.mark.parametrize("conditioning", ["gates", "linear", "gated-basis", "shifts", "sparse", "weights"])
+def test_every_conditioning(conditioning, tmp_path):
+    """What a network of each kind makes of its latents, all of it from the page."""
+    model, noise = small_model(conditioning), np.random.default_rng(0).standard_normal((3, 40, 36))
+    data = xr.Dataset(
+        {"double": (("t", "y", "x"), noise - 30)}, {"y": np.linspace(0, 3, 40), "x": np.linspace(0, 2, 36)}
+    )
+    vcinr.compress(data, tmp_path / "a.zarr", model=model)
+    assert any("PRIOR" in part for part in parts(tmp_path / "a.zarr", "double"))
+    expected, back = stored(tmp_path / "a.zarr", "double"), reference.read(tmp_path / "a.zarr", "double")
+    assert np.abs(back - expected).max() <= model.slack * 30 + np.spacing(np.abs(expected)).max()
+    assert np.ptp(expected) > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "coder"), [("hyperprior", "hyperprior"), *(("uniform", c) for c in (*STATIC, "auto"))]
+)
+def test_quantisers(kind, coder, tiny_maps, tiny_model, tiny_latents, tmp_path):
+    """Latents under tables of their own, escapes too, are the same integers; and so are the values, but for float32."""
+    cfg = small(quantiser={"kind": kind, "coder": coder, "steps": 60, "bits": [3, 6]}).quantiser
+    model = from_bytes(fit(tiny_model, tiny_maps, tiny_latents, cfg, seed=0)[0].data, "made")
+    state, theirs, rng = Quantiser.from_tensors(model.quantiser), reference.Model(model.data), np.random.default_rng(0)
+    for rate in range(2):
+        for spread in (1, 6, 10**7):
+            z = rng.integers(-spread, spread + 1, (14, state.offset.shape[1])) // rng.integers(1, 9, (14, 1))
+            which, data = state.code(z.reshape(7, 2, -1), rate)
+            assert (reference.decode_latents(data, which, theirs, rate, 14, (7, 2)) == z).all()
+    vcinr.compress(waves(tiny_maps).isel(run=slice(5)), tmp_path / "a.zarr", model=model)
+    assert {"PRIOR"} <= set().union(*parts(tmp_path / "a.zarr", "t"))
+    error = np.abs(reference.read(tmp_path / "a.zarr", "t") - stored(tmp_path / "a.zarr", "t"))
+    assert error.max() <= 2.0**-18 * model.scaling("t")[1] + 1e-4
+
+
+def test_huffman_codes_and_tables_of_one_entry_are_the_same():
+    rng = np.random.default_rng(0)
+    for entries in (1, 2, 3, 40, 300):
+        weights = np.rint(10 ** rng.uniform(0, 6, entries)).astype(int)
+        for frequencies in (quantise_frequencies(weights), quantise_frequencies(weights // weights)):
+            symbols = rng.integers(0, entries, 50)
+            for coder, reader in zip(STATIC, (reference.Bitstream, reference.Range, reference.Huffman), strict=True):
+                out = writer(coder)
+                out.symbols(symbols, frequencies)
+                out.bits(symbols, 32)
+                stream = reader(out.getvalue())
+                assert stream.symbols(frequencies.tolist(), 50) == symbols.tolist()
+                assert stream.raw(50) == symbols.tolist()
 
 
 def altered(data: bytes, kind: str) -> bytes:

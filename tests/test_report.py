@@ -107,3 +107,17 @@ def test_html_page_needs_nothing_else(tmp_path):
 def test_importing_the_report_does_not_import_matplotlib():
     code = "import sys, vcinr.report; sys.exit('matplotlib' in sys.modules or 'benchmarks' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_curves_and_points(tmp_path):
+    curve = report.Curve("one", [1, 2, 4], [30.0, 35.0, 36.0], [29.0, 34.0, 35.5], [31.0, 36.0, 36.5])
+    other = report.Curve("two", [1, 2, 4], [28.0, 33.0, 37.0], reference=True)
+    path = report.curves_figure(
+        {"left": [curve, other], "right": [other]}, "latents", "dB", tmp_path / "c.png", log_x=True
+    )
+    assert_png(path)
+    alone = report.curves_figure({"": [curve]}, "latents", "dB", tmp_path / "one.png")
+    assert alone.read_bytes() != path.read_bytes()
+    points = np.random.default_rng(0).normal(size=(12, 2))
+    labels = [str(k % 6) for k in range(12)]
+    assert_png(report.scatter_figure({"a": (points, labels), "b": (points, labels)}, 2, tmp_path / "s.png"))

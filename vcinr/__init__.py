@@ -20,7 +20,7 @@ _PUBLIC = {
     "open_dataset": ("vcinr.datasets.readers", "open_dataset"),
     "open_groups": ("vcinr.datasets.readers", "open_groups"),
     "load_model": ("vcinr.inr.model", "load_model"),
-    "train": ("vcinr.train", "train"),
+    "train": ("vcinr.training", "train"),
 }
 
 __all__ = ["__version__", *_PUBLIC]

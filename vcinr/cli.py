@@ -31,16 +31,24 @@ def train(
     dims: Annotated[
         str, typer.Option("--dims", help="Dimensions of one signal, comma-separated. Default: horizontal.")
     ] = "",
-    params: Annotated[Path | None, typer.Option("--params", help="A params.yaml for network and training.")] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="basis, vcinr, coinpp, functa, mscn, coin or gated-basis. Default: basis.")
+    ] = "",
+    profile: Annotated[str, typer.Option("--profile", help="cpu (default), or gpu: the method at full size.")] = "",
+    params: Annotated[
+        Path | None, typer.Option("--params", help="A params.yaml for network and training, instead of a method.")
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Outer steps; 0 takes the parameters'.")] = 0,
 ) -> None:
     """Meta-train a model and its quantiser on a data set; interrupt and run again to resume."""
     try:
         from vcinr import config
-        from vcinr.train import train as run
+        from vcinr.training import train as run
     except ImportError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
-    chosen = config.load(params) if params else config.Params()
+    if params and (method or profile):
+        raise InputError(f"--params {params}: has a method and a profile of its own; leave out --method and --profile")
+    chosen = config.load(params) if params else config.preset(method or "basis", profile or "cpu")
     if steps:
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
     model = run(

@@ -33,7 +33,7 @@ from vcinr.coding import mask as side
 from vcinr.coding import residual
 from vcinr.coding.latents import encode as encode_latents
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError
-from vcinr.inr.model import DELTA, Model
+from vcinr.inr.model import Model
 from vcinr.inr.ridge import linear_latents
 from vcinr.quantise.refine import outside_bits, refine
 from vcinr.quantise.state import CODERS, Quantiser
@@ -652,7 +652,7 @@ class _Latents:
     @property
     def slack(self) -> float:
         """How far another machine's decoder may be off."""
-        return DELTA * abs(self.field.scaling[1])
+        return self.model.slack * abs(self.field.scaling[1])
 
     def rounded(self, rate: int) -> tuple[np.ndarray, np.ndarray]:
         """The latents quantised at `rate`, and the model's output for them ``[n, *grid]`` float32."""
@@ -677,7 +677,7 @@ class _Latents:
                 CODERS.index("adaptive"),
                 encode_latents(codes, quantiser.offset[rate], quantiser.frequency[rate]),
             )
-        section = {_Section.PRIOR: bytes([rate << 1 | coder])}
+        section = {_Section.PRIOR: bytes([rate << 3 | coder])}
         return _Prior(rate, _scaled(self.field, output), section, data, self.slack)
 
     def error(self, trial: _Trial, rate: int) -> float:
@@ -1010,7 +1010,7 @@ def _rate(section: bytes) -> tuple[int, int]:
     """Rate of the model's quantiser and coder of the latents."""
     if len(section) != 1:
         raise CorruptError("section has a wrong length")
-    return section[0] >> 1, section[0] & 1
+    return section[0] >> 3, section[0] & 7
 
 
 def _number(section: bytes, layout: str) -> float:

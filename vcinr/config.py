@@ -7,6 +7,8 @@ never a raw mapping. A mistyped key, a wrong type or a value out of range is one
 from __future__ import annotations
 
 import difflib
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -77,56 +79,101 @@ class Source(_Frozen):
         return self
 
 
+Points = Positive | Literal["all"]
+"""Coordinates drawn in a training step."""
+
+
 class Inr(_Frozen):
     """The shared SIREN and its conditioning; `depth` counts all layers.
 
-    conditioning: ``linear``, latents that enter linearly in the last layer and are found in closed form (rank and
-    mapping_* are not used), or ``gates``, VC-INR's low-rank gates found by gradient steps (section 3).
+    conditioning: how the latent enters (vcinr/inr/conditioning): ``linear``, a basis whose coefficients are found in
+    closed form; ``gates``, VC-INR (section 3); ``gated-basis``, both, where `gating` of the latents gate; ``shifts``,
+    COIN++ and Functa; ``sparse``, MSCN, where `latent` shifts are kept; ``weights``, COIN, where `latent` has no say.
+    rank: of gates. mapping_width, mapping_blocks: of the residual network from latent to gates or shifts; a width of 0
+    makes it one linear map.
     """
 
     width: Positive = 128
     depth: Annotated[int, Field(ge=3)] = 4
     omega_0: PositiveFloat = 30.0
     latent: Positive = 128
-    conditioning: Literal["gates", "linear"] = "linear"
+    conditioning: str = "linear"
     rank: Positive = 4
-    mapping_width: Positive = 64
+    mapping_width: Annotated[int, Field(ge=0)] = 64
     mapping_blocks: Annotated[int, Field(ge=0)] = 2
+    gating: Annotated[int, Field(ge=0)] = 0
 
 
 class Meta(_Frozen):
-    """Meta-training, Algorithm 1. inner_steps, inner_rate and encode_steps are of gradient inner loops."""
+    """Meta-training, Algorithm 1.
 
-    steps: Positive = 4000
+    inner: the inner loop (vcinr/meta/inner): closed-form, maml, meta-sgd, first-order, projected, refine or adam;
+    inner_steps and inner_rate are its. inner_rate: first step size of every latent, or the two ends of what it is
+    drawn from; it learns to be at most inner_rate_max. phi_0: where every signal starts, learned or zero. decay: of
+    the outer rate.
+    encode, encode_steps: the inner loop of the encoder (default: the same) and its steps. steps may be 0: nothing is
+    shared but the start, and encoding does it all.
+    """
+
+    steps: Annotated[int, Field(ge=0)] = 4000
     batch: Positive = 16
-    points: Positive | None = 2048
+    points: Points = 2048
+    inner: str = "closed-form"
     inner_steps: Positive = 3
-    inner_rate: PositiveFloat = 300.0
+    inner_rate: PositiveFloat | tuple[PositiveFloat, PositiveFloat] = 300.0
+    inner_rate_max: PositiveFloat | None = None
+    phi_0: Literal["learned", "zero"] = "learned"
     outer_rate: PositiveFloat = 2e-3
     warmup: Annotated[int, Field(ge=0)] = 100
+    decay: Literal["cosine", "none"] = "cosine"
     clip: PositiveFloat = 1.0
     validate_every: Positive = 200
+    encode: str | None = None
     encode_steps: Positive = 10
     encode_points: Positive = 16384
 
+    @property
+    def inner_rates(self) -> tuple[float, float]:
+        """The ends of what the first step sizes are drawn from."""
+        return self.inner_rate if isinstance(self.inner_rate, tuple) else (self.inner_rate, self.inner_rate)
+
 
 class Quantiser(_Frozen):
-    """Quantiser training, Algorithm 2; one gain vector and one set of tables for each of ``lambdas``.
+    """Quantiser training; one gain vector and one set of tables for each of ``lambdas``, or of ``bits``.
 
-    width, blocks: of the analysis and synthesis networks, which width 0 leaves out: scalar quantisation with gains.
+    kind: ``uniform`` (COIN++; ``bits`` alone counts), ``factorised`` (Algorithm 2 of VC-INR), ``hyperprior`` (the same,
+    with ``hyper`` integers of side information a signal), or an entry point of the group ``vcinr.quantisers``.
+    coder: what an encoder may take for the codes; ``auto`` is the shortest of ANS, adaptive coding and, where there
+    is one, the hyperprior. width, blocks: of the analysis and synthesis networks, which width 0 leaves out: scalar
+    quantisation with gains. relaxation: of rounding, in training. joint_steps: of fine-tuning network and quantiser
+    together before the quantiser proper is trained.
     """
 
-    lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
+    kind: str = "factorised"
+    coder: Literal["auto", "ans", "range", "huffman", "adaptive", "hyperprior"] = "auto"
+    bits: Annotated[tuple[Annotated[int, Field(ge=1, le=14)], ...], Field(min_length=1, max_length=32)] = tuple(
+        range(3, 13)
+    )
+    hyper: Annotated[int, Field(ge=1, le=256)] = 4
+    relaxation: Literal["noise", "straight-through"] = "noise"
+    lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=32)] = (
         1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0, 100000.0,
     )  # fmt: skip
     width: Annotated[int, Field(ge=0)] = 0
     blocks: Annotated[int, Field(ge=0)] = 0
     steps: Positive = 2000
     batch: Positive = 32
-    points: Positive | None = 256
+    points: Points = 256
     rate: PositiveFloat = 1e-3
     clip: PositiveFloat = 1.0
     distortion: Literal["signal", "latent"] = "signal"
+    joint_steps: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _coder_of_kind(self) -> Quantiser:
+        if self.coder == "hyperprior" and self.kind in ("uniform", "factorised"):
+            raise ValueError(f"coder 'hyperprior' needs kind: hyperprior, not {self.kind!r}")
+        return self
 
     @property
     def depth(self) -> int:
@@ -159,6 +206,34 @@ class Evaluate(_Frozen):
     max_values: Positive = 2_000_000
 
 
+class Experiment(_Frozen):
+    """Sizes of the experiments (benchmarks/experiments) at one profile.
+
+    inr, meta: VC-INR's network and training, whose width, depth and effort rivals fitted by gradient get too;
+    quantiser: the variational one; basis_steps: training of the closed-form basis; sweep_steps: of the others where all
+    methods and sizes are compared; sizes: numbers of latents compared; bits: of uniform quantisation; bounds: fractions
+    of the training range.
+    """
+
+    inr: Inr
+    meta: Meta
+    quantiser: Quantiser
+    basis_steps: Positive
+    sweep_steps: Positive
+    seeds: Positive
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    bits: Annotated[tuple[Annotated[int, Field(ge=1, le=14)], ...], Field(min_length=1)]
+    bounds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+
+class Experiments(_Frozen):
+    """The experiments' profiles: what two cores do in half an hour each, and the published sizes."""
+
+    cpu: Experiment
+    gpu: Experiment
+
+
 class Active(_Frozen):
     """The data set the pipeline works on: a key of `sources`, and the name of its archive."""
 
@@ -167,9 +242,15 @@ class Active(_Frozen):
 
 
 class Params(_Frozen):
-    """The whole of params.yaml."""
+    """The whole of params.yaml.
+
+    method, profile: the preset of vcinr/methods.yaml whose values `inr`, `meta` and `quantiser` have where they give
+    none, or null.
+    """
 
     source: Active | None = None
+    method: str = "basis"
+    profile: Literal["cpu", "gpu"] = "cpu"
     seed: int = 0
     threads: Positive = 2
     sources: dict[str, Source] = {}
@@ -178,6 +259,7 @@ class Params(_Frozen):
     quantiser: Quantiser = Quantiser()
     codec: Codec = Codec()
     evaluate: Evaluate = Evaluate()
+    experiments: Experiments | None = None
 
     @model_validator(mode="after")
     def _known_source(self) -> Params:
@@ -196,6 +278,37 @@ class Params(_Frozen):
         if self.source is None:
             raise ConfigError("params: no source is chosen; set source: {name: ..., archive: ...}")
         return self.sources[self.source.name]
+
+
+@cache
+def _presets() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load(files("vcinr").joinpath("methods.yaml").read_text())
+
+
+def methods() -> list[str]:
+    """Names of the methods."""
+    return list(_presets())
+
+
+def preset(method: str, profile: str = "cpu") -> Params:
+    """The parameters of a method; raises ConfigError naming the known ones."""
+    return parse({"method": method, "profile": profile}, "method")
+
+
+def _completed(data: dict[str, Any], origin: str) -> dict[str, Any]:
+    """`data` with its method's values where it has none, or null."""
+    method = data.get("method", "basis")
+    if method not in _presets():
+        raise ConfigError(f"{origin}: method: unknown {method!r}; known: {', '.join(methods())}")
+    chosen = _presets()[method]
+    larger = chosen.get("gpu", {}) if data.get("profile") == "gpu" else {}
+    result = dict(data)
+    for name in ("inr", "meta", "quantiser"):
+        given = data.get(name) or {}
+        if isinstance(given, dict):
+            own = {key: value for key, value in given.items() if value is not None}
+            result[name] = {**chosen.get(name, {}), **larger.get(name, {}), **own}
+    return result
 
 
 def _known_fields(location: tuple[Any, ...]) -> list[str]:
@@ -218,6 +331,7 @@ def parse(data: Any, origin: str) -> Params:
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{origin}: expected a mapping of parameters, got {type(data).__name__}")
+    data = _completed(data, origin)
     try:
         # JSON mode lets YAML's lists stand for tuples while numbers and strings stay strict.
         return Params.model_validate_json(_as_json(data, origin))

@@ -43,6 +43,18 @@ class Section:
     figures: Sequence[tuple[str | Path, str]] = ()
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A line `y` over `x` with, where they are given, a band from `low` to `high`; a reference is drawn dashed."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    reference: bool = False
+
+
 # --- Figures -----------------------------------------------------------------------------------------------
 
 
@@ -107,6 +119,66 @@ def learning_figure(history: Sequence[Row], path: str | Path) -> Path:
             ends.append((x[-1], y[-1], name, colour, key == "valid_psnr_db"))
     _label_ends(figure, axes, ends)
     return _save(figure, path)
+
+
+def curves_figure(
+    panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str, path: str | Path, log_x: bool = False
+) -> Path:
+    """Curves with bands, a panel for each title; a curve of one name has one colour in all panels."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(curve.name for curves in panels.values() for curve in curves))
+    palette = (OURS_COLOURS[0], *RIVAL_COLOURS)
+    with _style():
+        figure = Figure(figsize=(7.2 if len(panels) == 1 else 5.2 * len(panels), 4.6), layout="constrained")
+        for axes, (title, curves) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            for curve in curves:
+                k = names.index(curve.name)
+                colour = palette[k % len(palette)]
+                many = len(curve.x) > 12
+                line = "--" if curve.reference else "-"
+                axes.plot(
+                    curve.x, curve.y, line, color=colour, marker="" if many else MARKERS[k % len(MARKERS)],
+                    linewidth=1.3 if curve.reference else 1.8, label=curve.name,
+                )  # fmt: skip
+                if len(curve.low):
+                    axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+            if log_x:
+                ticks = sorted({x for curve in curves for x in curve.x})
+                axes.set_xscale("log")
+                if len(ticks) <= 8:
+                    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+                    axes.minorticks_off()
+            axes.set(xlabel=x_label, ylabel=y_label, title=title)
+            axes.legend(frameon=False, fontsize=9)
+        return _save(figure, path)
+
+
+def scatter_figure(panels: Mapping[str, tuple[np.ndarray, Sequence[str]]], columns: int, path: str | Path) -> Path:
+    """Points ``[N, 2]`` coloured by their labels, a panel for each title, `columns` in a row."""
+    from matplotlib.figure import Figure
+
+    rows = math.ceil(len(panels) / columns)
+    with _style():
+        figure = Figure(figsize=(4.2 * columns, 3.6 * rows), layout="constrained")
+        places = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (title, (points, labels)) in zip(places, panels.items(), strict=False):
+            names = sorted(set(labels))
+            palette = (*RIVAL_COLOURS, *OURS_COLOURS)
+            for k, name in enumerate(names):
+                chosen = points[[label == name for label in labels]]
+                axes.scatter(
+                    chosen[:, 0], chosen[:, 1], s=22, color=palette[k % len(palette)], marker=MARKERS[k % len(MARKERS)],
+                    label=name, alpha=0.85, linewidth=0,
+                )  # fmt: skip
+            axes.set(title=title, xticks=[], yticks=[])
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": min(5, len(names))}
+            axes.legend(frameon=False, fontsize=8, handletextpad=0.1, columnspacing=1.0, **below)
+        for axes in places[len(panels) :]:
+            axes.set_axis_off()
+        return _save(figure, path)
 
 
 def maps_figure(

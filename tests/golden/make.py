@@ -18,12 +18,18 @@ import zarr
 
 from vcinr import codec
 from vcinr.archive.write import compress
-from vcinr.inr.model import Model, with_quantiser
+from vcinr.coding.tables import levels_of
+from vcinr.inr.conditioning import conditioning
+from vcinr.inr.model import DELTA, Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
-from vcinr.quantise.state import Quantiser, levels_of
+from vcinr.quantise.state import Quantiser
 
 FOLDER = Path(__file__).parent
+
+
+SLACK = {"weights": 2.0**-15}
+"""Of a network of large random weights, whose rounding is larger than a trained one's."""
 
 
 def fields() -> dict[str, xr.Dataset]:
@@ -56,24 +62,27 @@ def fields() -> dict[str, xr.Dataset]:
     return {"": root, "deep/er": deep}
 
 
-def small_model(conditioning: str) -> Model:
-    """An untrained network: the format does not depend on what a model has learnt."""
-    spec = InrSpec(2, 1, 8, 4, 30.0, 4, conditioning, 2, 8, 1)
-    params: dict[str, Any] = {**initialise(spec, 0), "alpha": np.full(4, 10.0, "f4")}
+def small_model(name: str) -> Model:
+    """An untrained network of that conditioning: the format does not depend on what a model has learnt."""
+    cond, rate = conditioning(name), 0.01 if name == "weights" else 10.0
+    spec = cond.training(InrSpec(2, 1, 8, 4, 30.0, 4, name, 2, 8, 1, gating=2 if name == "gated-basis" else 0))
+    params: dict[str, Any] = {**initialise(spec, 0), "alpha": np.full(spec.latent, rate, "f4")}
+    spec, params = cond.finish(spec, params)
+    d = spec.latent
     bounds = {"system": "box", "bounds": [[0.0, 3.0], [0.0, 2.0]]}
-    model = Model(spec, params, bounds, ("y", "x"), {"double": (-45.0, 30.0)}, 3, 4096)
+    model = Model(spec, params, bounds, ("y", "x"), {"double": (-45.0, 30.0)}, 3, 4096, slack=SLACK.get(name, DELTA))
     rng = np.random.default_rng(1)
-    net = {"mean": np.zeros(4), "std": np.full(4, 0.02)}
+    net = {"mean": np.zeros(d), "std": np.full(d, 0.02)}
     for name in ("analysis", "synthesis"):
-        shapes = {"in.weight": (6, 4), "in.bias": (6,), "out.weight": (4, 6), "out.bias": (4,)}
+        shapes = {"in.weight": (6, d), "in.bias": (6,), "out.weight": (d, 6), "out.bias": (d,)}
         shapes |= {f"block.0.{k}": (6,) for k in ("scale", "shift", "bias_1", "bias_2")}
         shapes |= {"block.0.weight_1": (6, 6), "block.0.weight_2": (6, 6)}
         net |= {f"{name}.{k}": 0.1 * rng.standard_normal(s) for k, s in shapes.items()}
-    frequency = np.zeros((2, 4, 6), np.int32)
+    frequency = np.zeros((2, d, 6), np.int32)
     frequency[0, :, :3] = (36, 65000, 500)
     frequency[1] = (36, 15500, 20000, 20000, 9000, 1000)
-    gain = np.repeat([[1.0], [4.0]], 4, axis=1)
-    offset = np.array([[0] * 4, [-2] * 4], np.int32)
+    gain = np.repeat([[1.0], [4.0]], d, axis=1)
+    offset = np.array([[0] * d, [-2] * d], np.int32)
     quantiser = Quantiser(
         {k: v.astype("f4") for k, v in net.items()}, 1, gain.astype("f4"), offset, levels_of(frequency)
     )
@@ -90,7 +99,10 @@ def archives() -> dict[str, dict[str, Any]]:
         "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},
         "lossless": {"variables": both, "chunk": 5},
         "model": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model("gates")},
-        "linear": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model("linear")},
+        **{
+            name: {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model(name)}
+            for name in ("linear", "gated-basis", "shifts", "sparse", "weights")
+        },
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
 

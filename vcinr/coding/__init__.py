@@ -1,1 +1,1 @@
-"""Entropy coding: integer tables, one ANS bitstream a chunk, the residual coder, masks."""
+"""Entropy coding: integer tables, static and adaptive coders of latents, the residual coder, masks."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from vcinr.errors import ConfigError, ModelError
 from vcinr.inr.conditioning import conditioning
-from vcinr.inr.siren import basis, evaluate, shapes
+from vcinr.inr.siren import basis, evaluate, forward, shapes
 from vcinr.inr.spec import InrSpec
 from vcinr.signals import coordinates
 
@@ -37,7 +37,7 @@ TILE = 2048
 """Points evaluated at a time: one tile's activations stay in cache, and every decoder uses the same tiles."""
 _KEPT = 1 << 24  # numbers of a basis that are kept: 64 MiB
 DELTA = 2.0**-18
-"""Stated slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
+"""Least slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Model:
     params: float32 arrays by name, among them ``phi_0`` ``[variables, d]`` in the order of `normalisation` and
     the Meta-SGD step sizes ``alpha`` ``[d]``.
     system: coordinate system (:mod:`vcinr.signals.coordinates`). normalisation: (offset, scale) by variable.
-    encode_steps, encode_points: inner steps of the encoder, and at how many points of a larger grid it takes them.
+    encode_steps, encode_points: inner steps of the encoder, and at how many points of a larger grid it takes them;
+    encode_loop: the inner loop it takes (:mod:`vcinr.meta.inner`). slack: how far another machine's decoder may be off,
+    as a fraction of the scale, at least `DELTA`: encoders leave as much of a bound.
     quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. provenance: free JSON-able
     facts (data, seed, version); no part of decoding. kept: what has been made of the model, for the next time.
     """
@@ -61,6 +63,8 @@ class Model:
     encode_points: int
     quantiser: Mapping[str, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    encode_loop: str = "meta-sgd"
+    slack: float = DELTA
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -79,8 +83,10 @@ class Model:
             "system": dict(self.system),
             "dims": list(self.dims),
             "normalisation": [[k, *v] for k, v in self.normalisation.items()],
+            "encode_loop": self.encode_loop,
             "encode_steps": self.encode_steps,
             "encode_points": self.encode_points,
+            "slack": self.slack,
             "provenance": dict(self.provenance),
             "tensors": table,
         }
@@ -215,6 +221,8 @@ def from_bytes(data: bytes, origin: str) -> Model:
             int(header["encode_points"]),
             groups["quantiser"],
             header["provenance"],
+            str(header.get("encode_loop", "meta-sgd")),
+            float(header.get("slack", DELTA)),
         )
         _check(model)
         model.__dict__["data"] = data  # what is named by its digest, whatever another encoder would make of it
@@ -237,6 +245,9 @@ def _check(model: Model) -> None:
     expected = shapes(spec, len(model.normalisation)) | {"alpha": (spec.latent,)}
     if {k: v.shape for k, v in model.params.items()} != expected:
         raise ValueError("the network's parameters do not have the shapes it states")
+    conditioning(spec.conditioning).check(spec, model.params)
+    if not DELTA <= model.slack < 1:
+        raise ValueError(f"slack is {model.slack}")
     bounds = model.system["bounds"] if model.system["system"] == "box" else []
     if not all(len(b) == 2 and all(math.isfinite(v) for v in b) for b in bounds):
         raise ValueError("the coordinate system has no bounds")
@@ -249,6 +260,18 @@ def _check(model: Model) -> None:
 def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Model:
     """`model` completed by a quantiser."""
     return replace(model, quantiser=dict(quantiser), provenance={**model.provenance, **provenance})
+
+
+def slack_of(model: Model, phi: np.ndarray, x: np.ndarray) -> float:
+    """Slack that the network needs, of phi ``[B, d]`` at x ``[P, d_in]``: four times its rounding, a power of two.
+
+    Deep networks and large omega_0 amplify rounding: what float32 differs from float64 by is what two float32 decoders
+    may differ by.
+    """
+    params = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in model.params.items()}
+    exact = forward(model.spec, params, phi.astype(np.float64), x.astype(np.float64))
+    worst = float(np.abs(model.reconstruct(phi, x) - exact).max(initial=0.0))
+    return max(DELTA, 2.0 ** math.ceil(math.log2(4 * worst))) if worst > 0 else DELTA
 
 
 _KINDS = ("<i4", "|u1", "<f4", "<f2", "rows8")

@@ -4,7 +4,8 @@ Parameters are a flat mapping of names to arrays; `initialise` makes them in Num
 torch tensors, the decoder uses them as they are. Only array methods common to both libraries appear here, so
 decoder and training-time forward are the same lines (Sitzmann et al. 2020; Schwarz et al. 2023, section 3).
 
-Shapes: B signals, P points, m width, d latent size, L layers of which layer 0 and layer L-1 are not modulated.
+Shapes: B signals, P points, m width, d latent size, L layers; which of them are modulated, and how, is the
+conditioning's (:mod:`vcinr.inr.conditioning`).
 """
 
 from __future__ import annotations
@@ -61,26 +62,34 @@ def forward(spec: InrSpec, params: Params, phi: Array, x: Array) -> Array:
 
 def evaluate(spec: InrSpec, params: Params, modulation: Array, x: Array) -> Array:
     """The part of `forward` after the modulations are known, so that a decoder can tile over points."""
-    return conditioning(spec.conditioning).output(spec, modulation, rows(spec, params, modulation, x))
+    last = spec.depth - 1
+    return conditioning(spec.conditioning).output(
+        spec, modulation, hidden(spec, params, modulation, x), params[f"siren.{last}.weight"],
+        params[f"siren.{last}.bias"],
+    )  # fmt: skip
 
 
-def rows(spec: InrSpec, params: Params, modulation: Array, x: Array) -> Array:
-    """Outputs of the last layer, ``[B or 1, P, outputs]``; those of a linear head do not depend on the modulation."""
+def hidden(spec: InrSpec, params: Params, modulation: Array, x: Array) -> Array:
+    """The last hidden layer, ``[B or 1, P, m]``."""
     cond = conditioning(spec.conditioning)
     xp = namespace(x)
-    h = xp.sin(spec.omega_0 * (x @ params["siren.0.weight"].T + params["siren.0.bias"]))
-    if h.ndim == 2:
-        h = h[None]
-    for layer in range(1, spec.depth - 1):
-        h = xp.sin(
-            spec.omega_0
-            * cond.layer(modulation, layer - 1, h, params[f"siren.{layer}.weight"], params[f"siren.{layer}.bias"])
-        )
+    h = x[None] if x.ndim == 2 else x
+    for layer in range(spec.depth - 1):
+        weight, bias = params[f"siren.{layer}.weight"], params[f"siren.{layer}.bias"]
+        h = xp.sin(spec.omega_0 * cond.layer(modulation, layer, h, weight, bias))
+    return h
+
+
+def basis(spec: InrSpec, params: Params, x: Array, modulation: Array = None) -> tuple[Array, Array]:
+    """psi_0 and psi at x ``[P, d_in]`` of a last layer that holds a basis of d functions for each feature.
+
+    ``[P, d_out]`` and ``[P, d_out, d]`` of a linear head; where `modulation` changes the basis of each of B signals,
+    ``[B, P, d_out]`` and ``[B, P, d_out, d]``.
+    """
     last = spec.depth - 1
-    return h @ params[f"siren.{last}.weight"].T + params[f"siren.{last}.bias"]
-
-
-def basis(spec: InrSpec, params: Params, x: Array) -> tuple[Array, Array]:
-    """psi_0 ``[P, d_out]`` and psi ``[P, d_out, d]`` of a linear head at x ``[P, d_in]``."""
-    found = rows(spec, params, None, x).reshape(len(x), spec.d_out, spec.latent + 1)
+    h = hidden(spec, params, modulation, x)
+    found = h @ params[f"siren.{last}.weight"].T + params[f"siren.{last}.bias"]
+    found = found.reshape(*found.shape[:2], spec.d_out, -1)
+    if modulation is None:
+        found = found[0]
     return found[..., 0], found[..., 1:]

@@ -15,7 +15,12 @@ Params = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class InrSpec:
-    """Everything that fixes the network's shape."""
+    """Everything that fixes the network's shape.
+
+    latent: numbers of phi. rank, mapping_width, mapping_blocks: of gates, and of the network that maps phi to
+    modulations; a mapping_width of 0 makes it one linear map. gating: numbers of phi that gate, of a gated basis.
+    kept: how many modulations sparse ones are to be left with after training, 0 for all that there are.
+    """
 
     d_in: int
     d_out: int
@@ -27,6 +32,8 @@ class InrSpec:
     rank: int
     mapping_width: int
     mapping_blocks: int
+    gating: int = 0
+    kept: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able mapping; ``InrSpec(**mapping)`` is its inverse."""

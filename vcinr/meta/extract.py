@@ -41,11 +41,11 @@ def find_latents(
         x, y = x[chosen], y[:, chosen]
         weight = None if weight is None else weight[:, chosen]
     params, points = torch_params(model), torch.from_numpy(x)
-    found = []
+    found, count = [], model.encode_steps if steps is None else steps
     for part in _parts(len(y), len(x), model):
         w = None if weight is None else torch.from_numpy(weight[part])
         batch = Batch(points, torch.from_numpy(y[part]), w, torch.from_numpy(variable[part]))
-        found.append(adapt(model.spec, params, batch, steps or model.encode_steps, create_graph=False).numpy())
+        found.append(adapt(model.spec, params, batch, count, loop=model.encode_loop, create_graph=False).numpy())
     phi = np.concatenate(found) if found else np.empty((0, model.spec.latent), np.float32)
     if not np.isfinite(phi).all():
         raise ModelError(

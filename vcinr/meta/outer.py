@@ -20,9 +20,9 @@ from vcinr.errors import InputError
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, freeze, save_model
 from vcinr.inr.siren import initialise
-from vcinr.inr.spec import InrSpec
+from vcinr.inr.spec import InrSpec, Params
 from vcinr.meta.checkpoint import load_checkpoint, save_checkpoint
-from vcinr.meta.inner import Batch, adapt, batch_of, signal_loss
+from vcinr.meta.inner import Batch, adapt, batch_of, inner_loop, signal_loss, solve
 from vcinr.meta.principal import principal_axes
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.signals import Signals, coordinates, fixed_points, read_signals
@@ -55,10 +55,7 @@ def meta_train(
     train = data.splits["train"]
     if len(train) == 0:
         raise InputError("the training split holds no signal; widen the source's train selection")
-    spec = InrSpec(
-        coordinates.dimension(data.system), train.features.shape[-1], inr.width, inr.depth, inr.omega_0, inr.latent,
-        inr.conditioning, inr.rank, inr.mapping_width, inr.mapping_blocks,
-    )  # fmt: skip
+    spec = spec_of(inr, coordinates.dimension(data.system), train.features.shape[-1])
     fingerprint = _fingerprint(data, inr, meta, seed)
     run = _State.resumed(load_checkpoint(checkpoint, fingerprint), meta)
     if run is None:
@@ -66,51 +63,65 @@ def meta_train(
     else:
         watch(Progress("meta-train", run.step, meta.steps, {"resumed_valid_psnr_db": run.best_psnr}))
 
+    cond = conditioning(spec.conditioning)
     x = torch.from_numpy(data.inputs)
     held = _validation(data, x)
     flat = _constant_psnr(held)
     clock = Clock(meta.steps, run.step)
     spent = run.history[-1]["seconds"] if run.history else 0.0
     size = min(meta.batch, len(train))
-    points = min(meta.points or len(x), len(x))
+    points = len(x) if meta.points == "all" else min(meta.points, len(x))
     while run.step < meta.steps:
         for group, base in zip(run.optimiser.param_groups, _rates(meta), strict=True):
-            group["lr"] = run.factor * base * schedule(run.step, meta.steps, meta.warmup, run.since)
+            group["lr"] = run.factor * base * schedule(run.step, meta.steps, meta.warmup, run.since, meta.decay)
         chosen = np.sort(run.rng.choice(len(train), size, replace=False))
         where = np.sort(run.rng.choice(len(x), points, replace=False))
         batch = batch_of(data, "train", x, chosen, where)
-        loss = meta_step(spec, run.parameters, batch, meta.inner_steps)
+        relaxed, penalty = cond.relax(spec, run.parameters, run.rng)
+        loss = meta_step(spec, relaxed, batch, meta.inner_steps, meta.inner)
         run.optimiser.zero_grad()
-        loss.backward()
+        (loss + penalty).backward()
         torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), meta.clip)
         run.optimiser.step()
         with torch.no_grad():
-            run.parameters["alpha"].clamp_(min=0.0)  # a negative step size climbs the loss
+            run.parameters["alpha"].clamp_(0.0, meta.inner_rate_max)  # a negative step size climbs the loss
         run.step += 1
         if run.step % meta.validate_every == 0 or run.step == meta.steps:
-            before = validate(spec, run.parameters, held, 0)
-            valid = validate(spec, run.parameters, held, meta.inner_steps)
+            before, valid, whole = _judged(spec, run.parameters, held, meta)
             mse = max(loss.item(), 1e-12)
             row = (run.step, round(spent + clock.spent, 2), mse, -10 * math.log10(mse), valid, run.factor)
             run.history.append(dict(zip(HISTORY, row, strict=True)))
             shown = dict(zip(HISTORY[2:5], row[2:5], strict=True))
             watch(Progress("meta-train", run.step, meta.steps, shown, clock.left(run.step)))
-            run.judge(spec, meta, seed, before, valid, flat)
+            run.judge(spec, meta, seed, valid, _dead(before, whole, flat))
             save_checkpoint(checkpoint, fingerprint, run.saved())
+    if not run.history:  # a network that is not trained, but fitted to each signal when encoding
+        run.best_psnr = validate(*_finished(spec, run.parameters), held, meta.encode_steps, meta.encode or meta.inner)
+        run.history.append(dict(zip(HISTORY, (0, 0.0, math.nan, math.nan, run.best_psnr, 1.0), strict=True)))
     arrays = {k: v.detach().numpy() for k, v in (run.best or run.parameters).items()}
-    if conditioning(spec.conditioning).linear:
-        arrays = _in_principal_axes(spec, arrays, data, x)
+    if cond.linear:
+        arrays = in_principal_axes(spec, arrays, data, x)
+    spec, arrays = cond.finish(spec, arrays)
     model = freeze(
         Model(
             spec, arrays, data.system, data.dims,
             data.normalisation, meta.encode_steps, meta.encode_points, {},
-            {"method": conditioning(spec.conditioning).title, "seed": seed, "steps": meta.steps, **data.attrs},
+            {"method": cond.title, "seed": seed, "steps": meta.steps, **data.attrs}, meta.encode or meta.inner,
         )
     )  # fmt: skip
     _write(Path(out), model, run.history)
     return {"valid_psnr_db": run.best_psnr, "model_bytes": len(model.data), "sha256": model.sha256,
             "parameters": sum(v.size for v in model.params.values()), "restarts": run.restarts,
             "seconds": run.history[-1]["seconds"]}  # fmt: skip
+
+
+def spec_of(inr: Inr, d_in: int, d_out: int) -> InrSpec:
+    """The shape that is trained; raises ConfigError for one that the conditioning cannot have."""
+    spec = InrSpec(
+        d_in, d_out, inr.width, inr.depth, inr.omega_0, inr.latent, inr.conditioning, inr.rank, inr.mapping_width,
+        inr.mapping_blocks, inr.gating,
+    )  # fmt: skip
+    return conditioning(inr.conditioning).training(spec)
 
 
 @dataclass
@@ -142,7 +153,7 @@ class _State:
         if saved is None:
             return None
         saved = dict(saved)
-        parameters = {k: v.requires_grad_(True) for k, v in saved.pop("parameters").items()}
+        parameters = {k: v.requires_grad_(_learned(meta, k)) for k, v in saved.pop("parameters").items()}
         optimiser, rng = _optimiser(parameters, meta), np.random.default_rng()
         optimiser.load_state_dict(saved.pop("optimiser"))
         rng.bit_generator.state = saved.pop("rng")
@@ -154,15 +165,12 @@ class _State:
         rest["parameters"] = {k: v.detach() for k, v in self.parameters.items()}
         return {**rest, "optimiser": self.optimiser.state_dict(), "rng": self.rng.bit_generator.state}
 
-    def judge(self, spec: InrSpec, meta: Meta, seed: int, before: float, valid: float, flat: float) -> None:
+    def judge(self, spec: InrSpec, meta: Meta, seed: int, valid: float, dead: bool) -> None:
         """Keep the best parameters; after a collapse go back to them, or start afresh, at a lower rate.
 
         Collapses are normal in second-order meta-learning of INRs. Two kinds are told apart from noise: the
-        held-out PSNR `valid` fell far below the best; or the inner loop is dead: it gains next to nothing over
-        phi_0 (`before`), or little while each signal's own mean (`flat`) would do better.
+        held-out PSNR `valid` fell far below the best; or the inner loop is `dead`.
         """
-        gain = valid - before
-        dead = before < 60.0 and (gain < ALIVE_DB or (gain < 6 * ALIVE_DB and valid < flat))
         collapsed = not math.isfinite(valid) or valid < self.best_psnr - COLLAPSE_DB
         if not dead and valid > self.best_psnr:
             self.best, self.best_psnr = {k: v.detach().clone() for k, v in self.parameters.items()}, valid
@@ -171,22 +179,56 @@ class _State:
         self.restarts, self.factor, self.since = self.restarts + 1, self.factor * 0.5, self.step
         if self.best is None:
             # Never alive yet: the inner steps overshoot too.
-            gentler = meta.model_copy(update={"inner_rate": meta.inner_rate * self.factor})
+            slower = tuple(self.factor * rate for rate in meta.inner_rates)
+            gentler = meta.model_copy(update={"inner_rate": slower})
             self.parameters = _initial(spec, gentler, seed + self.restarts, len(self.parameters["phi_0"]))
         else:
-            self.parameters = {k: v.clone().requires_grad_(True) for k, v in self.best.items()}
+            self.parameters = {k: v.clone().requires_grad_(_learned(meta, k)) for k, v in self.best.items()}
         self.optimiser = _optimiser(self.parameters, meta)
+
+
+def _dead(before: float, after: float, flat: float) -> bool:
+    """Whether an inner loop gains next to nothing over phi_0, or little while each signal's own mean would do better.
+
+    Held-out PSNR in dB: at phi_0, after the loop, of the means.
+    """
+    gain = after - before
+    return before < 60.0 and (gain < ALIVE_DB or (gain < 6 * ALIVE_DB and after < flat))
+
+
+def _judged(
+    spec: InrSpec, parameters: Mapping[str, torch.Tensor], held: Batch, meta: Meta
+) -> tuple[float, float, float]:  # fmt: skip
+    """Held-out PSNR in dB at phi_0, after the inner loop of what would be the model, and after that of all there is."""
+    frozen = {k: v.detach() for k, v in parameters.items()}
+    found, done = _finished(spec, parameters)
+    valid = validate(found, done, held, meta.inner_steps, meta.inner)
+    if found == spec:
+        return validate(found, done, held, 0, meta.inner), valid, valid
+    whole = conditioning(spec.conditioning).relax(spec, frozen, None)[0]
+    before = validate(spec, whole, held, 0, meta.inner)
+    return before, valid, validate(spec, whole, held, meta.inner_steps, meta.inner)
 
 
 def _initial(spec: InrSpec, meta: Meta, seed: int, variables: int) -> dict[str, torch.Tensor]:
     arrays = initialise(spec, seed, variables)
-    arrays["alpha"] = np.full(spec.latent, meta.inner_rate, np.float32)
-    return {k: torch.tensor(v, requires_grad=True) for k, v in arrays.items()}
+    low, high = meta.inner_rates
+    arrays["alpha"] = np.random.default_rng(seed).uniform(low, high, spec.latent).astype(np.float32)
+    if meta.phi_0 == "zero":
+        arrays["phi_0"] = np.zeros_like(arrays["phi_0"])
+    return {k: torch.tensor(v, requires_grad=_learned(meta, k)) for k, v in arrays.items()}
 
 
-def meta_step(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, inner_steps: int) -> torch.Tensor:
+def _learned(meta: Meta, name: str) -> bool:
+    """Whether the outer loop changes the parameter called `name`."""
+    return {"alpha": inner_loop(meta.inner).learns_rates, "phi_0": meta.phi_0 == "learned"}.get(name, True)
+
+
+def meta_step(
+    spec: InrSpec, parameters: Params, batch: Batch, inner_steps: int, loop: str
+) -> torch.Tensor:  # fmt: skip
     """The outer loss: mean over the batch of L(phi after the inner loop), differentiable in every parameter."""
-    phi = adapt(spec, parameters, batch, inner_steps, create_graph=True)
+    phi = adapt(spec, parameters, batch, inner_steps, loop=loop, create_graph=True)
     return signal_loss(spec, parameters, phi, batch).mean()
 
 
@@ -196,11 +238,18 @@ def psnr(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, ph
         return -10.0 * torch.log10(signal_loss(spec, parameters, phi, batch).clamp_min(1e-12))
 
 
-def validate(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, steps: int) -> float:
+def _finished(
+    spec: InrSpec, parameters: Mapping[str, torch.Tensor]
+) -> tuple[InrSpec, dict[str, torch.Tensor]]:  # fmt: skip
+    """Shape and parameters as they would be, were this the end of training."""
+    found, arrays = conditioning(spec.conditioning).finish(spec, {k: v.detach().numpy() for k, v in parameters.items()})
+    return found, {k: torch.from_numpy(np.asarray(v)) for k, v in arrays.items()}
+
+
+def validate(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, steps: int, loop: str) -> float:
     """Mean PSNR in dB after adaptation."""
-    frozen = {k: v.detach() for k, v in parameters.items()}
-    phi = adapt(spec, frozen, batch, steps, create_graph=False)
-    return float(psnr(spec, frozen, batch, phi).mean())
+    phi = adapt(spec, parameters, batch, steps, loop=loop, create_graph=False)
+    return float(psnr(spec, parameters, batch, phi).mean())
 
 
 def _validation(data: Signals, x: torch.Tensor) -> Batch:
@@ -211,7 +260,7 @@ def _validation(data: Signals, x: torch.Tensor) -> Batch:
     return batch_of(data, split, x, chosen, where)
 
 
-def _in_principal_axes(
+def in_principal_axes(
     spec: InrSpec, arrays: dict[str, np.ndarray], data: Signals, x: torch.Tensor
 ) -> dict[str, np.ndarray]:
     """`principal_axes` over all training signals, at a fixed part of the points where there are many."""
@@ -220,7 +269,7 @@ def _in_principal_axes(
     found = []
     for i in range(0, len(data.splits["train"]), 16):
         batch = batch_of(data, "train", x, slice(i, i + 16), where)
-        found.append(adapt(spec, parameters, batch, 1, create_graph=False).numpy())
+        found.append(solve(spec, parameters, batch).numpy())
     return principal_axes(spec, arrays, x[where].numpy(), np.concatenate(found), data.variable_index("train"))
 
 
@@ -232,14 +281,15 @@ def _constant_psnr(batch: Batch) -> float:
     return float((-10.0 * torch.log10(mse.clamp_min(1e-12))).mean())
 
 
-def schedule(step: int, steps: int, warmup: int, since: int = 0) -> float:
-    """Linear warm-up from step `since`, times cosine decay to zero at `steps`, as a factor on the outer rates."""
-    return min(1.0, (step - since + 1) / max(1, warmup)) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+def schedule(step: int, steps: int, warmup: int, since: int = 0, decay: str = "cosine") -> float:
+    """Linear warm-up from step `since`, times cosine decay to zero at `steps` or none, as a factor on outer rates."""
+    falling = 0.5 * (1.0 + math.cos(math.pi * step / steps)) if decay == "cosine" else 1.0
+    return min(1.0, (step - since + 1) / max(1, warmup)) * falling
 
 
 def _rates(meta: Meta) -> tuple[float, float]:
     # Adam moves by about its rate whatever the gradient, so step sizes of hundreds need a rate of their own scale.
-    return meta.outer_rate, 0.3 * meta.outer_rate * meta.inner_rate
+    return meta.outer_rate, 0.3 * meta.outer_rate * max(meta.inner_rates)
 
 
 def _optimiser(parameters: Mapping[str, torch.Tensor], meta: Meta) -> torch.optim.Adam:

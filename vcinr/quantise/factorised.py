@@ -1,4 +1,4 @@
-"""Factorised entropy model: a learned univariate density for every latent dimension and rate.
+"""The variational quantiser with a factorised entropy model: a learned density for every latent dimension and rate.
 
 The non-parametric cumulative of Ballé et al. 2018 (appendix 6.1): c(x) is a small monotone network, and
 p(z) = c(z + 1/2) - c(z - 1/2). After training it is frozen to integer tables; the network never decodes.
@@ -6,14 +6,28 @@ p(z) = c(z + 1/2) - c(z - 1/2). After training it is frozen to integer tables; t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
 
-from vcinr.coding.ans import quantise_frequencies
+from vcinr import config
+from vcinr.coding.tables import levels_of, quantise_frequencies
+from vcinr.progress import Watch
+from vcinr.quantise.state import Quantiser
+from vcinr.quantise.variational import History, Task, learn, supports
 
 FILTERS = (1, 3, 3, 1)
 MAX_SYMBOLS = 1024
+
+
+def train(task: Task, cfg: config.Quantiser, *, seed: int, watch: Watch) -> tuple[Quantiser, History]:
+    """Algorithm 2 of Schwarz et al. 2023, one gain vector and one set of tables for each of ``cfg.lambdas``."""
+    rates, d = len(cfg.lambdas), task.model.spec.latent
+    learned = learn(task, cfg, lambda _, generator: FactorisedPrior(rates, d, 4.0, generator), seed=seed, watch=watch)
+    offset, frequency = learned.prior.tables(*supports(learned, cfg.depth, task.reached))
+    return Quantiser(learned.params, cfg.depth, learned.gain, offset, levels_of(frequency)), learned.history
 
 
 class FactorisedPrior(nn.Module):
@@ -47,6 +61,10 @@ class FactorisedPrior(nn.Module):
         sign = -torch.sign(lower + upper).detach()
         p = torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower))
         return -torch.log2(p.clamp_min(1e-9))
+
+    def forward(self, y: torch.Tensor, rate: int, relax: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Rate of each signal ``[n]`` in bits."""
+        return self.bits(y, rate).sum(-1)
 
     @torch.no_grad()
     def tables(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

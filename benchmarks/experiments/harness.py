@@ -1,0 +1,322 @@
+"""What every experiment shares: runs that are done once, methods at one budget, and where results go.
+
+A run is a function of a folder and of parameters. Its result is kept in ``CACHE/<function>/<key>/result.json``, where
+the key is a hash of all it depends on, so that an interrupted experiment goes on, and experiments share their models.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import importlib
+import inspect
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+
+import vcinr
+from benchmarks.experiments import NAMES
+from benchmarks.side_by_side import record
+from vcinr import report
+from vcinr.config import Active, Experiment, Params, preset
+from vcinr.datasets.ingest import ingest
+from vcinr.errors import ConfigError
+from vcinr.inr.model import Model, load_model, save_model
+from vcinr.meta.extract import extract_modulations
+from vcinr.meta.outer import meta_train
+from vcinr.progress import Clock, Progress, Watch, silent
+from vcinr.quantise.joint import fine_tune
+from vcinr.quantise.train import assess, fit
+from vcinr.signals import Signals, read_signals, write_signals
+
+RAW, CACHE = Path("data/raw"), Path("data/experiments")
+RESULTS = Path("benchmarks/results/experiments")
+Profile = Literal["cpu", "gpu"]
+Row = dict[str, Any]
+
+_ROOMS = ("coding", "datasets", "inr", "meta", "quantise", "signals", "codec.py")
+"""The code of vcinr that results depend on."""
+
+
+# --- Runs --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """``work(folder, params, watch, **options)`` returns a JSON-able result; progress calls it `label`."""
+
+    label: str
+    work: Callable[..., Row]
+    params: Params
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that the result depends on, the code included."""
+        without = {"threads", "codec", "evaluate", "experiments", *(("quantiser",) if self.work is train else ())}
+        known = self.params.model_dump(mode="json", exclude=without)
+        text = json.dumps([inspect.getsource(self.work), known, dict(self.options), _code()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def folder(self, cache: Path) -> Path:
+        """Where the run keeps its result and its files."""
+        return cache / self.work.__name__ / self.key
+
+    def kept(self, cache: Path) -> Row | None:
+        """The result and its seconds, where the run is finished."""
+        path = self.folder(cache) / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def perform(self, cache: Path, watch: Watch) -> Row:
+        """Do the work and keep the result."""
+        folder = self.folder(cache)
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        named = lambda progress: watch(replace(progress, stage=f"{self.label}: {progress.stage}"))  # noqa: E731
+        result = self.work(folder, self.params, named, **self.options)
+        whole = {"label": self.label, "seconds": round(time.perf_counter() - began, 1), "result": result}
+        temporary = folder / "result.part"
+        temporary.write_text(json.dumps(whole, indent=1) + "\n")
+        temporary.replace(folder / "result.json")
+        return whole
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that makes results; comments and layout do not count."""
+    digest = hashlib.sha256()
+    root = Path(vcinr.__file__).parent
+    for room in _ROOMS:
+        for path in sorted((root / room).rglob("*.py")) or [root / room]:
+            digest.update(ast.dump(ast.parse(path.read_text())).encode())
+    return digest.hexdigest()
+
+
+@dataclass
+class Lab:
+    """What an experiment works with: the sizes of its profile, and runs that are done once."""
+
+    name: str
+    profile: Profile
+    params: Params
+    size: Experiment
+    cache: Path = CACHE
+    watch: Watch = silent
+    seconds: float = 0.0
+
+    def run(self, label: str, work: Callable[..., Row], source: str, method: Params, **options: Any) -> Run:
+        """A run of a method on one of the data sets of params.yaml."""
+        chosen = Active(name=source, archive=f"{source}-test")
+        update = {"source": chosen, "sources": {source: self.params.sources[source]}, "threads": 1}
+        return Run(label, work, method.model_copy(update=update), options)
+
+    def method(self, name: str, latent: int | None = None, steps: int | None = None) -> Params:
+        """Network, training and quantiser of a method; `latent` modulations and `steps`, by default the profile's.
+
+        VC-INR's are the profile's. A rival that is fitted by gradient keeps what makes it that method (its preset) and
+        gets VC-INR's width, depth and training effort; the closed-form basis keeps its own, for `basis_steps` steps.
+        """
+        size, seed = self.size, self.params.seed
+        latent = latent or size.inr.latent
+        meta = size.meta.model_copy(update={"steps": steps or size.meta.steps})
+        if name == "vcinr":
+            inr = size.inr.model_copy(update={"latent": latent})
+            return Params(seed=seed, inr=inr, meta=meta, quantiser=size.quantiser)
+        own = preset(name, self.profile)
+        if name == "basis":
+            shape: Row = {"latent": latent}
+            effort: Row = {"steps": size.basis_steps, "validate_every": size.meta.validate_every}
+        else:
+            shape = {"width": size.inr.width, "depth": size.inr.depth, "latent": latent}
+            effort = {k: getattr(meta, k) for k in ("steps", "batch", "points", "warmup", "validate_every")}
+        return Params(
+            seed=seed, inr=own.inr.model_copy(update=shape), meta=own.meta.model_copy(update=effort),
+            quantiser=own.quantiser.model_copy(update={"steps": size.quantiser.steps}),
+        )  # fmt: skip
+
+    def results(self, runs: Sequence[Run]) -> list[Row]:
+        """The result of every run, those that are not kept done now, as many at a time as there are threads."""
+        found = {run.key: run.kept(self.cache) for run in runs}
+        waiting = list({run.key: run for run in reversed(runs) if found[run.key] is None}.values())[::-1]
+        done, clock = len(found) - len(waiting), Clock(len(found), len(found) - len(waiting))
+        for run in waiting:
+            _ingest(self.cache, run.params)
+        workers = min(self.params.threads, len(waiting))
+        for run, whole in _performed(waiting, self.cache, workers, self.watch):
+            found[run.key], done = whole, done + 1
+            self.watch(Progress(self.name, done, len(found), {"seconds": whole["seconds"]}, clock.left(done)))
+        every = {key: whole for key, whole in found.items() if whole is not None}
+        self.seconds += sum(whole["seconds"] for whole in every.values())
+        return [every[run.key]["result"] for run in runs]
+
+
+def _performed(runs: Sequence[Run], cache: Path, workers: int, watch: Watch) -> Any:
+    """Each run and what it gave, as they end; in processes of their own where more than one goes at a time."""
+    if workers <= 1:
+        for run in runs:
+            yield run, run.perform(cache, watch)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with context.Manager() as manager, ProcessPoolExecutor(workers, context) as pool:
+        heard = manager.Queue()
+        pending: dict[Future[Row], Run] = {pool.submit(run.perform, cache, heard.put): run for run in runs}
+        try:
+            while pending:
+                ended, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                while not heard.empty():
+                    watch(heard.get())
+                for future in ended:
+                    yield pending.pop(future), future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# --- Work --------------------------------------------------------------------------------------------------
+
+
+def train(folder: Path, params: Params, watch: Watch, pooled: bool = False) -> Row:
+    """Meta-train in `folder` and find every signal's modulations; goes on where it was interrupted.
+
+    pooled: all variables as one, so that the model is not told which variable a signal is.
+    """
+    path = _signals(folder.parents[1], params)
+    if pooled:
+        write_signals(folder / "signals.zarr", _pooled(read_signals(path)))
+        path = folder / "signals.zarr"
+    summary = meta_train(
+        path, params.inr, params.meta, seed=params.seed, threads=params.threads, out=folder / "model",
+        checkpoint=folder / "checkpoint", watch=watch,
+    )  # fmt: skip
+    found = extract_modulations(
+        path, folder / "model/model.vcinr", folder / "modulations.zarr", threads=params.threads, watch=watch
+    )
+    summary |= {"test_psnr_db": found["test"]["psnr_db"], "test_psnr_phi_0_db": found["test"]["psnr_phi_0_db"]}
+    with open(folder / "model/history.csv", newline="") as file:
+        summary["history"] = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return summary
+
+
+def trained(cache: Path, run: Run) -> tuple[Model, Signals, dict[str, np.ndarray]]:
+    """Model, signals and modulations by split that a finished `train` run left."""
+    folder = run.folder(cache)
+    own = folder / "signals.zarr"
+    root: Any = zarr.open_group(folder / "modulations.zarr", mode="r")
+    phi = {name: np.asarray(group["phi"][...], np.float32) for name, group in root.groups()}
+    signals = read_signals(own if own.exists() else _signals(cache, run.params))
+    return load_model(folder / "model/model.vcinr"), signals, phi
+
+
+def _signals(cache: Path, params: Params) -> Path:
+    text = params.active.model_dump_json() + _code()
+    return cache / "signals" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.zarr"
+
+
+def _ingest(cache: Path, params: Params) -> None:
+    path = _signals(cache, params)
+    if not path.exists():
+        ingest(params.active, RAW, path)
+
+
+def _pooled(data: Signals) -> Signals:
+    """The signals of all variables as one variable, each normalised by its own training range; attrs keep which."""
+    splits = {
+        name: replace(s, features=data.normalised(name)[0].reshape(s.features.shape), variable=("any",) * len(s))
+        for name, s in data.splits.items()
+    }
+    pooled = {name: list(s.variable) for name, s in data.splits.items()}
+    return replace(data, splits=splits, normalisation={"any": (0.0, 1.0)}, attrs={**data.attrs, "pooled": pooled})
+
+
+def quantise(folder: Path, params: Params, watch: Watch) -> Row:
+    """Train the quantiser of a trained network; `points` are the test split's rates, in real bytes, and PSNR."""
+    model, data, phi = trained(folder.parents[1], network_of(params))
+    if params.quantiser.joint_steps:
+        model, phi = fine_tune(model, data, phi, params.quantiser, seed=params.seed, watch=watch)
+    complete, _ = fit(model, data, phi, params.quantiser, seed=params.seed, watch=watch)
+    save_model(complete, folder / "model.vcinr")
+    return {"points": assess(complete, data, "test", phi["test"]), "model_bytes": len(complete.data)}
+
+
+def network_of(params: Params, label: str = "network") -> Run:
+    """The `train` run that further runs with these parameters go on from."""
+    return Run(label, train, params)
+
+
+def model_of(params: Params, label: str = "quantiser") -> Run:
+    """The `quantise` run that further runs with these parameters go on from."""
+    return Run(label, quantise, params)
+
+
+# --- Results -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment found: `rows`, every figure; `summary`, a table of the few that matter; `draw` the figure.
+
+    how: a paragraph on what was run; caption: of the figure.
+    """
+
+    title: str
+    how: str
+    caption: str
+    summary: list[Row]
+    rows: list[Row]
+    draw: Callable[[Path], Path]
+
+
+def conduct(
+    name: str, params: Params, profile: Profile = "cpu", watch: Watch = silent, out: Path = RESULTS, cache: Path = CACHE
+) -> Row:
+    """Run an experiment; writes ``out/NAME.json``, ``out/NAME.png`` and the page of all, returns the summary.
+
+    Files of another profile than cpu are named after it too.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"no experiment is called {name!r}; known: {', '.join(NAMES)}")
+    if params.experiments is None:
+        raise ConfigError("params: no sizes of experiments; give experiments: {cpu: ..., gpu: ...}")
+    lab = Lab(name, profile, params, getattr(params.experiments, profile), cache, watch)
+    outcome: Outcome = importlib.import_module(f"benchmarks.experiments.{name}").experiment(lab)
+    path = out / (name if profile == "cpu" else f"{name}-{profile}")
+    outcome.draw(path.with_suffix(".png"))
+    whole = {
+        "experiment": name, "profile": profile, "title": outcome.title, "how": outcome.how, "caption": outcome.caption,
+        "seconds": round(lab.seconds, 1), "parameters": lab.size.model_dump(mode="json"),
+        **record(summary=outcome.summary, rows=outcome.rows),
+    }  # fmt: skip
+    text = json.dumps(whole, separators=(",", ":")).replace("},{", "},\n{")
+    path.with_suffix(".json").write_text(text + "\n")
+    page(out)
+    return {"seconds": whole["seconds"], "summary": outcome.summary}
+
+
+def page(out: Path = RESULTS) -> Path:
+    """One HTML page of every experiment that has been run."""
+    found = {path: json.loads(path.read_text()) for path in out.glob("*.json")}
+    order = sorted(found, key=lambda path: (NAMES.index(found[path]["experiment"]), path.name))
+    sections = [
+        report.Section(
+            w["title"],
+            (
+                w["how"],
+                f"Profile {w['profile']}, {w['date']}: {w['seconds'] / 60:.0f} minutes of single-threaded runs on "
+                f"{w['machine']['cpu']}.",
+            ),
+            table=w["summary"],
+            figures=((path.with_suffix(".png"), w["caption"]),),
+        )
+        for path, w in ((path, found[path]) for path in order)
+    ]
+    return report.html_report(out / "index.html", "vcinr: experiments", sections)

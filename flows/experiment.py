@@ -1,0 +1,47 @@
+"""The source papers' experiments: ``python -m flows.experiment NAME [--profile cpu|gpu]``; benchmarks/dvc.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any, Literal
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from benchmarks.experiments import NAMES
+from flows.common import PARAMS, main, record, watcher
+from vcinr.config import Params, load
+
+Profile = Literal["cpu", "gpu"]
+
+
+@task(name="experiment", cache_policy=NO_CACHE)
+def conduct(name: str, params: Params, profile: Profile) -> dict[str, Any]:
+    """Run what is not kept from before; writes figures, table and page."""
+    from benchmarks.experiments import harness
+
+    return harness.conduct(name, params, profile, watcher(f"experiment-{name}"))
+
+
+@flow(name="experiment")
+def experiment(name: str, profile: Profile = "cpu", params: str = PARAMS) -> dict[str, Any]:
+    """Run one of the experiments.
+
+    Args:
+        name: learning, sizes, masks, rate or ablation.
+        profile: which sizes of params.yaml; cpu is done in half an hour on two cores.
+        params: the parameters file.
+    """
+    summary = conduct(name, load(params), profile)
+    record(f"experiment-{name}", summary)
+    return summary
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--profile", choices=("cpu", "gpu"), default="cpu")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # runs go side by side, each on one thread
+    main(experiment, name=options.name, profile=options.profile)

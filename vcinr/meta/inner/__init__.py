@@ -1,0 +1,40 @@
+"""Inner loops: find the latent modulation phi of one signal (Algorithm 1, inner part), many signals at once.
+
+`_BUILTIN` is the one line that a new one needs here; a package of its own adds one by an entry point of the group
+``vcinr.inner_loops`` (:mod:`vcinr.plugins`).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vcinr import plugins
+from vcinr.inr.spec import InrSpec, Params
+from vcinr.meta.inner.base import Batch, InnerLoop, batch_of, signal_loss
+from vcinr.meta.inner.closed import ClosedForm, Projected, solve
+from vcinr.meta.inner.gradient import Adam, FirstOrder, Maml, MetaSgd, Refine
+
+_BUILTIN: dict[str, InnerLoop] = {
+    "maml": Maml(),
+    "meta-sgd": MetaSgd(),
+    "first-order": FirstOrder(),
+    "closed-form": ClosedForm(),
+    "projected": Projected(),
+    "refine": Refine(),
+    "adam": Adam(),
+}
+
+
+def inner_loop(name: str) -> InnerLoop:
+    """The inner loop of that name; raises ConfigError naming the known ones."""
+    return plugins.lookup("inner_loops", _BUILTIN, name)
+
+
+def adapt(
+    spec: InrSpec, params: Params, batch: Batch, steps: int, *, loop: str, create_graph: bool
+) -> torch.Tensor:  # fmt: skip
+    """phi ``[B, d]`` of every signal after `steps` of the inner loop called `loop`."""
+    return inner_loop(loop)(spec, params, batch, steps, create_graph=create_graph)
+
+
+__all__ = ["Batch", "InnerLoop", "adapt", "batch_of", "inner_loop", "signal_loss", "solve"]

@@ -1,0 +1,60 @@
+"""What every inner loop works on: a batch of signals, and their losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vcinr.inr.siren import forward
+from vcinr.inr.spec import InrSpec, Params
+from vcinr.signals import Signals
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Signals as the loops see them.
+
+    x ``[P, d_in]`` shared coordinates; y ``[B, P, d_out]`` normalised features; weight ``[B, P]``, 0 at masked
+    points (whose y must be finite) and averaging to 1 over each signal, or None; variable ``[B]`` int64, the
+    row of phi_0 each signal starts from.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    weight: torch.Tensor | None
+    variable: torch.Tensor
+
+
+class InnerLoop:
+    """Finds phi of every signal, from phi_0; stateless.
+
+    ``params`` holds ``phi_0`` ``[variables, d]`` and the step sizes ``alpha`` ``[d]``.
+    """
+
+    learns_rates = False
+    """Whether the outer loop learns the step sizes."""
+
+    def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
+        """phi ``[B, d]`` after `steps`; with `create_graph` differentiable in `params`, as far as the loop allows.
+
+        Raises ConfigError where the loop does not fit the conditioning.
+        """
+        raise NotImplementedError
+
+
+def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.ndarray | None = None) -> Batch:
+    """Signals `index` of a split, at the coordinates `points` (default: all of x)."""
+    y, weight = data.normalised(split, index)
+    variable = torch.from_numpy(data.variable_index(split)[index])
+    where = slice(None) if points is None else points
+    w = None if weight is None else torch.from_numpy(weight[:, where])
+    return Batch(x[where], torch.from_numpy(y[:, where]), w, variable)
+
+
+def signal_loss(spec: InrSpec, params: Params, phi: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Mean squared error of each signal at its phi ``[B, d]``, ``[B]``."""
+    error = (forward(spec, params, phi, batch.x) - batch.y).square().mean(-1)
+    return (error if batch.weight is None else error * batch.weight).mean(-1)

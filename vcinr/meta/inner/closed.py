@@ -1,0 +1,80 @@
+"""Inner loops with a closed form: a linear head alone, and one behind gates."""
+
+from __future__ import annotations
+
+import torch
+
+from vcinr.errors import ConfigError
+from vcinr.inr.conditioning import conditioning
+from vcinr.inr.ridge import ridge
+from vcinr.inr.siren import basis
+from vcinr.inr.spec import InrSpec, Params
+from vcinr.meta.inner.base import Batch, InnerLoop
+
+
+class ClosedForm(InnerLoop):
+    """The ridge solve of a linear head, exact and differentiable; see `vcinr.inr.ridge`."""
+
+    def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
+        """One solve, however many steps; none where `steps` is 0."""
+        if not conditioning(spec.conditioning).linear:
+            raise ConfigError(f"meta.inner: closed-form is for the conditioning linear, not {spec.conditioning}")
+        phi = solve(spec, params, batch) if steps else params["phi_0"][batch.variable]
+        return phi if create_graph else phi.detach()
+
+
+def solve(spec: InrSpec, params: Params, batch: Batch) -> torch.Tensor:
+    """phi ``[B, d]`` of a linear head."""
+    if batch.x.ndim != 2:
+        raise ValueError("the closed form takes signals on one set of points")
+    base, psi = basis(spec, params, batch.x)
+    y = batch.y.reshape(len(batch.y), -1)
+    return ridge(
+        base.reshape(-1), psi.reshape(-1, spec.latent), y, _spread(spec, batch), params["phi_0"][batch.variable]
+    )
+
+
+class Projected(InnerLoop):
+    """Gradient steps on what gates, the head solved for at each of them (variable projection, Golub & Pereyra 1973)."""
+
+    learns_rates = True
+
+    def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
+        """Second order, through the solves; at 0 steps phi_0 as it is."""
+        if not 0 < spec.gating < spec.latent:
+            raise ConfigError(f"meta.inner: projected is for the conditioning gated-basis, not {spec.conditioning}")
+        phi = params["phi_0"][batch.variable]
+        if not steps:
+            return phi if create_graph else phi.detach()
+        gating = phi[:, : spec.gating]
+        for _ in range(steps):
+            if not create_graph:
+                gating = gating.detach()
+            if not gating.requires_grad:
+                gating = gating.requires_grad_(True)
+            loss = _solved(spec, params, batch, torch.cat([gating, phi[:, spec.gating :]], 1))[1].sum()
+            (gradient,) = torch.autograd.grad(loss, gating, create_graph=create_graph)
+            gating = gating - params["alpha"][: spec.gating] * gradient
+        phi = torch.cat([gating, phi[:, spec.gating :]], 1)
+        found = torch.cat([gating, _solved(spec, params, batch, phi)[0]], 1)
+        return found if create_graph else found.detach()
+
+
+def _solved(spec: InrSpec, params: Params, batch: Batch, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The head's part of phi that is best for the part that gates ``[B, c]``, and each signal's loss there ``[B]``."""
+    psi_0, psi = basis(spec, params, batch.x, conditioning(spec.conditioning).modulate(spec, params, phi))
+    size, weight = len(phi), _spread(spec, batch)
+    y, base = batch.y.reshape(size, -1), psi_0.reshape(size, -1)
+    psi, start = psi.reshape(size, base.shape[1], -1), phi[:, spec.gating :]
+    parts = [
+        ridge(base[i], psi[i], y[i : i + 1], None if weight is None else weight[i : i + 1], start[i : i + 1])
+        for i in range(size)
+    ]
+    head = torch.cat(parts)
+    error = (base + (psi @ head[..., None])[..., 0] - y).square()
+    return head, (error if weight is None else error * weight).mean(-1)
+
+
+def _spread(spec: InrSpec, batch: Batch) -> torch.Tensor | None:
+    """Weights of every feature of every point."""
+    return None if batch.weight is None else batch.weight.repeat_interleave(spec.d_out, dim=1)
