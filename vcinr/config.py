@@ -244,6 +244,7 @@ class Active(_Frozen):
 class Params(_Frozen):
     """The whole of params.yaml.
 
+    device: what training and extraction run on; encoding and decoding of archives are the CPU's.
     method, profile: the preset of vcinr/methods.yaml whose values `inr`, `meta` and `quantiser` have where they give
     none, or null.
     """
@@ -253,6 +254,7 @@ class Params(_Frozen):
     profile: Literal["cpu", "gpu"] = "cpu"
     seed: int = 0
     threads: Positive = 2
+    device: Literal["cpu", "cuda"] = "cpu"
     sources: dict[str, Source] = {}
     inr: Inr = Inr()
     meta: Meta = Meta()

@@ -35,7 +35,7 @@ _SAMPLE, _POINTS = 16, 1024  # signals and points that the decoder's slack is me
 
 def train_quantiser(
     signals: str | Path, model: str | Path, modulations: str | Path, quantiser: config.Quantiser, *,
-    seed: int, threads: int, out: str | Path, history: str | Path, watch: Watch = silent,
+    seed: int, threads: int, out: str | Path, history: str | Path, device: str = "cpu", watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the quantiser of `model` on its `modulations` and write the completed model to `out`.
 
@@ -51,8 +51,8 @@ def train_quantiser(
         raise InputError(f"{modulations}: modulations of another model; run the extract_modulations stage again")
     phi = {name: np.asarray(group["phi"][...], np.float32) for name, group in root.groups()}
     if quantiser.joint_steps:
-        artifact, phi = fine_tune(artifact, data, phi, quantiser, seed=seed, watch=watch)
-    trained, rows = fit(artifact, data, phi, quantiser, seed=seed, watch=watch)
+        artifact, phi = fine_tune(artifact, data, phi, quantiser, seed=seed, device=device, watch=watch)
+    trained, rows = fit(artifact, data, phi, quantiser, seed=seed, device=device, watch=watch)
     save_model(trained, out)
     write_history(Path(history), rows)
     result = {"sha256": trained.sha256, "model_bytes": len(trained.data)}
@@ -60,7 +60,8 @@ def train_quantiser(
 
 
 def fit(
-    model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, watch: Watch = silent
+    model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, device: str = "cpu",
+    watch: Watch = silent,
 ) -> tuple[Model, History]:  # fmt: skip
     """`model` completed by a quantiser of the kind that `cfg` names, and how it was found.
 
@@ -69,7 +70,7 @@ def fit(
     """
     train = lookup("quantisers", KINDS, cfg.kind)
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
-    task = Task(model, data, {name: values - start[name] for name, values in phi.items()})
+    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device)
     state, history = train(task, cfg, seed=seed, watch=watch)
     state = replace(state, coders=coders_of(cfg.coder, state.hyper))
     rates = {"bits": list(cfg.bits)} if cfg.kind == "uniform" else {"lambdas": list(cfg.lambdas)}
