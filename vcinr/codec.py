@@ -8,7 +8,7 @@ and for the decoder's slack between machines; (4) keep the smallest of the candi
 
 Chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else and of the field | u16 flags |
 the sections that the flags announce, in the order of `_Section`, each a LEB128 length and its bytes | stream. In mode 0
-(lossless) the stream is the shuffled, deflated bytes; in mode 1 the ANS bitstream of latents, then residual. The
+(lossless) the stream is the shuffled, deflated bytes; in mode 1 the bitstream of the latents. The
 checksum starts from a digest of the field, dtype and chunk shape (`seed_of`), so a chunk read under other metadata
 than it was written with is an error, not another value.
 """
@@ -31,12 +31,11 @@ import numpy as np
 
 from vcinr.coding import mask as side
 from vcinr.coding import residual
-from vcinr.coding.latents import encode as encode_latents
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError
 from vcinr.inr.model import Model
 from vcinr.inr.ridge import linear_latents
 from vcinr.quantise.refine import outside_bits, refine
-from vcinr.quantise.state import CODERS, Quantiser
+from vcinr.quantise.state import Quantiser
 from vcinr.signals import coordinates, normalise
 from vcinr.signals.tiling import gather, unsplit
 
@@ -644,7 +643,7 @@ class _Latents:
         """Those to be tried; raises ModelError for one that the model does not have."""
         rates = _quantiser(self.model).rates
         if self.rate is None:
-            return list(range(min(rates, 128)))  # that a chunk can name
+            return list(range(rates))
         if not 0 <= self.rate < rates:
             raise ModelError(f"the model has the rates 0 to {rates - 1}, not {self.rate}")
         return [self.rate]
@@ -665,18 +664,11 @@ class _Latents:
         return self.made[rate]
 
     def prior(self, trial: _Trial, rate: int, *, refined: bool = True) -> _Prior:
-        """The latents quantised at `rate`, for the tolerance there is, and decoded again."""
+        """The latents quantised at `rate` and decoded again; `refined`: for the tolerance there is, and coded best."""
         z, output = self.rounded(rate)
         if refined and (better := self._refined(trial, z, rate, output)) is not None:
             z, output = better, self._output(better, rate)
-        quantiser, codes = _quantiser(self.model), z.reshape(*trial.signals, -1)
-        if refined:
-            coder, data = quantiser.code(codes, rate)
-        else:  # the static coder is the slower one by far, and shorter for single signals alone
-            coder, data = (
-                CODERS.index("adaptive"),
-                encode_latents(codes, quantiser.offset[rate], quantiser.frequency[rate]),
-            )
+        coder, data = _quantiser(self.model).code(z.reshape(*trial.signals, -1), rate, quick=not refined)
         section = {_Section.PRIOR: bytes([rate << 3 | coder])}
         return _Prior(rate, _scaled(self.field, output), section, data, self.slack)
 

@@ -157,9 +157,13 @@ class Quantiser:
         """Bits of the symbols ``offset[rate, i] + j`` ``[d, S - 1]``; infinite where a table has none."""
         return self.tables(rate).costs()
 
-    def code(self, z: np.ndarray, rate: int) -> tuple[int, bytes]:
-        """The shortest coding of z ``[T, C, d]`` (times, levels) by the `coders`, and by which of `CODERS`."""
-        coded = ((CODERS.index(coder), self._encode(coder, z, rate)) for coder in self.coders)
+    def code(self, z: np.ndarray, rate: int, *, quick: bool = False) -> tuple[int, bytes]:
+        """The shortest coding of z ``[T, C, d]`` (times, levels) by the `coders`, and by which of `CODERS`.
+
+        quick: by one of them alone; adaptive coding is the fastest, and seldom the longer one.
+        """
+        coders = ("adaptive" if "adaptive" in self.coders else self.coders[0],) if quick else self.coders
+        coded = ((CODERS.index(coder), self._encode(coder, z, rate)) for coder in coders)
         return min(coded, key=lambda c: (len(c[1]), c[0]))
 
     def _encode(self, coder: str, z: np.ndarray, rate: int) -> bytes:
