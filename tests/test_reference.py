@@ -212,7 +212,7 @@ def test_a_model(kind, tiny_maps, tiny_model, tmp_path, monkeypatch):
     both("far", far, chunk=3)
     code = Quantiser.code
     for coder in STATIC:  # seldom the shortest ones
-        monkeypatch.setattr(Quantiser, "code", lambda q, z, rate, c=coder: code(replace(q, coders=(c,)), z, rate))
+        monkeypatch.setattr(Quantiser, "code", lambda q, z, rate, c=coder, **_: code(replace(q, coders=(c,)), z, rate))
         both(coder, far, chunk=3)
     assert any({"PRIOR", "MASK", "EXTENT"} <= part for part in found) and sum(escapes) > 0
     assert {f"latents: {coder}" for coder in ("adaptive", *STATIC)} <= set().union(*found)
