@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all lint bench table experiments fuzz kill clean
+.PHONY: help setup repro test test-all lint bench table speed experiments fuzz kill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -43,6 +43,9 @@ bench: setup ## the evaluation beside other codecs, measured again
 table: setup ## every data set, every codec, every bound: models, benchmarks/results/table.json; an hour and a half from nothing
 	@python -m benchmarks.speedy
 	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.table --train
+
+speed: setup ## how fast we are beside SZ3 and SPERR, benchmarks/results/speed.json
+	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.speed
 
 experiments: setup ## those of the source papers, PROFILE=cpu: benchmarks/results/experiments; two hours, goes on where it stopped
 	@for name in learning sizes masks rate ablation; do \

@@ -253,7 +253,8 @@ def decode_signals(
     if PRIOR in sections:
         if model is None:
             raise ValueError("a chunk was predicted by a model, and the array names none")
-        rate, coder = sections[PRIOR]
+        (prior,) = sections[PRIOR]
+        rate, coder = prior >> 3, prior & 7
         counts = planes_of(tuple(extent[axis] for axis in index_axes), (1, 1))[:2]
         latents = decode_latents(data, coder, model, rate, shape[0], counts)
         offset, scale = configuration["scaling"]
@@ -502,7 +503,7 @@ STATIC = {0: Bitstream, 2: Range, 3: Huffman}
 UPPER = [min(round(2**16 / (1 + math.exp(-x / 256))), 65535) for x in range(3072)]
 SQUASH = [2**16 - p for p in UPPER[:0:-1]] + UPPER  # of x at the place x + 3071
 STRETCH = [bisect_left(SQUASH, q) - 3071 for q in range(2**16)]
-SIGN = 21  # the node of an integer's sign
+SIGN = 20  # the node of an integer's sign
 EDGES = [1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 28, 37, 50, 67, 90, 120, 160, 220, 300, 400, 600, 900]
 SCALE = [bisect_right(EDGES, v) for v in range(1024)]
 
@@ -668,10 +669,14 @@ def hyperprior_latents(data: bytes, model: "Model", rate: int, n: int) -> Array:
 
 def adaptive_latents(data: bytes, frequency: Rows, offset: list[int], times: int, levels: int) -> list[Rows]:
     """Signal by signal, each dimension as its difference from a guess; [times, levels, d]."""
-    stream = Binary(data, [21845] * 3 + [3276] * 3)
-    sizes = [prime(stream, k, row[1:], start) for k, (row, start) in enumerate(zip(frequency, offset, strict=True))]
+    stream, d = Binary(data, [21845] * 3 + [3276] * 3), len(offset)
+    used = stream.raw(d.bit_length())
+    if used > d:
+        raise ValueError(f"{used} latents, the model has {d}")
+    tables = zip(frequency[:used], offset[:used], strict=True)
+    sizes = [prime(stream, k, row[1:], start) for k, (row, start) in enumerate(tables)]
     pasts = [[Past(size) for size in sizes] for _ in range(levels)]
-    latents = [[decode_signal(stream, past, t) for past in pasts] for t in range(times)]
+    latents = [[decode_signal(stream, past, t) + [0] * (d - used) for past in pasts] for t in range(times)]
     stream.check_end()
     return latents
 

@@ -13,11 +13,12 @@ from vcinr.config import load
 
 
 @task(name="extract-modulations", cache_policy=NO_CACHE)
-def extract(signals: Path, model: Path, out: Path, threads: int) -> dict[str, Any]:
+def extract(signals: Path, model: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     """Run the inner loop on every signal."""
     from vcinr.meta.extract import extract_modulations
 
-    return extract_modulations(signals, model, out, threads=threads, watch=watcher("extract-modulations"))
+    watch = watcher("extract-modulations")
+    return extract_modulations(signals, model, out, threads=threads, device=device, watch=watch)
 
 
 @flow(name="extract-modulations")
@@ -25,7 +26,7 @@ def extract_modulations(params: str = PARAMS) -> dict[str, Any]:
     """Extract the modulations of the active source's signals."""
     p = load(params)
     places = places_of(p)
-    summary = extract(places.signals, places.trained, places.modulations, p.threads)
+    summary = extract(places.signals, places.trained, places.modulations, p.threads, p.device)
     record("extract_modulations", summary, places.metrics / "extract_modulations.json")
     return summary
 

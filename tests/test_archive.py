@@ -53,6 +53,18 @@ def chunks(archive, name):
     return sorted(p for p in (archive / name / "c").rglob("*") if p.is_file())
 
 
+@pytest.mark.parametrize("effort", ["best", "fast"])
+def test_the_bytes_do_not_depend_on_the_threads(dataset, tmp_path, monkeypatch, effort):
+    for cores in (1, 3):
+        monkeypatch.setattr(write, "_cores", lambda cores=cores: cores)
+        target = tmp_path / f"{cores}.zarr"
+        vcinr.compress(dataset, target, abs_error=0.1, variables=["sst", "packed"], chunk=2, effort=effort)
+        assert vcinr.verify(target, dataset)[0] == []
+    one, three = ({p.relative_to(tmp_path / f"{n}.zarr"): p.read_bytes() for p in (tmp_path / f"{n}.zarr").rglob("*")
+                   if p.is_file()} for n in (1, 3))  # fmt: skip
+    assert one == three and len(one) > 10
+
+
 def test_plain_xarray_reads_it(archive, dataset):
     with xr.open_zarr(archive) as back:
         assert float(np.abs(back["sst"] - xr.decode_cf(dataset)["sst"]).max()) <= 0.1

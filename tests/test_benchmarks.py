@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from benchmarks import speed
 from benchmarks.floor import floor, water_filling
 from benchmarks.quality import dssim, spectral_error
 from benchmarks.rivals import RIVALS, by_level
@@ -52,3 +53,12 @@ def test_a_case_is_measured_and_summed_up():
     assert [r["psnr_db"] >= 40.0 for r in ours if r["bound_fraction"] is None] == [True]
     text = summary(rows)
     assert "none v" in text and "geometric mean of gains" in text and "SPERR" in text
+
+
+def test_speeds_are_measured_beside_the_rivals():
+    values = (WAVES * RNG.standard_normal((6, 1, 1))).astype("f4")
+    field = xr.DataArray(values, dims=("time", "y", "x"), name="v")
+    rows = list(speed.run(Case("none", "v", "0", field, values, float(np.ptp(values))), (0.1,), 1))
+    assert {r["codec"] for r in rows} == {"SZ3", "SPERR", "vcinr fast, no model", "vcinr best, no model"}
+    assert all(r["encode_mbs"] > 0 and r["decode_mbs"] > 0 for r in rows)
+    assert "1.000" in speed.table(rows)

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from vcinr import codec
 from vcinr.config import Params
-from vcinr.errors import BoundError, CorruptError, ModelError, VcinrError
+from vcinr.errors import BoundError, CorruptError, InputError, ModelError, VcinrError
 from vcinr.training import train
 
 FLOATS = ["f2", "f4", "f8", ">f4", ">f8"]
@@ -237,6 +237,39 @@ def test_best_effort_reads_the_rate_asked_for(tiny_model, tiny_maps):
         codec.encode(values, field, None, rate=99)
 
 
+def test_an_effort_changes_bytes_and_no_promise(tiny_model, tiny_maps):
+    values = tiny_maps.splits["test"].features[..., 0]
+    spread = float(np.ptp(values))
+    for model in (tiny_model, None):
+        scaling = tiny_model.scaling("t") if model else (0.0, 1.0)
+        field = codec.Field("t", (1, 2), tiny_maps.axes, model, scaling)
+        for bound in (codec.Bound("absolute", 0.5), codec.Bound("psnr", 40.0, spread), codec.Bound("rate", 2.0)):
+            best, fast = (codec.encode(values, field, bound, effort=e) for e in ("best", "fast"))
+            for encoded in (best, fast):
+                back = codec.decode(encoded.data, values.shape, values.dtype, field)
+                error = np.abs(back.astype(float) - values)
+                assert encoded.max_abs_error == error.max()
+                if bound.kind == "absolute":
+                    assert error.max() <= 0.5
+                elif bound.kind == "psnr":
+                    assert codec.psnr_db(spread, (error**2).sum(), error.size) >= 40.0
+                else:
+                    assert 8 * len(encoded.data) <= 2.0 * values.size
+            if bound.kind == "absolute":
+                assert len(best.data) <= len(fast.data)
+    with pytest.raises(InputError, match="fast, best"):
+        codec.encode(values, field, 0.5, effort="some")
+
+
+def test_a_rate_is_decoded_once_for_all_bounds(tiny_model, tiny_maps, monkeypatch):
+    values = tiny_maps.splits["test"].features[..., 0]
+    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    calls, evaluated = [], codec._Latents._output
+    monkeypatch.setattr(codec._Latents, "_output", lambda self, z, rate: calls.append(rate) or evaluated(self, z, rate))
+    codec.encode(values, field, codec.Bound("psnr", 30.0, float(np.ptp(values))))
+    assert sorted(calls) == sorted(set(calls)) and calls
+
+
 def test_a_chunk_is_bound_to_its_metadata():
     """Read under another grid, scaling, fill, dtype or shape, a chunk is an error and not another value."""
     from dataclasses import replace
@@ -277,3 +310,10 @@ def test_a_model_of_signals_with_one_or_three_axes(tmp_path, dims):
             encoded = codec.encode(chunk, field, 0.2, rate=rate)
             assert np.abs(codec.decode(encoded.data, chunk.shape, chunk.dtype, field) - chunk).max() <= 0.2
         assert "prior" in encoded.mode
+        holed = np.where(rng.random(chunk.shape) < 0.1, np.nan, chunk).astype(np.float32)
+        for wanted, bound in ((chunk, 1.0), (holed, 1.0), (chunk, 0.001)):
+            encoded = codec.encode(wanted, field, bound, effort="fast")
+            back = codec.decode(encoded.data, chunk.shape, chunk.dtype, field)
+            assert np.array_equal(np.isnan(wanted), np.isnan(back))
+            assert np.nanmax(np.abs(back - wanted)) == encoded.max_abs_error <= bound
+            assert ("prior" in encoded.mode) == (bound == 1.0)  # a model that leaves much to code is not taken

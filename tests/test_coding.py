@@ -427,3 +427,18 @@ def test_any_bytes_are_decoded_or_refused(data, which):
             residual.decode(data, (4, 2, 9, 11), 1e300, PLANS[which])
     except CorruptError:
         pass
+
+
+def test_latents_that_no_signal_has_are_left_out():
+    rng = np.random.default_rng(0)
+    offset, frequency = np.full(40, -3), np.tile(quantise_frequencies(np.array([1, 5, 5, 5, 5, 5, 5, 5])), (40, 1))
+    z = np.zeros((30, 1, 40), np.int64)
+    z[..., :4] = rng.integers(-3, 4, (30, 1, 4))
+    coded = latents.encode(z, offset, frequency)
+    assert (latents.decode(coded, 30, 1, offset, frequency) == z).all()
+    alone = latents.encode(z[..., :4], offset[:4], frequency[:4])
+    assert len(coded) <= len(alone) + 1  # six raw bits instead of three
+    nothing = latents.encode(0 * z, offset, frequency)
+    assert len(nothing) <= 1 and not latents.decode(nothing, 30, 1, offset, frequency).any()
+    with pytest.raises(CorruptError, match="more latents"):
+        latents.decode(b"\0" + coded[1:], 30, 1, offset, frequency)

@@ -95,7 +95,8 @@ def test_meta_train(project, monkeypatch):
     assert fake.args[0] == places.signals
     assert fake.args[1].width == 128
     assert fake.named == {
-        "seed": 7, "threads": 1, "out": Path("training/s"), "checkpoint": Path("training/s.checkpoint")
+        "seed": 7, "threads": 1, "device": "cpu", "out": Path("training/s"),
+        "checkpoint": Path("training/s.checkpoint"),
     }  # fmt: skip
 
 
@@ -104,13 +105,13 @@ def test_extract_modulations(project, monkeypatch):
     assert fake.args == [
         Path("data/signals/s.zarr"), Path("training/s/model.vcinr"), Path("data/modulations/s.zarr")
     ]  # fmt: skip
-    assert fake.named == {"threads": 1}
+    assert fake.named == {"threads": 1, "device": "cpu"}
 
 
 def test_train_quantiser(project, monkeypatch):
     fake = run_stage(monkeypatch, "vcinr.quantise.train.train_quantiser", train_quantiser)
     assert fake.args[2] == Path("data/modulations/s.zarr")
-    assert fake.named["out"] == Path("models/s.vcinr")
+    assert fake.named["out"] == Path("models/s.vcinr") and fake.named["device"] == "cpu"
     assert fake.named["history"] == Path("models/s-history.csv")
 
 

@@ -1,12 +1,17 @@
 """The network's maths: NumPy against torch, the defining equation of the gates, the model artifact."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from tests.golden.make import small_model
 from vcinr.errors import ConfigError, ModelError
 from vcinr.inr import model as artifact
 from vcinr.inr.conditioning import conditioning
+from vcinr.inr.model import DELTA
+from vcinr.inr.ridge import linear_latents
 from vcinr.inr.siren import forward, initialise
 from vcinr.inr.spec import InrSpec
 
@@ -56,6 +61,19 @@ def test_activations_keep_their_scale():
     assert np.isfinite(out).all() and 0.001 < out.std() < 1
 
 
+def test_the_slack_is_what_rounding_needs(tiny_model, tiny_maps):
+    """Four times what float32 does, at least 2^-18: a network that amplifies rounding gets more, and says so."""
+    phi = tiny_model.params["phi_0"]
+    assert artifact.slack_of(tiny_model, phi, tiny_maps.inputs) == tiny_model.slack == DELTA
+    loud = {k: 40 * v if k.startswith("siren.3") else v for k, v in tiny_model.params.items()}
+    needed = artifact.slack_of(replace(tiny_model, params=loud), phi, tiny_maps.inputs)
+    assert np.log2(needed) % 1 == 0 and 2 * DELTA <= needed <= 2.0**-10
+    back = artifact.from_bytes(replace(tiny_model, slack=needed).data, "here")
+    assert back.slack == needed
+    with pytest.raises(ModelError, match="slack is 0"):
+        artifact.from_bytes(replace(tiny_model, slack=0.0).data, "here")
+
+
 def test_unknown_conditioning_names_the_known():
     with pytest.raises(ConfigError, match="gates"):
         conditioning("nonsense")
@@ -88,6 +106,35 @@ def test_decoding_does_not_depend_on_the_batch(tiny_model, tiny_maps):
     together = tiny_model.reconstruct(phi, tiny_maps.inputs)
     alone = np.concatenate([tiny_model.reconstruct(p[None], tiny_maps.inputs) for p in phi])
     assert np.array_equal(together, alone)
+
+
+def test_a_linear_head_depends_on_the_batch_within_the_stated_slack():
+    model = small_model("linear")
+    x = np.random.default_rng(0).uniform(-1, 1, (50, model.spec.d_in)).astype("f4")
+    phi = np.random.default_rng(1).standard_normal((9, model.spec.latent)).astype("f4")
+    phi[:, 3:] = phi[0, 3:]  # the same in all signals: added up once
+    psi_0, psi = (a.astype(float) for a in model.basis(x))
+    exact = (psi_0 + phi @ psi).reshape(9, 50, -1)
+    every = slice(None, None, 3)
+    for found, wanted in (
+        (model.reconstruct(phi, x), exact), (model.reconstruct(phi, x, every), exact[:, every]),
+        (np.concatenate([model.reconstruct(p[None], x) for p in phi]), exact),
+    ):  # fmt: skip
+        assert np.abs(found - wanted).max() <= 0.25 * DELTA * np.abs(exact).max()
+    assert model.reconstruct(phi[:0], x).shape == (0, 50, model.spec.d_out)
+
+
+def test_the_kept_projection_is_the_ridge():
+    model, rng = small_model("linear"), np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (80, model.spec.d_in)).astype("f4")
+    y = rng.standard_normal((6, 80, model.spec.d_out)).astype("f4")
+    variable = np.zeros(6, np.int64)
+    for _ in range(2):  # made, then kept
+        found = linear_latents(model, x, y, None, variable)
+        ones = linear_latents(model, x, y, np.ones((6, 80), "f4"), variable)
+        assert np.abs(found - ones).max() <= 1e-4 * np.abs(ones).max()
+    assert np.array_equal(linear_latents(model, x[:40], y[:, :40], None, variable),
+                          linear_latents(small_model("linear"), x[:40], y[:, :40], None, variable))  # fmt: skip
 
 
 def test_unknown_variable_names_the_known(tiny_model):

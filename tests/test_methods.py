@@ -350,6 +350,25 @@ def test_the_command_line_takes_a_method_by_name(tiny_maps, tmp_path):
     assert done.returncode == 1 and "leave out --method" in done.stderr
 
 
+@pytest.mark.parametrize("method", ["basis", "vcinr", "mscn"])
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_trains_what_a_cpu_reads(method, tiny_maps, tmp_path):
+    data = maps(tiny_maps)[1]
+    p = small(method=method, meta={"steps": 60}).model_copy(update={"device": "cuda"})
+    vcinr.train(data, tmp_path / "m.vcinr", params=p)
+    vcinr.compress(data, tmp_path / "out.zarr", model=vcinr.load_model(tmp_path / "m.vcinr"), abs_error=0.5)
+    assert vcinr.verify(tmp_path / "out.zarr", data)[0] == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(tiny_maps, tmp_path):
+    p = small(meta={"steps": 2})
+    with pytest.raises(ConfigError, match="device: cuda, but torch sees no such GPU"):
+        meta_train(
+            tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "m", checkpoint=tmp_path / "c", device="cuda"
+        )
+
+
 # --- choices that another package adds
 
 

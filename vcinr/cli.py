@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -81,6 +81,9 @@ def compress(
         typer.Option("--chunk", min=1, help="About how many signals a chunk holds. Default: a million values."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing archive.")] = False,
+    effort: Annotated[
+        Literal["fast", "best"], typer.Option("--effort", help="best: fewest bytes; fast: less time, more bytes.")
+    ] = "best",
 ) -> None:
     """Compress a file to an archive that opens with xarray.open_zarr."""
     from vcinr.archive.read import info as describe
@@ -93,7 +96,8 @@ def compress(
     try:
         run(
             groups, target, model=loaded, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
-            psnr=psnr, rate=rate, variables=var, chunk=chunk, overwrite=overwrite, watch=_watch,
+            psnr=psnr, rate=rate, variables=var, chunk=chunk, overwrite=overwrite,
+            effort=effort, watch=_watch,
         )  # fmt: skip
     except InputError as error:
         text = str(error)

@@ -8,7 +8,7 @@ and for the decoder's slack between machines; (4) keep the smallest of the candi
 
 Chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else and of the field | u16 flags |
 the sections that the flags announce, in the order of `_Section`, each a LEB128 length and its bytes | stream. In mode 0
-(lossless) the stream is the shuffled, deflated bytes; in mode 1 the ANS bitstream of latents, then residual. The
+(lossless) the stream is the shuffled, deflated bytes; in mode 1 the bitstream of the latents. The
 checksum starts from a digest of the field, dtype and chunk shape (`seed_of`), so a chunk read under other metadata
 than it was written with is an error, not another value.
 """
@@ -21,19 +21,20 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from vcinr.coding import mask as side
 from vcinr.coding import residual
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError
-from vcinr.inr.model import DELTA, Model
+from vcinr.inr.model import Model
 from vcinr.inr.ridge import linear_latents
-from vcinr.quantise.refine import refine
+from vcinr.quantise.refine import outside_bits, refine
 from vcinr.quantise.state import Quantiser
 from vcinr.signals import coordinates, normalise
 from vcinr.signals.tiling import gather, unsplit
@@ -47,6 +48,8 @@ _LARGEST = 1e30  # larger values are coded losslessly: means and differences of 
 
 
 Kind = Literal["absolute", "relative", "psnr", "rate"]
+Effort = Literal["fast", "best"]
+"""How hard a writer tries; both keep the same promises, and nothing of it is stored."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class _Candidate:
 
 def encode(
     values: np.ndarray, field: Field, bound: Bound | float | None, *, rate: int | None = None,
-    chunk_shape: tuple[int, ...] | None = None, latents: np.ndarray | None = None,
+    chunk_shape: tuple[int, ...] | None = None, latents: np.ndarray | None = None, effort: Effort = "best",
 ) -> Encoded:  # fmt: skip
     """Compress one chunk.
 
@@ -149,23 +152,25 @@ def encode(
     and not in `field.fill` is kept within `bound` (a number is an absolute one), everything else exactly. Without a
     bound the model's finest rate alone is used, and without a model too the chunk is stored losslessly. With `rate`
     the model's prior at that rate is the only one tried. `latents` are the model's for these values (`latents_of`),
-    where they are known already. Raises ModelError when the model cannot be applied, BoundError for a rate too low to
+    where they are known already. `effort` "fast" tries one prior and one plan, found from a sample; "best" looks for
+    the fewest bytes. Raises ModelError when the model cannot be applied, BoundError for a rate too low to
     reach, InputError for a chunk of more than `MAX_VALUES`.
     """
     values = np.asarray(values)
+    if effort not in get_args(Effort):
+        raise InputError(f"effort is one of {', '.join(get_args(Effort))}, not {effort!r}")
     if latents is None:
         latents = latents_of(values, field)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if math.prod(chunk_shape or native.shape) > MAX_VALUES:
-        raise InputError(
-            f"a chunk of {math.prod(chunk_shape or native.shape):,} values, more than {MAX_VALUES:,}: take smaller "
-            "chunks (--chunk), or set VCINR_MAX_CHUNK_VALUES higher here and wherever it is read"
-        )
+    check_size(chunk_shape or native.shape, writing=True)
     if isinstance(bound, float | int):
         bound = Bound("absolute", float(bound))
     if bound is not None and bound.kind == "relative":
         latents = None  # the model predicts no logarithms
-    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, latents=latents, rate=rate)
+    offered = None
+    if latents is not None:
+        offered = _Latents(field, latents, gather(native, field.signal_axes).shape[1:], rate)
+    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, latents=offered, effort=effort)
     if bound is None or bound.kind in ("absolute", "relative"):
         return run(bound)
     kept = native[valid_values(native, field.fill)] if native.dtype.kind in "fiu" else native.ravel()[:0]
@@ -174,7 +179,7 @@ def encode(
     if bound.kind == "psnr":
         if not spreads or bound.peak >= 1e150:
             return run(Bound("absolute", 0.0))
-        alone = 0 if latents is None or field.model is None or rate is not None else _quantiser(field.model).rates
+        alone = 0 if offered is None or rate is not None else len(offered.rates)
         return _search_psnr(run, bound, spread, alone)
     encoded = _search_rate(run, bound, spread, native) if spreads else run(Bound("absolute", 0.0))
     if 8 * len(encoded.data) > bound.value * native.size > 0:
@@ -195,7 +200,7 @@ def _search_psnr(run: Callable[..., Encoded], bound: Bound, spread: float, rates
     best, first, last = None, 0, rates
     while first < last:
         middle = (first + last) // 2
-        encoded = run(None, rate=middle)
+        encoded = run(None, alone=middle)
         if room(encoded) >= 1:
             best, last = encoded, middle
         else:
@@ -237,9 +242,9 @@ def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, v
 
 def _encode(
     native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...],
-    latents: np.ndarray | None, rate: int | None,
+    latents: _Latents | None, effort: Effort, alone: int | None = None,
 ) -> Encoded:  # fmt: skip
-    """`encode` for a pointwise bound or none; with `rate`, the model at that rate is the only prior tried."""
+    """`encode` for a pointwise bound or none: then the model's prior `alone`, or else at its finest rate."""
     seed = seed_of(field, native.dtype, chunk_shape)
     sections: dict[_Section, bytes] = {}
     if chunk_shape != native.shape:
@@ -248,7 +253,8 @@ def _encode(
     def exact() -> Encoded:
         data = _assemble(_LOSSLESS, sections, side.encode_lossless(native), seed)
         decoded = _cropped(data, native, field, chunk_shape)
-        return _measured(data, native, decoded, field, bound, "lossless", {"lossless": len(data)})
+        found = _compared(native, decoded, field.fill, bound)
+        return _measured(data, native, decoded, found, field, "lossless", {"lossless": len(data)})
 
     if native.size == 0 or native.dtype.kind not in "fiu" or (bound is None and latents is None):
         return exact()
@@ -268,26 +274,31 @@ def _encode(
         if bound is not None:
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     coded = sections | log | _mask_sections(signals, valid)
-    trial = _Trial(target, valid, residual.planes(_index(native.shape, field), target.shape[1:]), tolerance)
-    signal_counts = residual.planes(_index(native.shape, field), (1, 1))[:2]
-    candidate = _best(trial, None if latents is None else _Latents(field, trial, latents, rate, signal_counts))
+    index = _index(native.shape, field)
+    trial = _Trial(target, valid, residual.planes(index, target.shape[1:]), residual.signal_counts(index), tolerance)
+    if tolerance is None:
+        assert latents is not None
+        candidate: _Candidate | None = _bare(latents.prior(trial, latents.rates[-1] if alone is None else alone))
+    else:
+        candidate = (_best if effort == "best" else _quick)(trial, latents)
     if candidate is None:
         return exact()
     coded |= candidate.sections
     data = _assemble(_LOSSY, coded, candidate.stream, seed)
     decoded = _cropped(data, native, field, chunk_shape)
-    missed = _missed(native, decoded, field.fill, bound)
-    if missed.size:
-        coded[_Section.EXCEPTIONS] = _exceptions(native, missed)
+    found = _compared(native, decoded, field.fill, bound)
+    if found.missed.size:
+        coded[_Section.EXCEPTIONS] = _exceptions(native, found.missed)
         data = _assemble(_LOSSY, coded, candidate.stream, seed)
         decoded = _cropped(data, native, field, chunk_shape)
+        found = _compared(native, decoded, field.fill, bound)
     if len(data) > _SMALL * native.nbytes or native.nbytes < 1 << 16:
         lossless = exact()
         if len(lossless.data) <= len(data):
             return lossless
     names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
     parts = {s.name.lower(): len(b) for s, b in coded.items() if s.name} | {"stream": len(candidate.stream)}
-    return _measured(data, native, decoded, field, bound, "+".join(names) or "constant", parts)
+    return _measured(data, native, decoded, found, field, "+".join(names) or "constant", parts)
 
 
 _SMALL = 1 / 8  # of the values' own size: below it lossless coding is not tried on large chunks
@@ -319,8 +330,13 @@ def decode(
     return out
 
 
-def check_size(chunk_shape: tuple[int, ...]) -> None:
-    """Raise CorruptError for a chunk of more than `MAX_VALUES`, before anything is allocated for it."""
+def check_size(chunk_shape: tuple[int, ...], *, writing: bool = False) -> None:
+    """Raise CorruptError for a chunk of more than `MAX_VALUES`, before anything is allocated; a writer InputError."""
+    if math.prod(chunk_shape) > MAX_VALUES and writing:
+        raise InputError(
+            f"a chunk of {math.prod(chunk_shape):,} values, more than {MAX_VALUES:,}: take smaller chunks (--chunk), "
+            "or set VCINR_MAX_CHUNK_VALUES higher here and wherever it is read"
+        )
     if math.prod(chunk_shape) > MAX_VALUES:
         raise CorruptError(
             f"a chunk of {math.prod(chunk_shape):,} values, more than the {MAX_VALUES:,} that are read; "
@@ -352,36 +368,54 @@ def _reconstruct(
     planes, valid = residual.planes(_index(shape, field), grid), None
     if _Section.MASK in sections:
         valid = ~side.decode_mask(sections[_Section.MASK], (n, *grid))
-    recon: np.ndarray = np.zeros((n, *grid))
+    prior: np.ndarray | None = None
     if _Section.PRIOR in sections:
         if field.model is None:
             raise ModelError(f"variable {field.variable!r}: this chunk needs its model, which is not at hand")
         if not _applies(field, shape):
             raise CorruptError("chunk has a prior but not the grid of its field")
         quantiser = _quantiser(field.model)
-        rate, coder = _two_bytes(sections[_Section.PRIOR])
-        z = quantiser.decode(coder, stream, *residual.planes(_index(shape, field), (1, 1))[:2], rate).reshape(n, -1)
-        recon = _prior(field, field.model, quantiser.dequantise(z, rate), grid)
-    if _Section.CONSTANT in sections:
-        recon += _number(sections[_Section.CONSTANT], "<f")
+        rate, coder = _rate(sections[_Section.PRIOR])
+        z = quantiser.decode(coder, stream, *residual.signal_counts(_index(shape, field)), rate).reshape(n, -1)
+        prior = _evaluated(field, field.model, quantiser.dequantise(z, rate), grid)
+    constant = _number(sections[_Section.CONSTANT], "<f") if _Section.CONSTANT in sections else 0.0
+    left: np.ndarray | None = None
     if _Section.RESIDUAL in sections:
         section = sections[_Section.RESIDUAL]
         step, plan = _number(section[:8], "<d"), residual.Plan.from_bytes(section[8:9])
         if step <= 0:
             raise CorruptError("residual step is malformed")
         there = None if valid is None else valid.reshape(planes)
-        recon = recon + residual.decode(section[9:], planes, step, plan, there).reshape(recon.shape)
-    if _Section.LOG in sections:
-        with np.errstate(over="ignore"):
-            recon = np.exp(recon) * _read_signs(sections[_Section.LOG], (n, *grid))
-    out = _to_dtype(recon, native, field.limits)
+        left = residual.decode(section[9:], planes, step, plan, there).reshape(n, *grid)
+    signs = _read_signs(sections[_Section.LOG], (n, *grid)) if _Section.LOG in sections else None
+    out = np.empty((n, *grid), native)
+    for part in _parts(n, math.prod(grid)):
+        recon = np.zeros((part.stop - part.start, *grid)) if prior is None else _scaled(field, prior[part])
+        if constant:
+            recon += constant
+        if left is not None:
+            recon += left[part]
+        if signs is not None:
+            with np.errstate(over="ignore"):
+                recon = np.exp(recon) * (signs[part] if signs.ndim else signs)
+        out[part] = _to_dtype(recon, native, field.limits)
     if valid is not None:
         specials = sections.get(_Section.SPECIALS, b"")
         out[~valid] = _decode_specials(specials, int((~valid).sum()), native)
-    out = unsplit(out, shape, field.signal_axes).copy(order="C")
+    out = np.asarray(unsplit(out, shape, field.signal_axes), order="C")
     if _Section.EXCEPTIONS in sections:
         _apply_exceptions(out, sections[_Section.EXCEPTIONS])
     return out
+
+
+_CACHED = 1 << 17  # values whose temporaries stay in a core's cache
+
+
+def _parts(signals: int, points: int) -> Iterator[slice]:
+    """Some signals after the other."""
+    size = max(1, _CACHED // max(1, points))
+    for start in range(0, signals, size):
+        yield slice(start, min(start + size, signals))
 
 
 def describe(data: bytes) -> dict[str, int | str | None]:
@@ -390,7 +424,7 @@ def describe(data: bytes) -> dict[str, int | str | None]:
     if mode == _LOSSLESS:
         return {"mode": "lossless", "bytes": len(data)}
     sizes: dict[str, int | str | None] = {s.name.lower(): len(b) for s, b in sections.items() if s.name}
-    rate = _two_bytes(sections[_Section.PRIOR])[0] if _Section.PRIOR in sections else None
+    rate = _rate(sections[_Section.PRIOR])[0] if _Section.PRIOR in sections else None
     return {"mode": "lossy", "bytes": len(data), "rate": rate, **sizes, "stream": len(stream)}
 
 
@@ -414,12 +448,27 @@ def valid_values(signals: np.ndarray, fill: tuple[float | int, ...]) -> np.ndarr
     return valid
 
 
-def _prior(field: Field, model: Model, moved: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """Decoded prior ``[n, *grid]`` float64 in the data's units, of latents relative to the variable's phi_0."""
-    phi = model.start(field.variable) + moved
-    x = coordinates.inputs(dict(model.system), field.axes)
+def _evaluated(field: Field, model: Model, moved: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """The model's output ``[n, *grid]`` float32 for latents relative to the variable's phi_0."""
+    return model.reconstruct(model.start(field.variable) + moved, _inputs(field, model))[..., 0].reshape(-1, *grid)
+
+
+def _scaled(field: Field, evaluated: np.ndarray) -> np.ndarray:
+    """The model's output in the data's units, float64."""
     offset, scale = field.scaling
-    return (offset + scale * model.reconstruct(phi, x)[..., 0].astype(np.float64)).reshape(len(phi), *grid)
+    values = evaluated.astype(np.float64)
+    values *= scale
+    values += offset
+    return values
+
+
+def _inputs(field: Field, model: Model) -> np.ndarray:
+    """The network's inputs on the field's grid; those of the last grid are kept."""
+    known = model.kept.get("inputs")
+    if known is None or len(known[0]) != len(field.axes) or not all(map(np.array_equal, known[0], field.axes)):
+        known = field.axes, coordinates.inputs(dict(model.system), field.axes)
+        model.kept["inputs"] = known
+    return known[1]
 
 
 def _quantiser(model: Model) -> Quantiser:
@@ -446,7 +495,7 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     valid = valid_values(signals, field.fill)
     target = np.where(valid, signals, offset).astype(np.float64).reshape(len(signals), -1, 1)
     y, weight = normalise(target, None if valid.all() else valid.reshape(len(valid), -1), offset, scale)
-    x = coordinates.inputs(dict(model.system), field.axes)
+    x = _inputs(field, model)
     variable = np.full(len(y), model.index(field.variable), np.int64)
     if model.linear:
         return linear_latents(model, x, y, weight, variable) - model.start(field.variable)
@@ -461,19 +510,14 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
 
 
 def _best(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
-    """The smallest candidate; None when only lossless coding will do. Without a tolerance: the prior alone."""
-    tolerance, kept = trial.tolerance, trial.target[trial.valid]
-    if tolerance is None:
-        assert latents is not None
-        return _bare(latents.prior(latents.rates[-1]))
-    if float(np.abs(kept).max(initial=0.0)) > _LARGEST or tolerance <= 0:
+    """The smallest candidate; None when only lossless coding will do."""
+    kept = trial.kept(trial.target)
+    if not trial.possible:
         return None
     best = None if latents is None else _climb(trial, latents)
     if latents is None or latents.rate is None:
-        mean = float(np.float32(kept.mean() if kept.size else 0.0))
-        common = _most_common(kept)
-        rest = mean if common is None else common
-        for value, plan in ((mean, residual.Plan()), (rest, residual.Plan("plain"))):
+        mean, plain = _constants(kept)
+        for value, plan in ((mean, residual.Plan()), (mean if plain is None else plain, residual.Plan("plain"))):
             prior = _constant(trial, value)
             if best is not None and trial.start_costs(prior, plan) > 1.2 * best.cost:
                 continue
@@ -481,6 +525,23 @@ def _best(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
             if _cost(candidate) < 1.2 * _cost(best):
                 best = min(best, _refined(trial, prior, plan, candidate), key=_cost)
     return best
+
+
+def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
+    """One candidate: the model where it leaves little to code, else a constant; None as for `_best`."""
+    if not trial.possible:
+        return None
+    if latents is not None and (rate := latents.cheapest(trial)) is not None:
+        return trial(latents.prior(trial, rate, refined=False), residual.Plan("plain"))
+    mean, plain = _constants(trial.kept(trial.target))
+    if plain is None:
+        return trial(_constant(trial, mean), residual.Plan())
+    return trial(_constant(trial, plain), residual.Plan("plain"))
+
+
+def _constants(kept: np.ndarray) -> tuple[float, float | None]:
+    """The mean as a float32, and what many values are equal to, if anything."""
+    return float(np.float32(kept.mean() if kept.size else 0.0)), _most_common(kept)
 
 
 def _constant(trial: _Trial, value: float) -> _Prior:
@@ -498,12 +559,32 @@ def _most_common(values: np.ndarray) -> float | None:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Codes a chunk's signals `target` ``[n, *grid]`` under a prior and a plan, within `tolerance`."""
+    """Codes a chunk's signals `target` ``[n, *grid]`` under a prior and a plan, within `tolerance`.
+
+    planes: as the residual coder sees them; signals: of how many times and levels.
+    """
 
     target: np.ndarray
     valid: np.ndarray
     planes: tuple[int, int, int, int]
+    signals: tuple[int, int]
     tolerance: float | None
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all values are valid."""
+        return bool(self.valid.all())
+
+    def kept(self, values: np.ndarray) -> np.ndarray:
+        """The valid ones of `values` ``[n, *grid]``, in one dimension."""
+        return values.ravel() if self.whole else values[self.valid]
+
+    @cached_property
+    def possible(self) -> bool:
+        """Whether there is anything but lossless coding."""
+        assert self.tolerance is not None
+        kept = self.kept(self.target)
+        return self.tolerance > 0 and (not kept.size or max(kept.max(), -kept.min()) <= _LARGEST)
 
     def __call__(self, prior: _Prior, plan: residual.Plan) -> _Candidate | None:
         """None when the values are too large for the step, or the prior's slack for the tolerance."""
@@ -512,9 +593,10 @@ class _Trial:
         room = self.tolerance - prior.slack
         if room <= 0:
             return None
-        if np.abs(left[self.valid]).max(initial=0.0) <= room:
+        kept = self.kept(left)
+        if not kept.size or max(kept.max(), -kept.min()) <= room:
             return _bare(prior)  # a residual could only add to it
-        step, there = 2.0 * room, None if self.valid.all() else self.valid.reshape(self.planes)
+        step, there = 2.0 * room, None if self.whole else self.valid.reshape(self.planes)
         try:
             data, _ = residual.encode(left.reshape(self.planes), step, plan, there)
         except OverflowError:
@@ -541,14 +623,14 @@ def _bare(prior: _Prior) -> _Candidate:
 class _Latents:
     """The priors that a model offers for a chunk: its latents ``[n, d]`` at every rate.
 
-    signals: of how many times and levels; rate: the only one to be tried, if any.
+    grid: of the signals; rate: the only one to be tried, if any; made: what `rounded` has made, for the next trial.
     """
 
     field: Field
-    trial: _Trial
     latents: np.ndarray
+    grid: tuple[int, ...]
     rate: int | None
-    signals: tuple[int, int]
+    made: dict[int, tuple[np.ndarray, np.ndarray]] = dataclass_field(default_factory=dict)
 
     @property
     def model(self) -> Model:
@@ -556,54 +638,103 @@ class _Latents:
         assert self.field.model is not None
         return self.field.model
 
-    @cached_property
-    def quantiser(self) -> Quantiser:
-        """The model's."""
-        return _quantiser(self.model)
-
     @property
     def rates(self) -> list[int]:
         """Those to be tried; raises ModelError for one that the model does not have."""
+        rates = _quantiser(self.model).rates
         if self.rate is None:
-            return list(range(self.quantiser.rates))
-        if not 0 <= self.rate < self.quantiser.rates:
-            raise ModelError(f"the model has the rates 0 to {self.quantiser.rates - 1}, not {self.rate}")
+            return list(range(rates))
+        if not 0 <= self.rate < rates:
+            raise ModelError(f"the model has the rates 0 to {rates - 1}, not {self.rate}")
         return [self.rate]
 
-    def prior(self, rate: int, *, refined: bool = True) -> _Prior:
-        """The latents quantised at `rate`, for the tolerance there is, and decoded again."""
-        z = self.quantiser.quantise(self.latents, rate)
-        values = self._decoded(z, rate)
-        if refined and (better := self._refined(z, rate, values)) is not None:
-            z, values = better, self._decoded(better, rate)
-        coder, data = self.quantiser.code(z.reshape(*self.signals, -1), rate)
-        slack = DELTA * abs(self.field.scaling[1])
-        return _Prior(rate, values, {_Section.PRIOR: bytes([rate, coder])}, data, slack)
+    @property
+    def slack(self) -> float:
+        """How far another machine's decoder may be off."""
+        return self.model.slack * abs(self.field.scaling[1])
 
-    def error(self, rate: int) -> float:
+    def rounded(self, rate: int) -> tuple[np.ndarray, np.ndarray]:
+        """The latents quantised at `rate`, and the model's output for them ``[n, *grid]`` float32."""
+        if rate not in self.made:
+            z = _quantiser(self.model).quantise(self.latents, rate)
+            found = z, self._output(z, rate)
+            if found[1].size > _KEPT:
+                return found
+            self.made[rate] = found
+        return self.made[rate]
+
+    def prior(self, trial: _Trial, rate: int, *, refined: bool = True) -> _Prior:
+        """The latents quantised at `rate` and decoded again; `refined`: for the tolerance there is, and coded best."""
+        z, output = self.rounded(rate)
+        if refined and (better := self._refined(trial, z, rate, output)) is not None:
+            z, output = better, self._output(better, rate)
+        coder, data = _quantiser(self.model).code(z.reshape(*trial.signals, -1), rate, quick=not refined)
+        section = {_Section.PRIOR: bytes([rate << 3 | coder])}
+        return _Prior(rate, _scaled(self.field, output), section, data, self.slack)
+
+    def error(self, trial: _Trial, rate: int) -> float:
         """RMS error of the prior at `rate`."""
-        values = self._decoded(self.quantiser.quantise(self.latents, rate), rate)
-        missing = np.square((self.trial.target - values)[self.trial.valid])
-        return math.sqrt(float(missing.mean())) if missing.size else 0.0
+        missing = trial.kept(trial.target - _scaled(self.field, self.rounded(rate)[1]))
+        return math.sqrt(float(np.square(missing).mean())) if missing.size else 0.0
 
-    def _decoded(self, z: np.ndarray, rate: int) -> np.ndarray:
-        return _prior(self.field, self.model, self.quantiser.dequantise(z, rate), self.trial.target.shape[1:])
+    def cheapest(self, trial: _Trial) -> int | None:
+        """The rate that should take the fewest bytes, of a sample of the values; None where all leave too much.
 
-    def _refined(self, z: np.ndarray, rate: int, values: np.ndarray) -> np.ndarray | None:
+        Bits of latents are those of the tables, bits of a residual what `refine` takes the coder to need.
+        """
+        quantiser, model, points = _quantiser(self.model), self.model, math.prod(self.grid)
+        chosen = slice(None, None, max(1, min(len(self.latents) * points // _SAMPLE, points // _SAMPLED)))
+        target = trial.target.reshape(len(self.latents), -1)[:, chosen]
+        valid = trial.valid.reshape(target.shape[0], -1)[:, chosen]
+        tolerance = (trial.tolerance or 0.0) - self.slack
+        if tolerance <= 0 or not valid.any():
+            return None
+        found = []
+        for rate in self.rates:
+            z = quantiser.quantise(self.latents, rate)
+            output = model.reconstruct(
+                model.start(self.field.variable) + quantiser.dequantise(z, rate), _inputs(self.field, model), chosen
+            )[..., 0]
+            over = np.abs(target - _scaled(self.field, output))[valid] / tolerance - 1.0
+            outside = over > 0
+            bits = outside_bits(over[outside]) * points / target.shape[1] + _table_bits(z, quantiser, rate)
+            found.append((bits, rate, float(outside.mean())))
+            if len(found) > 1 and bits > found[-2][0]:
+                break
+        _, rate, share = min(found)
+        return rate if share <= _LOOSE or self.rate is not None else None
+
+    def _output(self, z: np.ndarray, rate: int) -> np.ndarray:
+        return _evaluated(self.field, self.model, _quantiser(self.model).dequantise(z, rate), self.grid)
+
+    def _refined(self, trial: _Trial, z: np.ndarray, rate: int, output: np.ndarray) -> np.ndarray | None:
         """Rate-distortion optimised codes, where the latents enter linearly and the bound is a loose one."""
-        unit = self.quantiser.unit(rate)
-        if self.trial.tolerance is None or unit is None or not self.model.linear or self.model.spec.d_out != 1:
+        quantiser = _quantiser(self.model)
+        unit = quantiser.unit(rate)
+        if trial.tolerance is None or unit is None or not self.model.linear or self.model.spec.d_out != 1:
             return None
-        left = np.where(self.trial.valid, self.trial.target - values, 0.0).reshape(len(z), -1)
-        if np.mean(np.abs(left) > self.trial.tolerance) > _LOOSE:
+        left = np.where(trial.valid, trial.target - _scaled(self.field, output), 0.0).reshape(len(z), -1)
+        if np.mean(np.abs(left) > trial.tolerance) > _LOOSE:
             return None
-        _, psi = self.model.basis(coordinates.inputs(dict(self.model.system), self.field.axes))
+        _, psi = self.model.basis(_inputs(self.field, self.model))
         effect = self.field.scaling[1] * unit[:, None] * psi
-        tolerance = self.trial.tolerance - DELTA * abs(self.field.scaling[1])
-        return refine(z, left, effect, self.quantiser.costs(rate), self.quantiser.offset[rate], tolerance)
+        tolerance = trial.tolerance - self.slack
+        return refine(z, left, effect, quantiser.costs(rate), quantiser.offset[rate], tolerance)
 
 
+_KEPT = 1 << 22  # numbers of a prior that are kept
+_SAMPLE, _SAMPLED = 1 << 14, 64  # values that a rate is chosen by, and points of each signal at least
 _LOOSE = 0.1  # of the values outside the bound: with more, rounding to the nearest is as good
+
+
+def _table_bits(z: np.ndarray, quantiser: Quantiser, rate: int) -> float:
+    """Bits of z ``[n, d]`` under the tables; an escape takes its table's share and its raw bits."""
+    symbol, table = z - quantiser.offset[rate] + 1, quantiser.frequency[rate]
+    symbol = np.where((symbol > 0) & (symbol < table.shape[1]), symbol, 0)
+    often = np.take_along_axis(table, symbol.T, 1)
+    escaped = (symbol == 0) | (often.T == 0)
+    bits = 16 - np.log2(np.where(escaped, table[:, 0], often.T))
+    return float(bits.sum()) + 32.0 * int(escaped.sum())
 
 
 def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
@@ -613,9 +744,9 @@ def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
     start, end = 0, len(rates) - 1
     while start < end:  # the coarsest rate whose error is well within the bound: near the best, as a rule
         middle = (start + end) // 2
-        start, end = (middle + 1, end) if latents.error(rates[middle]) > tolerance / 4 else (start, middle)
+        start, end = (middle + 1, end) if latents.error(trial, rates[middle]) > tolerance / 4 else (start, middle)
     plans = residual.Plan("plain"), residual.Plan("adaptive")
-    priors = {start: latents.prior(rates[start])}
+    priors = {start: latents.prior(trial, rates[start])}
     tried = {(start, plans[0]): trial(priors[start], plans[0])}
     if _cost(tried[start, plans[0]]) > 1.5 * len(priors[start].stream):
         tried[start, plans[1]] = trial(priors[start], plans[1])
@@ -623,7 +754,7 @@ def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
     for way in (-1, 1):
         k, best, better = start + way, _cost(tried[start, plan]), True
         while 0 <= k < len(rates) and better:
-            priors[k] = latents.prior(rates[k])
+            priors[k] = latents.prior(trial, rates[k])
             tried[k, plan] = trial(priors[k], plan)
             better = _cost(tried[k, plan]) < best
             best = min(best, _cost(tried[k, plan]))
@@ -702,7 +833,7 @@ def _to_dtype(recon: np.ndarray, dtype: np.dtype, limits: tuple[float, float] | 
         out[above], out[below] = info.max, info.min
         return out
     limit = float(np.finfo(dtype).max)
-    return np.clip(recon, -limit, limit).astype(dtype)
+    return np.clip(recon, -limit, limit, out=recon).astype(dtype)
 
 
 def _inside(limit: float, dtype: np.dtype, towards: int) -> float:
@@ -735,12 +866,30 @@ def _decode_specials(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
     raise CorruptError("values under the mask are malformed")
 
 
-def _missed(values: np.ndarray, decoded: np.ndarray, fill: tuple[float | int, ...], bound: Bound | None) -> np.ndarray:
-    """Flat indices of the valid values that decode outside the bound, or to what stands for missing."""
+@dataclass(frozen=True)
+class _Compared:
+    """Values beside what they decode to: which count, the errors of those, and flat indices of what is missed.
+
+    Missed are valid values that decode outside the bound, or to what stands for missing.
+    """
+
+    valid: np.ndarray
+    errors: np.ndarray
+    missed: np.ndarray
+
+
+def _compared(
+    values: np.ndarray, decoded: np.ndarray, fill: tuple[float | int, ...], bound: Bound | None
+) -> _Compared:  # fmt: skip
+    if values.dtype.kind not in "fiu":
+        nowhere = np.zeros(values.shape, bool)
+        return _Compared(nowhere, np.zeros(0), np.flatnonzero(nowhere))
+    valid, errors = valid_values(values, fill), errors_of(values, decoded)
     wrong = ~valid_values(decoded, fill)
     if bound is not None:
-        wrong |= errors_of(values, decoded) > allowed_errors(values, bound)
-    return np.flatnonzero(wrong & valid_values(values, fill))
+        wrong |= errors > allowed_errors(values, bound)
+    wrong &= valid
+    return _Compared(valid, errors.ravel() if valid.all() else errors[valid], np.flatnonzero(wrong))
 
 
 def allowed_errors(values: np.ndarray, bound: Bound) -> np.ndarray | float:
@@ -784,23 +933,21 @@ def _apply_exceptions(out: np.ndarray, data: bytes) -> None:
 
 
 def _measured(
-    data: bytes, values: np.ndarray, decoded: np.ndarray, field: Field, bound: Bound | None, mode: str,
+    data: bytes, values: np.ndarray, decoded: np.ndarray, found: _Compared, field: Field, mode: str,
     parts: dict[str, int],
 ) -> Encoded:  # fmt: skip
     """What was written, by what was `decoded` from it; raises BoundError should the bound not hold after all."""
-    kept = valid_values(values, field.fill) if values.dtype.kind in "fiu" else np.zeros(values.shape, bool)
-    errors = errors_of(values, decoded)
-    worst, chosen = float(errors[kept].max(initial=0.0)), errors[kept]
-    exact = values[~kept].tobytes() == decoded[~kept].tobytes()
-    missed = _missed(values, decoded, field.fill, bound).size if kept.any() else 0
-    if not exact or missed:
+    worst = float(found.errors.max(initial=0.0))
+    exact = values[~found.valid].tobytes() == decoded[~found.valid].tobytes()
+    if not exact or found.missed.size:
         raise BoundError(
-            f"variable {field.variable!r}: decoding gave {missed} values outside the bound, the largest error "
-            f"being {worst:g}{'' if exact else ', and changed masked values'}; this is a defect of vcinr, nothing "
-            "was written"
+            f"variable {field.variable!r}: decoding gave {found.missed.size} values outside the bound, the largest "
+            f"error being {worst:g}{'' if exact else ', and changed masked values'}; this is a defect of vcinr, "
+            "nothing was written"
         )
     with np.errstate(over="ignore"):
-        return Encoded(data, worst, float(np.square(chosen).sum()), int(kept.sum()), mode, parts)
+        squared = float(np.square(found.errors).sum())
+    return Encoded(data, worst, squared, found.errors.size, mode, parts)
 
 
 def _assemble(mode: int, sections: dict[_Section, bytes], stream: bytes, seed: int) -> bytes:
@@ -851,10 +998,11 @@ def _extent(section: bytes | None, chunk_shape: tuple[int, ...]) -> tuple[int, .
     return tuple(shape)
 
 
-def _two_bytes(section: bytes) -> tuple[int, int]:
-    if len(section) != 2:
+def _rate(section: bytes) -> tuple[int, int]:
+    """Rate of the model's quantiser and coder of the latents."""
+    if len(section) != 1:
         raise CorruptError("section has a wrong length")
-    return section[0], section[1]
+    return section[0] >> 3, section[0] & 7
 
 
 def _number(section: bytes, layout: str) -> float:

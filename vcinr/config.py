@@ -151,10 +151,12 @@ class Quantiser(_Frozen):
 
     kind: str = "factorised"
     coder: Literal["auto", "ans", "range", "huffman", "adaptive", "hyperprior"] = "auto"
-    bits: Annotated[tuple[Annotated[int, Field(ge=1, le=14)], ...], Field(min_length=1)] = tuple(range(3, 13))
+    bits: Annotated[tuple[Annotated[int, Field(ge=1, le=14)], ...], Field(min_length=1, max_length=32)] = tuple(
+        range(3, 13)
+    )
     hyper: Annotated[int, Field(ge=1, le=256)] = 4
     relaxation: Literal["noise", "straight-through"] = "noise"
-    lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
+    lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=32)] = (
         1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0, 100000.0,
     )  # fmt: skip
     width: Annotated[int, Field(ge=0)] = 0
@@ -242,6 +244,7 @@ class Active(_Frozen):
 class Params(_Frozen):
     """The whole of params.yaml.
 
+    device: what training and extraction run on; encoding and decoding of archives are the CPU's.
     method, profile: the preset of vcinr/methods.yaml whose values `inr`, `meta` and `quantiser` have where they give
     none, or null.
     """
@@ -251,6 +254,7 @@ class Params(_Frozen):
     profile: Literal["cpu", "gpu"] = "cpu"
     seed: int = 0
     threads: Positive = 2
+    device: Literal["cpu", "cuda"] = "cpu"
     sources: dict[str, Source] = {}
     inr: Inr = Inr()
     meta: Meta = Meta()

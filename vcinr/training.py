@@ -56,13 +56,13 @@ def train(
         ingest(source, work, signals, watch)
         meta_train(
             signals, params.inr, params.meta, seed=params.seed, threads=params.threads, out=work / "training",
-            checkpoint=work / "checkpoint", watch=watch,
+            checkpoint=work / "checkpoint", device=params.device, watch=watch,
         )  # fmt: skip
         trained, modulations = work / "training" / "model.vcinr", work / "modulations.zarr"
-        extract_modulations(signals, trained, modulations, threads=params.threads, watch=watch)
+        extract_modulations(signals, trained, modulations, threads=params.threads, device=params.device, watch=watch)
         train_quantiser(
             signals, trained, modulations, params.quantiser, seed=params.seed, threads=params.threads, out=out,
-            history=work / "quantiser.csv", watch=watch,
+            history=work / "quantiser.csv", device=params.device, watch=watch,
         )  # fmt: skip
     except InputError:
         shutil.rmtree(work, ignore_errors=True)

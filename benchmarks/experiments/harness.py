@@ -138,6 +138,8 @@ class Lab:
             effort: Row = {"steps": size.basis_steps, "validate_every": size.meta.validate_every}
         else:
             shape = {"width": size.inr.width, "depth": size.inr.depth, "latent": latent}
+            if own.inr.gating:
+                shape["gating"] = max(1, latent // 8)
             effort = {k: getattr(meta, k) for k in ("steps", "batch", "points", "warmup", "validate_every")}
         return Params(
             seed=seed, inr=own.inr.model_copy(update=shape), meta=own.meta.model_copy(update=effort),

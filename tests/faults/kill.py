@@ -43,9 +43,9 @@ def compress_all(inputs: Path, outputs: Path, log: Path) -> None:
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     encode, add = write._encode_chunk, Spool.add
 
-    def logged_encode(array, field, key, block):  # type: ignore[no-untyped-def]
+    def logged_encode(array, field, key, block, effort):  # type: ignore[no-untyped-def]
         os.write(file, f"begin {current} {key}\n".encode())
-        return encode(array, field, key, block)
+        return encode(array, field, key, block, effort)
 
     def logged_add(self, key, *rest):  # type: ignore[no-untyped-def]
         add(self, key, *rest)

@@ -20,12 +20,16 @@ from vcinr import codec
 from vcinr.archive.write import compress
 from vcinr.coding.tables import levels_of
 from vcinr.inr.conditioning import conditioning
-from vcinr.inr.model import Model, with_quantiser
+from vcinr.inr.model import DELTA, Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.quantise.state import Quantiser
 
 FOLDER = Path(__file__).parent
+
+
+SLACK = {"weights": 2.0**-15}
+"""Of a network of large random weights, whose rounding is larger than a trained one's."""
 
 
 def fields() -> dict[str, xr.Dataset]:
@@ -66,7 +70,7 @@ def small_model(name: str) -> Model:
     spec, params = cond.finish(spec, params)
     d = spec.latent
     bounds = {"system": "box", "bounds": [[0.0, 3.0], [0.0, 2.0]]}
-    model = Model(spec, params, bounds, ("y", "x"), {"double": (-45.0, 30.0)}, 3, 4096)
+    model = Model(spec, params, bounds, ("y", "x"), {"double": (-45.0, 30.0)}, 3, 4096, slack=SLACK.get(name, DELTA))
     rng = np.random.default_rng(1)
     net = {"mean": np.zeros(d), "std": np.full(d, 0.02)}
     for name in ("analysis", "synthesis"):

@@ -139,15 +139,16 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
             try:
                 codec.check_size(array.chunks)
                 decoded = np.asarray(array[part])
-                data = get(store, f"{name}/{key}") or b""
-                if sums is not None and zlib.crc32(data) != sums[index]:
-                    raise CorruptError("these are not the bytes that were written here (manifest)")
-                if array.attrs.get(PREFIX + "bound") == "rate" and sums is not None:
-                    _check_rate(array, len(data), decoded.size)
+                if sums is not None:
+                    data, problem = _listed(store, f"{name}/{key}", sums[index])
+                    if problem:
+                        raise CorruptError(problem)
+                    if array.attrs.get(PREFIX + "bound") == "rate":
+                        _check_rate(array, len(data), decoded.size)
                 if original is not None:
                     worst = max(worst, _compare(array, original[part], decoded, seen))
             except Exception as error:  # zarr's codecs raise what they like on damaged bytes
-                problems.append(_chunk_line(name, key, error))
+                problems.append(_line(f"{name}/{key}", one_line(error)))
             done += 1
             watch(Progress("verify", done, max(done, total), {"max_abs_error": worst}, clock.left(done)))
         if original is not None and (missed := seen.missed(array)):
@@ -181,8 +182,8 @@ def decompress(path: str | Path, target: str | Path) -> None:
         if not problems and PREFIX + "bytes" in array.attrs and _codec(array):
             sums = _sums(root, name, array, len(here))
             for index, key, _ in _chunks(array):
-                if zlib.crc32(get(store, f"{name}/{key}") or b"") != sums[index]:
-                    problems.append(f"chunk {name}/{key}: these are not the bytes that were written here (manifest)")
+                if problem := _listed(store, f"{name}/{key}", sums[index])[1]:
+                    problems.append(_line(f"{name}/{key}", problem))
                     break
     if problems:
         raise CorruptError(f"{path}: {problems[0]}; `vcinr verify` names all")
@@ -269,13 +270,9 @@ def _plain_problems(store: Store, root: zarr.Group) -> list[str]:
         if array.size > codec.MAX_VALUES or array.nchunks > len(files):
             return [f"variable {name!r} declares {array.size:,} values, more than its files can hold"]
         for _, key, _ in _chunks(array):
-            data = get(store, f"{name}/{key}")
-            if data is None:
-                return [f"chunk {name}/{key} is missing; copy the archive whole"]
-            if zlib.crc32(data) != files.get(f"{name}/{key}"):
-                return [f"chunk {name}/{key} is damaged: these are not the bytes that were written"]
-            if problem := _inflates(data, math.prod(array.chunks)) or _miscounts(data, array):
-                return [f"chunk {name}/{key}: {problem}"]
+            data, problem = _listed(store, f"{name}/{key}", files.get(f"{name}/{key}"))
+            if problem := problem or _inflates(data, math.prod(array.chunks)) or _miscounts(data, array):
+                return [_line(f"{name}/{key}", problem)]
     return []
 
 
@@ -358,18 +355,24 @@ def _metadata_problems(store: Store) -> list[str]:
 
 def _file_problems(store: Store, here: set[str], manifest: Mapping[str, Any]) -> list[str]:
     """Files that are missing or changed, of those the manifest lists by name: metadata and what is kept."""
-    problems = []
-    for key, crc32 in manifest.get("attributes", {}).get("files", {}).items():
-        try:
-            data = get(store, key) if key in here else None
-        except CorruptError as error:
-            problems.append(str(error))
-            continue
-        if data is None:
-            problems.append(f"chunk {key} is missing; copy the archive whole")
-        elif zlib.crc32(data) != crc32:
-            problems.append(f"chunk {key} is damaged: these are not the bytes that were written")
-    return problems
+    listed = manifest.get("attributes", {}).get("files", {}).items()
+    found = ((key, _listed(store, key, crc32)[1] if key in here else _MISSING) for key, crc32 in listed)
+    return [_line(key, problem) for key, problem in found if problem]
+
+
+_MISSING = "it is missing; copy the archive whole"
+_CHANGED = "these are not the bytes that were written here (manifest)"
+
+
+def _listed(store: Store, key: str, crc32: Any) -> tuple[bytes, str | None]:
+    """A file's bytes, and what is wrong with them by the CRC-32 that the manifest has."""
+    try:
+        data = get(store, key)
+    except CorruptError as error:
+        return b"", str(error)
+    if data is None:
+        return b"", _MISSING
+    return data, None if zlib.crc32(data) == crc32 else _CHANGED
 
 
 def _missing_members(root: zarr.Group, originals: metadata.Groups) -> list[str]:
@@ -409,9 +412,8 @@ def _indices(counts: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
             yield (i, *rest)
 
 
-def _chunk_line(name: str, key: str, error: Exception) -> str:
-    text = one_line(error)
-    return text if f"{name}/{key}" in text else f"chunk {name}/{key}: {text}"
+def _line(key: str, problem: str) -> str:
+    return problem if key in problem else f"chunk {key}: {problem}"
 
 
 def _original(originals: metadata.Groups, name: str, array: zarr.Array) -> np.ndarray:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, localcontext
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +23,15 @@ from numba import njit
 
 from vcinr.errors import CorruptError
 
+_inner = partial(njit, cache=True, nogil=True, error_model="numpy", _nrt=False)
+"""For what allocates nothing: counting references to arrays at every use of one would take most of the time."""
+
 INPUTS = 6
-NODES = 22
-"""Decisions of an integer: 0 zero or not, 1 to 20 the magnitude in unary, 21 the sign."""
-_SIGN = NODES - 1
-_UNARY = NODES - 2
-SETS = 10
+_UNARY = 20
+_SIGN = _UNARY
+NODES = _UNARY + 1
+"""Decisions of an integer: 0 zero or not, 1 to 19 the magnitude in unary, 20 the sign."""
+SETS = 9
 """Sets of mixing weights, chosen by the caller."""
 LIMIT = 1 << 50
 """Magnitudes from here on cannot be coded."""
@@ -85,14 +88,14 @@ def coder(contexts: int) -> Coder:
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def _start(state: np.ndarray, data: np.ndarray) -> None:
     """Take in the first four bytes."""
     for _ in range(4):
         state[_CODE] = state[_CODE] << 8 | _next(state, data)
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def _finish(state: np.ndarray, data: np.ndarray) -> int:
     """Flush a writer: what is left of the number with the most trailing zeros in [low, low + range)."""
     state[_LOW] = (state[_LOW] + 0xFFFFFF) & ~0xFFFFFF
@@ -131,14 +134,14 @@ def reserve(state: np.ndarray, data: np.ndarray, integers: int) -> np.ndarray:
     return larger
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def _next(state: np.ndarray, data: np.ndarray) -> int:
     position = state[_POSITION]
     state[_POSITION] = position + 1
     return data[position] if position < data.size else 0
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def _shift(state: np.ndarray, data: np.ndarray) -> None:
     """Write the top byte of the low end; a carry may still reach it through pending bytes of 0xFF."""
     low = state[_LOW]
@@ -155,7 +158,7 @@ def _shift(state: np.ndarray, data: np.ndarray) -> None:
     state[_LOW] = (low & 0x00FFFFFF) << 8
 
 
-@njit(cache=True, nogil=True, inline="always")  # the call would cost more than it does
+@_inner(inline="always")  # the call would cost more than it does
 def bit(c: Coder, data: np.ndarray, node: int, weights: int, value: int, writing: bool) -> int:
     """Code one decision under the contexts set; returns it."""
     total = 0
@@ -172,7 +175,7 @@ def bit(c: Coder, data: np.ndarray, node: int, weights: int, value: int, writing
     return value
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def rare(c: Coder, data: np.ndarray, context: int, value: int, writing: bool) -> int:
     """Code one decision by a single counter: a decision that hardly ever is 1 is not worth more."""
     counter = int(c.rare[context])
@@ -181,7 +184,7 @@ def rare(c: Coder, data: np.ndarray, context: int, value: int, writing: bool) ->
     return value
 
 
-@njit(cache=True, nogil=True, inline="always")
+@_inner(inline="always")
 def _learn(c: Coder, counter: int, value: int) -> int:
     """The counter after a decision: 1 / (n + 1.6) of the way towards it."""
     seen, probability = counter & 1023, counter >> 10
@@ -189,7 +192,7 @@ def _learn(c: Coder, counter: int, value: int) -> int:
     return probability << 10 | min(seen + 1, COUNT_LIMIT)
 
 
-@njit(cache=True, nogil=True, inline="always")  # the call would cost more than it does
+@_inner(inline="always")  # the call would cost more than it does
 def _code(state: np.ndarray, data: np.ndarray, p: int, value: int, writing: bool) -> int:
     """One bit that is 1 with probability p / 65536. The less likely value takes the upper, rounded, part."""
     size = state[_RANGE]
@@ -215,7 +218,7 @@ def _code(state: np.ndarray, data: np.ndarray, p: int, value: int, writing: bool
     return 1 - likely if rare else likely
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def _raw(state: np.ndarray, data: np.ndarray, value: int, width: int, writing: bool) -> int:
     """`width` bits of even odds, the highest first."""
     out = 0
@@ -224,7 +227,7 @@ def _raw(state: np.ndarray, data: np.ndarray, value: int, width: int, writing: b
     return out
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def integer(c: Coder, data: np.ndarray, value: int, first: int, shift: int, weights: int, writing: bool) -> int:
     """Code one integer, |value| < LIMIT, under the contexts set; returns it.
 
@@ -249,7 +252,7 @@ def integer(c: Coder, data: np.ndarray, value: int, first: int, shift: int, weig
     return magnitude
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def _gamma_length(state: np.ndarray, data: np.ndarray, length: int, writing: bool) -> int:
     """Unary in raw bits, never above 50, whatever a damaged stream says."""
     found = 0
@@ -285,7 +288,7 @@ _SCALE = np.searchsorted(
 ).astype(np.int64)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@_inner(inline="always")
 def _scale(value: int) -> int:
     """A magnitude on a roughly logarithmic scale, 0 to 29."""
     if value < 1024:
@@ -297,47 +300,50 @@ def _scale(value: int) -> int:
     return level
 
 
-@njit(cache=True, nogil=True, inline="always")
+@_inner(inline="always")
 def _sign(value: int) -> int:
     """0 for negative, 1 for zero, 2 for positive."""
     return 1 if value == 0 else (2 if value > 0 else 0)
 
 
-@njit(cache=True, nogil=True)
-def _solve(a: np.ndarray, b: np.ndarray, ridge: float, weights: np.ndarray) -> None:
-    """weights = (a + ridge I)^-1 b by Cholesky; `a` ``[n, n]`` has its lower triangle alone."""
-    n = weights.size
-    low, y = np.zeros((n, n)), np.zeros(n)
-    for i in range(n):
-        for j in range(i):
-            total = a[i, j]
-            for k in range(j):
-                total -= low[i, k] * low[j, k]
-            low[i, j] = total / low[j, j]
-        total = a[i, i] + ridge
-        for k in range(i):
-            total -= low[i, k] * low[i, k]
-        if not total > 0.0:
+@_inner()
+def _solve(
+    a: np.ndarray, b: np.ndarray, ridge: float, weights: np.ndarray, n: int, up: np.ndarray, y: np.ndarray
+) -> None:
+    """weights = (a + ridge I)^-1 b by Cholesky, of the first n entries; `a` ``[F, F]`` has its lower triangle alone.
+
+    Columns are taken off as soon as they are known, which is the order of operations on each entry that taking them off
+    at the end has, and makes vectors of them. up, y: scratch, the transposed factor and what is right of it.
+    """
+    for j in range(n):
+        y[j] = b[j]
+        for i in range(j, n):
+            up[j, i] = a[i, j]
+        up[j, j] += ridge
+    for k in range(n):
+        if not up[k, k] > 0.0:
             return  # rounding has the better of it: the weights stay
-        low[i, i] = math.sqrt(total)
-    for i in range(n):
-        total = b[i]
-        for k in range(i):
-            total -= low[i, k] * y[k]
-        y[i] = total / low[i, i]
+        up[k, k] = math.sqrt(up[k, k])
+        for i in range(k + 1, n):
+            up[k, i] /= up[k, k]
+        y[k] /= up[k, k]
+        for j in range(k + 1, n):
+            y[j] -= up[k, j] * y[k]
+            for i in range(j, n):
+                up[j, i] -= up[k, i] * up[k, j]
     for i in range(n - 1, -1, -1):
         total = y[i]
         for k in range(i + 1, n):
-            total -= low[k, i] * weights[k]
-        weights[i] = total / low[i, i]
+            total -= up[i, k] * weights[k]
+        weights[i] = total / up[i, i]
 
 
 class _Plane(NamedTuple):
-    """One plane ``[H, W]`` in the making, and those that it may look at.
+    """One plane ``[H, W]`` in the making, and those that it may look at, each as ``[H * W]``.
 
     now: reconstructed values; code: int16 codes. earlier, mean, below, before_below: the plane of the time before, the
     mean of all before, the level below, and that one's of the time before, or zeros; code_earlier, code_below: the
-    codes of the first and the third.
+    codes of the first and the third; activity: int64, see `_remember_codes`.
     """
 
     now: np.ndarray
@@ -348,13 +354,15 @@ class _Plane(NamedTuple):
     before_below: np.ndarray
     code_earlier: np.ndarray
     code_below: np.ndarray
+    activity: np.ndarray
 
 
 class _Weights(NamedTuple):
     """Least-squares problems, one for each class of points.
 
-    normal ``[kinds, F, F]``, target and solution ``[kinds, F]``; seen and due ``[kinds]``: points, now and when it is
-    solved next; features ``[F]``: of the point at hand.
+    normal ``[kinds, F, F]`` (a lower triangle counts), target and solution ``[kinds, F]``; seen and due ``[kinds]``:
+    points, now and when it is solved next; features ``[F]`` and offset ``[3, 8, 2]``: of the point at hand, see `_look`
+    and `_offsets`; up ``[F, F]`` and right ``[F]``: scratch of `_solve`.
     """
 
     normal: np.ndarray
@@ -363,6 +371,9 @@ class _Weights(NamedTuple):
     seen: np.ndarray
     due: np.ndarray
     features: np.ndarray
+    offset: np.ndarray
+    up: np.ndarray
+    right: np.ndarray
 
 
 @njit(cache=True, nogil=True)
@@ -376,94 +387,159 @@ def adaptive(
     larger) buffer, and False where a value is too large for its step.
     """
     times, levels, height, width = recon.shape
-    masked = valid.size > 1 or not valid[0, 0, 0, 0]
-    top = 0
-    while 1 << top < max(height, width):
-        top += 1
+    points = height * width
     w = _Weights(
         np.zeros((_KINDS, _FEATURES, _FEATURES)), np.zeros((_KINDS, _FEATURES)), np.zeros((_KINDS, _FEATURES)),
         np.zeros(_KINDS, np.int64), np.full(_KINDS, 64, np.int64), np.zeros(_FEATURES),
+        np.zeros((3, 8, 2), np.int64), np.zeros((_FEATURES, _FEATURES)), np.zeros(_FEATURES),
     )  # fmt: skip
-    mean = np.zeros((levels, height, width))
-    activity = np.zeros((levels, height, width), np.int64)
-    codes = np.zeros((2, levels, height, width), np.int16)  # of this time and of the one before
-    blank, none = np.zeros((height, width)), np.zeros((height, width), np.int16)
+    flat, given = recon.reshape(times, levels, points), values.reshape(times, levels, points)
+    there = valid.reshape(valid.shape[0], valid.shape[1], -1)
+    masked = valid.size > 1
+    mean = np.zeros((levels, points))
+    activity = np.zeros((levels, points), np.int64)
+    codes = np.zeros((2, levels, points), np.int16)  # of this time and of the one before
+    blank, none = np.zeros(points), np.zeros(points, np.int16)
     for t in range(times):
         for level in range(levels):
             if writing:
-                data = reserve(c.state, data, height * width)
+                data = reserve(c.state, data, points)
             late, high = temporal and t > 0, level > 0
             plane = _Plane(
-                recon[t, level], codes[t & 1, level],
-                recon[t - 1, level] if late else blank, mean[level] if late else blank,
-                recon[t, level - 1] if high else blank, recon[t - 1, level - 1] if late and high else blank,
+                flat[t, level], codes[t & 1, level],
+                flat[t - 1, level] if late else blank, mean[level] if late else blank,
+                flat[t, level - 1] if high else blank, flat[t - 1, level - 1] if late and high else blank,
                 codes[1 - (t & 1), level] if late else none, codes[t & 1, level - 1] if high else none,
+                activity[level],
             )  # fmt: skip
             used = _SPATIAL + (4 if high else (2 if late else 0))
-            for lattice in range(top, -1, -1):
-                stride = 1 << lattice
-                for half in range(1 if lattice == top else 2):
-                    kind = _KINDS if lattice == top else 2 * min(lattice, _LEVELS - 1) + half
-                    centres = half == 0 and lattice < top
-                    for i in range(stride if centres else 0, height, stride if half else 2 * stride):
-                        shifted = lattice < top and (half == 0 or (i >> lattice) % 2 == 0)
-                        for j in range(stride if shifted else 0, width, 2 * stride):
-                            there, code = not masked or valid[t, level, i, j], 0
-                            base, near, before = 0.0, 0, 0
-                            if kind < _KINDS:
-                                base, near, before = _look(plane, w.features, half, stride, i, j)
-                                prediction = base
-                                if there:  # nothing would hold back what is predicted from predictions
-                                    for k in range(used):
-                                        prediction += w.solution[kind, k] * w.features[k]
-                            else:
-                                prediction = plane.mean[i, j] if late else plane.below[i, j]
-                            if there:
-                                if writing:
-                                    scaled = (values[t, level, i, j] - prediction) / sizes[lattice]
-                                    if not abs(scaled) < LIMIT - 1:
-                                        return data, False
-                                    code = math.floor(scaled + 0.5)
-                                active = _scale(activity[level, i, j] >> 2)
-                                code = _point(c, data, plane, code, kind, stride, i, j, near, before, active, writing)
-                            plane.now[i, j] = prediction + code * sizes[lattice]
-                            plane.code[i, j] = max(-_MOST, min(_MOST, code))
-                            if there and kind < _KINDS:
-                                size = 2 * before + near
-                                trust = 1.0 / (1.0 + 0.04 * size * size)
-                                _remember(w, kind, used, plane.now[i, j] - base, trust, sizes[0])
-            for i in range(height):
-                for j in range(width):
-                    mean[level, i, j] += (plane.now[i, j] - mean[level, i, j]) / (t + 1)
-                    activity[level, i, j] = _active(activity[level, i, j], int(plane.code[i, j]), t)
+            first = mean[level, 0] if late else plane.below[0]
+            mask = there[t, level] if masked else there[0, 0]
+            if not _refine(c, data, given[t, level], plane, mask, height, width, w, sizes, used, first, writing):
+                return data, False
+            for o in range(points):
+                mean[level, o] += (plane.now[o] - mean[level, o]) / (t + 1)
+            _remember_codes(activity[level], plane.code, t)
     return data, True
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _active(activity: int, code: int, t: int) -> int:
-    """A fading mean of 64 |code| at a point."""
-    if t == 0:
-        return 64 * abs(code)
-    return activity + ((64 * abs(code) - activity) >> (3 if t > 7 else 2))
+@_inner()
+def _remember_codes(activity: np.ndarray, code: np.ndarray, t: int) -> None:
+    """A fading mean of 64 |code| at every point of a plane."""
+    for o in range(activity.size):
+        size = 64 * abs(int(code[o]))
+        activity[o] = size if t == 0 else activity[o] + ((size - activity[o]) >> (3 if t > 7 else 2))
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _look(plane: _Plane, f: np.ndarray, half: int, stride: int, i: int, j: int) -> tuple[float, int, int]:
+@_inner()
+def _refine(
+    c: Coder, data: np.ndarray, values: np.ndarray, plane: _Plane, valid: np.ndarray, height: int, width: int,
+    w: _Weights, sizes: np.ndarray, used: int, first: float, writing: bool,
+) -> bool:  # fmt: skip
+    """Code one plane, lattice by lattice from its first point, predicted to be `first`; whether the values fit."""
+    top = 0
+    while 1 << top < max(height, width):
+        top += 1
+    for lattice in range(top, -1, -1):
+        stride, size = 1 << lattice, sizes[lattice]
+        for half in range(1 if lattice == top else 2):  # centres, then midpoints
+            kind = _KINDS if lattice == top else 2 * min(lattice, _LEVELS - 1) + half
+            start = stride if half == 0 and lattice < top else 0
+            _offsets(w.offset, half, stride, width)
+            for i in range(start, height, stride if half else 2 * stride):
+                for j in range(
+                    0 if half and (i >> lattice) & 1 else (start if half == 0 else stride), width, 2 * stride
+                ):
+                    o = i * width + j
+                    there, code, base, near, before = valid[o if valid.size > 1 else 0], 0, 0.0, 0, 0
+                    prediction = first
+                    if kind < _KINDS:
+                        inside = 3 * stride <= i < height - 3 * stride and 3 * stride <= j < width - 3 * stride
+                        if inside:
+                            base, near, before = _look_inside(plane, w.features, w.offset, half, o)
+                        else:
+                            base, near, before = _look(plane, w.features, half, stride, i, j, height, width)
+                        prediction = base
+                        if there:  # nothing would hold back what is predicted from predictions
+                            for k in range(used):
+                                prediction += w.solution[kind, k] * w.features[k]
+                    if there:
+                        if writing:
+                            scaled = (values[o] - prediction) / size
+                            if not abs(scaled) < LIMIT - 1:
+                                return False
+                            code = math.floor(scaled + 0.5)
+                        west = _sign(int(plane.code[o - 2 * stride])) if j >= 2 * stride else 1
+                        north = _sign(int(plane.code[o - 2 * stride * width])) if i >= 2 * stride else 1
+                        code = _point(c, data, plane, o, code, kind, near, before, west, north, writing)
+                    plane.now[o] = prediction + code * size
+                    plane.code[o] = max(-_MOST, min(_MOST, code))
+                    if there and kind < _KINDS:
+                        _learn_weights(w, kind, used, plane.now[o] - base, 2 * before + near, sizes[0])
+    return True
+
+
+@_inner()
+def _offsets(offset: np.ndarray, half: int, stride: int, width: int) -> None:
+    """How far the neighbours are in ``[H * W]``: near, before and far, pairs of the last."""
+    for k in range(4):
+        offset[0, k, 0] = (_NEAR[half, k, 0] * width + _NEAR[half, k, 1]) * stride
+        offset[1, k, 0] = (_BEFORE[half, k, 0] * width + _BEFORE[half, k, 1]) * stride
+    for k in range(8):
+        offset[2, k, 0] = (_FAR[half, k, 0] * width + _FAR[half, k, 1]) * stride
+        offset[2, k, 1] = (_FAR[half, k, 2] * width + _FAR[half, k, 3]) * stride
+
+
+@_inner(inline="always")
+def _look_inside(plane: _Plane, f: np.ndarray, offset: np.ndarray, half: int, o: int) -> tuple[float, int, int]:
+    """`_look` where all neighbours are inside the plane."""
+    base, near, before = 0.0, 0, 0
+    earlier, mean, below, before_below = 0.0, 0.0, 0.0, 0.0
+    for k in range(4):
+        n = o + offset[0, k, 0]
+        base += plane.now[n]
+        near += abs(int(plane.code[n]))
+        earlier += plane.earlier[n]
+        mean += plane.mean[n]
+        below += plane.below[n]
+        before_below += plane.before_below[n]
+        before += abs(int(plane.code[o + offset[1, k, 0]]))
+    base /= 4
+    for k in range(4):
+        f[k] = plane.now[o + offset[0, k, 0]] - base
+        f[4 + k] = plane.now[o + offset[1, k, 0]] - base
+    for k in range(8):
+        f[8 + k] = plane.now[o + offset[2, k, 0]] - base
+    if half:
+        for k in range(4, 8):
+            f[8 + k] += plane.now[o + offset[2, k, 1]] - base
+    f[16] = plane.earlier[o] - earlier / 4
+    f[17] = plane.mean[o] - mean / 4
+    f[18] = plane.below[o] - below / 4
+    f[19] = plane.before_below[o] - before_below / 4
+    return base, near, before
+
+
+@_inner()
+def _look(
+    plane: _Plane, f: np.ndarray, half: int, stride: int, i: int, j: int, height: int, width: int
+) -> tuple[float, int, int]:
     """Fill the features of a point; returns the mean of its near neighbours, and sums of |code| near and before it."""
-    height, width = plane.now.shape
+    o = i * width + j
     base, near, before, found = 0.0, 0, 0, 0
     earlier, mean, below, before_below = 0.0, 0.0, 0.0, 0.0
     for k in range(4):
         y, x = i + _NEAR[half, k, 0] * stride, j + _NEAR[half, k, 1] * stride
         f[k] = math.inf
         if 0 <= y < height and 0 <= x < width:
-            f[k] = plane.now[y, x]
+            n = y * width + x
+            f[k] = plane.now[n]
             base += f[k]
-            near += abs(int(plane.code[y, x]))
-            earlier += plane.earlier[y, x]
-            mean += plane.mean[y, x]
-            below += plane.below[y, x]
-            before_below += plane.before_below[y, x]
+            near += abs(int(plane.code[n]))
+            earlier += plane.earlier[n]
+            mean += plane.mean[n]
+            below += plane.below[n]
+            before_below += plane.before_below[n]
             found += 1
     base /= found
     near = 4 * near // found
@@ -473,37 +549,36 @@ def _look(plane: _Plane, f: np.ndarray, half: int, stride: int, i: int, j: int) 
         y, x = i + _BEFORE[half, k, 0] * stride, j + _BEFORE[half, k, 1] * stride
         f[4 + k] = 0.0
         if y >= 0 and 0 <= x < width:
-            f[4 + k] = plane.now[y, x] - base
-            before += abs(int(plane.code[y, x]))
+            f[4 + k] = plane.now[y * width + x] - base
+            before += abs(int(plane.code[y * width + x]))
         else:
             before += near >> 2
     for k in range(8):
         y, x = i + _FAR[half, k, 0] * stride, j + _FAR[half, k, 1] * stride
         total = 0.0
         if 0 <= y < height and 0 <= x < width:
-            total = plane.now[y, x] - base
+            total = plane.now[y * width + x] - base
         if half == 1 and k >= 4:
             y, x = i + _FAR[half, k, 2] * stride, j + _FAR[half, k, 3] * stride
             if 0 <= y < height and 0 <= x < width:
-                total += plane.now[y, x] - base
+                total += plane.now[y * width + x] - base
         f[8 + k] = total
-    f[16] = plane.earlier[i, j] - earlier / found
-    f[17] = plane.mean[i, j] - mean / found
-    f[18] = plane.below[i, j] - below / found
-    f[19] = plane.before_below[i, j] - before_below / found
+    f[16] = plane.earlier[o] - earlier / found
+    f[17] = plane.mean[o] - mean / found
+    f[18] = plane.below[o] - below / found
+    f[19] = plane.before_below[o] - before_below / found
     return base, near, before
 
 
-@njit(cache=True, nogil=True, inline="always")
+@_inner(inline="always")
 def _point(
-    c: Coder, data: np.ndarray, plane: _Plane, code: int, kind: int, stride: int, i: int, j: int, near: int,
-    before: int, active: int, writing: bool,
+    c: Coder, data: np.ndarray, plane: _Plane, o: int, code: int, kind: int, near: int, before: int, west: int,
+    north: int, writing: bool,
 ) -> int:  # fmt: skip
-    """Code one point's integer; returns it."""
-    then, below = abs(int(plane.code_earlier[i, j])), abs(int(plane.code_below[i, j]))
+    """Code one point's integer; returns it. west, north: signs of the codes there."""
+    then, below = abs(int(plane.code_earlier[o])), abs(int(plane.code_below[o]))
+    active = _scale(plane.activity[o] >> 2)
     local = 2 * before + near
-    west = _sign(int(plane.code[i, j - 2 * stride])) if j >= 2 * stride else 1
-    north = _sign(int(plane.code[i - 2 * stride, j])) if i >= 2 * stride else 1
     first = 0
     if local + then + below == 0:
         first = rare(c, data, ((kind * 30 + active) * 3 + west) * 3 + north, 1 if code != 0 else 0, writing)
@@ -519,7 +594,7 @@ def _point(
     return integer(c, data, code, first, _shift_of(local), kind, writing)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@_inner(inline="always")
 def _shift_of(local: int) -> int:
     """Raw bits of a code among neighbours of such size, so that what is left is about 6."""
     shift = 0
@@ -528,21 +603,32 @@ def _shift_of(local: int) -> int:
     return shift
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _remember(w: _Weights, kind: int, used: int, value: float, trust: float, step: float) -> None:
-    """Add an equation, sum of weights * features = value; solve them anew when enough have come."""
-    for p in range(used):
+@_inner(inline="always")
+def _learn_weights(w: _Weights, kind: int, used: int, value: float, local: int, step: float) -> None:
+    """Add an equation, sum of weights * features = value; solve them anew when enough have come.
+
+    Features that are not used are zero: whole rows, which the compiler makes vectors of, come to the same.
+    """
+    trust = 1.0 / (1.0 + 0.04 * local * local)
+    for p in range(_FEATURES):
         g = w.features[p] * trust
         w.target[kind, p] += g * value
-        for q in range(p + 1):
-            w.normal[kind, p, q] += g * w.features[q]
+        row = w.normal[kind, p]
+        for q in range(row.size):
+            row[q] += g * w.features[q]
     w.seen[kind] += 1
-    if w.seen[kind] < w.due[kind]:
-        return
+    if w.seen[kind] >= w.due[kind]:
+        _solve_weights(w, kind, used, step)
+
+
+@_inner()
+def _solve_weights(w: _Weights, kind: int, used: int, step: float) -> None:
+    """Solve a problem with its first `used` features, and halve the memory of a long one."""
     trace = 0.0
     for p in range(used):
         trace += w.normal[kind, p, p]
-    _solve(w.normal[kind], w.target[kind], 0.1 * step * step + 1e-5 * trace / used, w.solution[kind, :used])
+    ridge = 0.1 * step * step + 1e-5 * trace / used
+    _solve(w.normal[kind], w.target[kind], ridge, w.solution[kind], used, w.up, w.right)
     if w.seen[kind] > _FORGET:
         for p in range(used):
             w.target[kind, p] *= 0.5
@@ -559,12 +645,14 @@ def plain(
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Code ``[T, C, H, W]`` float64 without prediction; arguments and result as those of `adaptive`."""
     times, levels, height, width = recon.shape
-    masked = valid.size > 1 or not valid[0, 0, 0, 0]
+    masked = valid.size > 1
     # A border of zeros stands for neighbours that are not there.
     codes = np.zeros((2, levels, height + 2, width + 4), np.int16)
     none = np.zeros((height + 2, width + 4), np.int16)
-    activity = np.zeros((levels, height, width), np.int64)
+    activity = np.zeros((levels, height + 2, width + 4), np.int64)
     row = np.zeros(width, np.int64)
+    size_of = np.zeros((2, levels, height + 1), np.int64)  # of each row, see `_raster`; first the border's
+    nothing = np.zeros(height + 1, np.int64)
     for t in range(times):
         for level in range(levels):
             if writing:
@@ -573,37 +661,57 @@ def plain(
             code[:] = 0
             then = codes[1 - (t & 1), level] if temporal and t > 0 else none
             below = codes[t & 1, level - 1] if level > 0 else none
-            for i in range(height):
-                around, some = 0, 0
-                for j in range(width):
-                    x = j + 2
-                    around += (
-                        min(abs(int(code[i + 1, x])), 2)
-                        + min(abs(int(then[i + 2, x])), 2)
-                        + min(abs(int(below[i + 2, x])), 2)
-                    )
-                    row[j] = 0
-                    if writing and (not masked or valid[t, level, i, j]):
-                        scaled = values[t, level, i, j] / size
-                        if not abs(scaled) < LIMIT - 1:
-                            return data, False
-                        row[j] = math.floor(scaled + 0.5)
-                        if row[j] != 0:
-                            some = 1
-                if rare(c, data, CONTEXTS - 1 - _scale(around), some, writing):
-                    for j in range(width):
-                        if not masked or valid[t, level, i, j]:
-                            active = _scale(activity[level, i, j] >> 2)
-                            k = _raster_point(c, data, code, then, below, row[j], i + 2, j + 2, active, writing)
-                            recon[t, level, i, j] = k * size
-                            code[i + 2, j + 2] = max(-_MOST, min(_MOST, k))
-            for i in range(height):
-                for j in range(width):
-                    activity[level, i, j] = _active(activity[level, i, j], int(code[i + 2, j + 2]), t)
+            mask = valid[t, level] if masked else valid[0, 0]
+            here = size_of[t & 1, level]
+            past = size_of[1 - (t & 1), level] if temporal and t > 0 else nothing
+            under = size_of[t & 1, level - 1] if level > 0 else nothing
+            if not _raster(
+                c, data, values[t, level], recon[t, level], mask, code, then, below, activity[level], here, past, under,
+                row, size, writing,
+            ):  # fmt: skip
+                return data, False
+            _remember_codes(activity[level].reshape(-1), code.reshape(-1), t)
     return data, True
 
 
-@njit(cache=True, nogil=True, inline="always")
+@_inner()
+def _raster(
+    c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, code: np.ndarray,
+    then: np.ndarray, below: np.ndarray, activity: np.ndarray, here: np.ndarray, past: np.ndarray, under: np.ndarray,
+    row: np.ndarray, size: float, writing: bool,
+) -> bool:  # fmt: skip
+    """Code one plane ``[H, W]`` row by row; whether the values fit.
+
+    code, then, below, activity: with a border. here, past, under ``[H + 1]``: sums of min(|code|, 2) of the row before
+    each row of this plane and of those before; `here` is filled. row ``[W]``: scratch.
+    """
+    height, width = recon.shape
+    masked = valid.size > 1 or not valid[0, 0]
+    for i in range(height):
+        around, some = here[i] + past[i + 1] + under[i + 1], 0
+        here[i + 1] = 0
+        if writing:
+            for j in range(width):
+                row[j] = 0
+                if not masked or valid[i, j]:
+                    scaled = values[i, j] / size
+                    if not abs(scaled) < LIMIT - 1:
+                        return False
+                    row[j] = math.floor(scaled + 0.5)
+                    some |= row[j]
+        if not rare(c, data, CONTEXTS - 1 - _scale(around), 1 if some else 0, writing):
+            continue
+        for j in range(width):
+            if not masked or valid[i, j]:
+                active = _scale(activity[i + 2, j + 2] >> 2)
+                k = _raster_point(c, data, code, then, below, row[j], i + 2, j + 2, active, writing)
+                recon[i, j] = k * size
+                code[i + 2, j + 2] = max(-_MOST, min(_MOST, k))
+                here[i + 1] += min(abs(k), 2)
+    return True
+
+
+@_inner(inline="always")
 def _raster_point(
     c: Coder, data: np.ndarray, code: np.ndarray, then: np.ndarray, below: np.ndarray, value: int, y: int, x: int,
     active: int, writing: bool,
@@ -641,7 +749,7 @@ PRIMED = 3  # inputs whose contexts know the dimension
 _TRUST = 12  # decisions that a table counts for
 
 
-@njit(cache=True, nogil=True)
+@_inner()
 def _usual_shift(usual: int) -> int:
     """Raw bits of codes of a usual size, in 1/16, so that what is left is at most about 5."""
     shift = 0
@@ -656,24 +764,25 @@ def prime(counter: np.ndarray, usual: np.ndarray, offset: np.ndarray, frequency:
 
     Entry 0 of a table is its escape, entries of 0 pad it: neither counts.
     """
+    at_least = np.zeros(_UNARY + 2, np.int64)  # how frequent a magnitude is, without what is raw
     for k in range(offset.size):
-        total, weighted = 1, 0
+        total, weighted, nonzero, negative = 1, 0, 0, 0
         for s in range(1, frequency.shape[1]):
-            total += frequency[k, s]
-            weighted += frequency[k, s] * abs(offset[k] + s - 1)
+            value, often = offset[k] + s - 1, frequency[k, s]
+            total += often
+            weighted += often * abs(value)
+            nonzero += often if value != 0 else 0
+            negative += often if value < 0 else 0
         usual[k] = 16 * (weighted // total)
         shift = _usual_shift(usual[k])
+        at_least[:] = 0
+        for s in range(1, frequency.shape[1]):
+            at_least[min(abs(offset[k] + s - 1) >> shift, _UNARY)] += frequency[k, s]
+        for node in range(_UNARY, -1, -1):
+            at_least[node] += at_least[node + 1]
         for node in range(NODES):
-            ones, all_of = 0, 0
-            for s in range(1, frequency.shape[1]):
-                value = offset[k] + s - 1
-                magnitude = abs(value) >> shift
-                if node < NODES - 1:
-                    all_of += frequency[k, s] if magnitude >= node else 0
-                    ones += frequency[k, s] if magnitude > node else 0
-                else:
-                    all_of += frequency[k, s] if value != 0 else 0
-                    ones += frequency[k, s] if value < 0 else 0
+            all_of = nonzero if node == _SIGN else at_least[node]
+            ones = negative if node == _SIGN else at_least[node + 1]
             p = ((2 * ones + 1) << 21) // (2 * all_of + 2)
             p = max(32, min((1 << 21) - 32, p))
             counter[0, node, k] = p << 10 | _TRUST
@@ -689,41 +798,54 @@ def latent_codes(c: Coder, data: np.ndarray, z: np.ndarray, first: np.ndarray, w
     Returns the buffer.
     """
     times, levels, d = z.shape
-    before, mean = np.zeros((levels, d), np.int64), np.zeros((levels, d), np.int64)  # mean in 1/256
-    last, usual = np.zeros((levels, d), np.int64), np.zeros((levels, d), np.int64)  # differences; sizes in 1/16
-    usual[:] = first
-    missed = np.zeros((3, levels, d), np.int64)  # by the predictions, fading
+    past = np.zeros((levels, 7, d), np.int64)
+    past[:, 3] = first
     for t in range(times):
         for level in range(levels):
             if writing:
                 data = reserve(c.state, data, d)
-            nonzero, one, two = 0, 0, 0  # of this signal; sizes of the two differences before
-            for k in range(d):
-                guess = 0
-                nearest = missed[0, level, k] * 3 >> 2  # a prediction has to be clearly better than none
-                if missed[1, level, k] < nearest:
-                    guess, nearest = before[level, k], missed[1, level, k]
-                if missed[2, level, k] < nearest:
-                    guess = (mean[level, k] + 128) >> 8
-                size, recent = abs(last[level, k]), usual[level, k]
-                c.context[0] = k
-                c.context[1] = 3 * k + min(size, 2)
-                c.context[2] = 3 * k + min(one + two, 2)
-                c.context[3] = min(recent >> 2, 60)
-                c.context[4] = min(recent >> 4, 15) * 16 + min(nonzero, 15)
-                c.context[5] = min(one + two, 7) * 8 + min(size, 7)
-                difference = z[t, level, k] - guess
-                difference = integer(c, data, difference, 0, _usual_shift(recent), min(one + two, 2), writing)
-                value = max(-LIMIT, min(LIMIT, difference + guess))  # whatever a damaged stream says
-                difference = value - guess
-                z[t, level, k] = value
-                one, two = abs(difference), one
-                nonzero += 1 if difference != 0 else 0
-                middle = (mean[level, k] + 128) >> 8
-                missed[0, level, k] += 16 * abs(value) - (missed[0, level, k] >> 4)
-                missed[1, level, k] += 16 * abs(value - before[level, k]) - (missed[1, level, k] >> 4)
-                missed[2, level, k] += 16 * abs(value - middle) - (missed[2, level, k] >> 4)
-                mean[level, k] += ((value << 8) - mean[level, k]) // min(t + 1, 16)
-                usual[level, k] += (16 * abs(difference) - usual[level, k]) >> 2
-                last[level, k], before[level, k] = difference, value
+            _latent_signal(c, data, z[t, level], past[level], t, writing)
     return data
+
+
+@_inner()
+def _latent_signal(c: Coder, data: np.ndarray, z: np.ndarray, past: np.ndarray, t: int, writing: bool) -> None:
+    """Code the latents of one signal, z ``[d]``.
+
+    past ``[7, d]``: the code before; a running mean in 1/256; the last difference; usual sizes of differences in 1/16;
+    and how far none, the code before and the mean have missed, fading.
+    """
+    nonzero, one, two = 0, 0, 0  # of this signal; sizes of the two differences before
+    for k in range(z.size):
+        before, mean, last, recent = past[0, k], past[1, k], abs(past[2, k]), past[3, k]
+        middle, guess = (mean + 128) >> 8, 0
+        nearest = past[4, k] * 3 >> 2  # a prediction has to be clearly better than none
+        if past[5, k] < nearest:
+            guess, nearest = before, past[5, k]
+        if past[6, k] < nearest:
+            guess = middle
+        c.context[0] = k
+        c.context[1] = 3 * k + min(last, 2)
+        c.context[2] = 3 * k + min(one + two, 2)
+        c.context[3] = min(recent >> 2, 60)
+        c.context[4] = min(recent >> 4, 15) * 16 + min(nonzero, 15)
+        c.context[5] = min(one + two, 7) * 8 + min(last, 7)
+        difference = z[k] - guess
+        difference = integer(c, data, difference, 0, _usual_shift(recent), min(one + two, 2), writing)
+        value = max(-LIMIT, min(LIMIT, difference + guess))  # whatever a damaged stream says
+        difference = value - guess
+        z[k] = value
+        one, two = abs(difference), one
+        nonzero += 1 if difference != 0 else 0
+        past[4, k] += 16 * abs(value) - (past[4, k] >> 4)
+        past[5, k] += 16 * abs(value - before) - (past[5, k] >> 4)
+        past[6, k] += 16 * abs(value - middle) - (past[6, k] >> 4)
+        past[0, k], past[2, k] = value, difference
+        past[1, k] += ((value << 8) - mean) // min(t + 1, 16)
+        past[3, k] += (16 * abs(difference) - recent) >> 2
+
+
+@njit(cache=True, nogil=True)
+def raw(c: Coder, data: np.ndarray, value: int, width: int, writing: bool) -> int:
+    """`width` bits of even odds; a writer's buffer has room for them."""
+    return _raw(c.state, data, value, width, writing)

@@ -4,7 +4,8 @@ The codes z ``[T, C, d]`` of a chunk's signals (times, levels) are coded signal 
 difference from a prediction in time (none, the code before, or a running mean, whichever has been nearest lately),
 by `kernels.integer`: under contexts of the dimension, of the dimensions before it and of its own past. What the
 static tables know of a dimension is the counters' first state, so that a single signal costs what it costs
-under the tables, and many signals cost what they turn out to be. Integers throughout.
+under the tables, and many signals cost what they turn out to be. Dimensions after the last that is not zero in all
+signals are left out: how many are coded comes first, in raw bits. Integers throughout.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from vcinr.coding import kernels
+from vcinr.errors import CorruptError
 
 
 def encode(z: np.ndarray, offset: np.ndarray, frequency: np.ndarray) -> bytes:
@@ -21,17 +23,27 @@ def encode(z: np.ndarray, offset: np.ndarray, frequency: np.ndarray) -> bytes:
     """
     if np.abs(z).max(initial=0) >= kernels.LIMIT // 2:
         raise OverflowError("latent code too large")
-    coder, usual = _start(offset, frequency)
-    data = kernels.latent_codes(coder, np.empty(0, np.uint8), np.array(z, np.int64, order="C"), usual, True)
+    used = int(np.flatnonzero((z != 0).any((0, 1)))[-1]) + 1 if z.any() else 0
+    coder, usual = _start(offset[:used], frequency[:used])
+    data = kernels.reserve(coder.state, np.empty(0, np.uint8), 1)
+    kernels.raw(coder, data, used, len(offset).bit_length(), True)
+    data = kernels.latent_codes(coder, data, np.array(z[..., :used], np.int64, order="C"), usual, True)
     return kernels.stream(coder, data)
 
 
 def decode(data: bytes, times: int, levels: int, offset: np.ndarray, frequency: np.ndarray) -> np.ndarray:
-    """Inverse of `encode`: z int64 ``[times, levels, d]``."""
-    coder, usual = _start(offset, frequency)
-    stream, z = kernels.open_stream(coder, data), np.zeros((times, levels, len(offset)), np.int64)
-    kernels.latent_codes(coder, stream, z, usual, False)
+    """Inverse of `encode`: z int64 ``[times, levels, d]``; raises CorruptError."""
+    opening = kernels.coder(0)
+    used = kernels.raw(opening, kernels.open_stream(opening, data), 0, len(offset).bit_length(), False)
+    if used > len(offset):
+        raise CorruptError("more latents than the model has")
+    coder, usual = _start(offset[:used], frequency[:used])
+    stream, some = kernels.open_stream(coder, data), np.zeros((times, levels, used), np.int64)
+    kernels.raw(coder, stream, 0, len(offset).bit_length(), False)
+    kernels.latent_codes(coder, stream, some, usual, False)
     kernels.check_end(coder, stream)
+    z = np.zeros((times, levels, len(offset)), np.int64)
+    z[..., :used] = some
     return z
 
 
@@ -40,6 +52,8 @@ def _start(offset: np.ndarray, frequency: np.ndarray) -> tuple[kernels.Coder, np
     coder = kernels.coder(max(256, 3 * len(offset)))
     coder.weight[:, : kernels.PRIMED] = (1 << 16) // kernels.PRIMED
     coder.weight[:, kernels.PRIMED :] = (1 << 16) // 20
-    usual = np.zeros(len(offset), np.int64)
-    kernels.prime(coder.counter, usual, np.array(offset, np.int64), np.array(frequency, np.int64, order="C"))
+    usual, longest = np.zeros(len(offset), np.int64), int(np.count_nonzero(frequency.any(0))) if len(offset) else 1
+    kernels.prime(
+        coder.counter, usual, np.array(offset, np.int64), np.array(frequency[:, :longest], np.int64, order="C")
+    )
     return coder, usual

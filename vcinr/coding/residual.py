@@ -65,6 +65,11 @@ def planes(index: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, int, int
     return (levels, 1, height, width) if times == 1 else (times, levels, height, width)
 
 
+def signal_counts(index: tuple[int, ...]) -> tuple[int, int]:
+    """Times and levels of the signals that `index` axes count, as `planes` has them of a grid of two axes."""
+    return planes(index, (1, 1))[:2]
+
+
 def encode(
     values: np.ndarray, step: float, plan: Plan, valid: np.ndarray | None = None
 ) -> tuple[bytes, np.ndarray]:  # fmt: skip

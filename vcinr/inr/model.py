@@ -23,7 +23,7 @@ import numpy as np
 
 from vcinr.errors import ConfigError, ModelError
 from vcinr.inr.conditioning import conditioning
-from vcinr.inr.siren import basis, evaluate, shapes
+from vcinr.inr.siren import basis, evaluate, forward, shapes
 from vcinr.inr.spec import InrSpec
 from vcinr.signals import coordinates
 
@@ -37,7 +37,7 @@ TILE = 2048
 """Points evaluated at a time: one tile's activations stay in cache, and every decoder uses the same tiles."""
 _KEPT = 1 << 24  # numbers of a basis that are kept: 64 MiB
 DELTA = 2.0**-18
-"""Stated slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
+"""Least slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Model:
     the Meta-SGD step sizes ``alpha`` ``[d]``.
     system: coordinate system (:mod:`vcinr.signals.coordinates`). normalisation: (offset, scale) by variable.
     encode_steps, encode_points: inner steps of the encoder, and at how many points of a larger grid it takes them;
-    encode_loop: the inner loop it takes (:mod:`vcinr.meta.inner`).
+    encode_loop: the inner loop it takes (:mod:`vcinr.meta.inner`). slack: how far another machine's decoder may be off,
+    as a fraction of the scale, at least `DELTA`: encoders leave as much of a bound.
     quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. provenance: free JSON-able
     facts (data, seed, version); no part of decoding. kept: what has been made of the model, for the next time.
     """
@@ -63,6 +64,7 @@ class Model:
     quantiser: Mapping[str, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     encode_loop: str = "meta-sgd"
+    slack: float = DELTA
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -84,6 +86,7 @@ class Model:
             "encode_loop": self.encode_loop,
             "encode_steps": self.encode_steps,
             "encode_points": self.encode_points,
+            "slack": self.slack,
             "provenance": dict(self.provenance),
             "tensors": table,
         }
@@ -114,18 +117,27 @@ class Model:
         """phi_0 of `variable`, ``[d]``: where its inner loop starts, and what its coded latents are relative to."""
         return self.params["phi_0"][self.index(variable)]
 
-    def reconstruct(self, phi: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def reconstruct(self, phi: np.ndarray, x: np.ndarray, chosen: slice = slice(None)) -> np.ndarray:
         """f(x; theta, phi) in plain NumPy: phi ``[B, d]``, x ``[P, d_in]`` -> ``[B, P, d_out]`` float32.
 
+        chosen: points of x, if not all.
+
         Signals are evaluated one at a time in tiles of `TILE` points, so the result of a signal does not
-        depend on what else is decoded with it.
+        depend on what else is decoded with it; those of a linear head together, and what depends on the others is well
+        within DELTA. Of its latents those after the last that differs between signals are added up once.
         """
-        out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
         if self.linear:
             psi_0, psi = self.basis(x)
-            for b, one in enumerate(phi.astype(np.float32)):
-                out[b] = (psi_0 + one @ psi).reshape(len(x), self.spec.d_out)
-            return out
+            if chosen != slice(None):
+                psi_0 = psi_0.reshape(len(x), -1)[chosen].ravel()
+                psi = psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1)
+            phi = phi.astype(np.float32)
+            own = int(np.flatnonzero((phi != phi[:1]).any(0)).max(initial=-1)) + 1
+            values = phi[:, :own] @ psi[:own]
+            values += psi_0 + phi[:1, own:] @ psi[own:]
+            return values.reshape(len(phi), psi_0.size // self.spec.d_out, self.spec.d_out)
+        x = x[chosen]
+        out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
         cond = conditioning(self.spec.conditioning)
         for b in range(len(phi)):
             modulation = cond.modulate(self.spec, self.params, phi[b : b + 1].astype(np.float32))
@@ -144,7 +156,7 @@ class Model:
         That of the last grid is kept, unless it is large.
         """
         known = self.kept.get("basis")
-        if known is not None and np.array_equal(known[0], x):
+        if known is not None and (known[0] is x or np.array_equal(known[0], x)):
             return known[1], known[2]
         tiles = [basis(self.spec, self.params, x[p : p + TILE]) for p in range(0, len(x), TILE)]
         psi_0 = np.concatenate([t[0].ravel() for t in tiles])
@@ -210,6 +222,7 @@ def from_bytes(data: bytes, origin: str) -> Model:
             groups["quantiser"],
             header["provenance"],
             str(header.get("encode_loop", "meta-sgd")),
+            float(header.get("slack", DELTA)),
         )
         _check(model)
         model.__dict__["data"] = data  # what is named by its digest, whatever another encoder would make of it
@@ -233,6 +246,8 @@ def _check(model: Model) -> None:
     if {k: v.shape for k, v in model.params.items()} != expected:
         raise ValueError("the network's parameters do not have the shapes it states")
     conditioning(spec.conditioning).check(spec, model.params)
+    if not DELTA <= model.slack < 1:
+        raise ValueError(f"slack is {model.slack}")
     bounds = model.system["bounds"] if model.system["system"] == "box" else []
     if not all(len(b) == 2 and all(math.isfinite(v) for v in b) for b in bounds):
         raise ValueError("the coordinate system has no bounds")
@@ -245,6 +260,18 @@ def _check(model: Model) -> None:
 def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Model:
     """`model` completed by a quantiser."""
     return replace(model, quantiser=dict(quantiser), provenance={**model.provenance, **provenance})
+
+
+def slack_of(model: Model, phi: np.ndarray, x: np.ndarray) -> float:
+    """Slack that the network needs, of phi ``[B, d]`` at x ``[P, d_in]``: four times its rounding, a power of two.
+
+    Deep networks and large omega_0 amplify rounding: what float32 differs from float64 by is what two float32 decoders
+    may differ by.
+    """
+    params = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in model.params.items()}
+    exact = forward(model.spec, params, phi.astype(np.float64), x.astype(np.float64))
+    worst = float(np.abs(model.reconstruct(phi, x) - exact).max(initial=0.0))
+    return max(DELTA, 2.0 ** math.ceil(math.log2(4 * worst))) if worst > 0 else DELTA
 
 
 _KINDS = ("<i4", "|u1", "<f4", "<f2", "rows8")

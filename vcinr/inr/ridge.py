@@ -19,30 +19,53 @@ def ridge(base: Array, psi: Array, y: Array, weight: Array | None, start: Array)
     """
     xp = namespace(y)
     left = y - base - start @ psi.T
-    if weight is None:
-        normal = (psi.T @ psi / len(psi))[None]
-    else:
-        normal = xp.stack([psi.T @ (w[:, None] * psi) for w in weight]) / len(psi)
-        left = left * weight
     d = psi.shape[-1]
-    trace = xp.diagonal(normal, 0, -2, -1).sum(-1)
     unit = xp.eye(d, dtype=psi.dtype) if xp is np else xp.eye(d, dtype=psi.dtype, device=psi.device)
+    if weight is None:  # one system for all
+        normal = psi.T @ psi / len(psi)
+        normal = normal + (RIDGE * xp.diagonal(normal).sum() / d + 1e-12) * unit
+        return start + xp.linalg.solve(normal, (left @ psi / len(psi)).T).T
+    normal = xp.stack([psi.T @ (w[:, None] * psi) for w in weight]) / len(psi)
+    trace = xp.diagonal(normal, 0, -2, -1).sum(-1)
     normal = normal + (RIDGE * trace / d + 1e-12)[:, None, None] * unit
-    return start + xp.linalg.solve(normal, (left @ psi / len(psi))[..., None])[..., 0]
+    return start + xp.linalg.solve(normal, ((left * weight) @ psi / len(psi))[..., None])[..., 0]
 
 
 def linear_latents(
     model: Model, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray
 ) -> np.ndarray:  # fmt: skip
     """`meta.extract.find_latents` for a model with a linear head, without torch; arguments as there."""
-    base, psi = model.basis(x)
-    if len(x) > model.encode_points:
-        chosen = fixed_points(len(x), model.encode_points)
-        y = y[:, chosen]
-        weight = None if weight is None else weight[:, chosen]
-        base = base.reshape(len(x), -1)[chosen].ravel()
-        psi = psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1)
-    spread = None if weight is None else np.repeat(weight, model.spec.d_out, axis=1).astype(np.float64)
     start = model.params["phi_0"][variable].astype(np.float64)
-    flat = y.reshape(len(y), -1).astype(np.float64)
-    return ridge(base.astype(np.float64), psi.T.astype(np.float64), flat, spread, start).astype(np.float32)
+    if weight is None:
+        chosen, onto, kept, shift = _projection(model, x)
+        return y[:, chosen].reshape(len(y), -1) @ onto + (start @ kept - shift).astype(np.float32)
+    chosen, base, psi = _part(model, x)
+    spread = np.repeat(weight[:, chosen], model.spec.d_out, axis=1).astype(np.float64)
+    flat = y[:, chosen].reshape(len(y), -1).astype(np.float64)
+    return ridge(base, psi, flat, spread, start).astype(np.float32)
+
+
+def _part(model: Model, x: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
+    """Points that an encoder looks at, and base ``[Q]`` and psi ``[Q, d]`` there, float64."""
+    base, psi = (a.astype(np.float64) for a in model.basis(x))
+    if len(x) <= model.encode_points:
+        return slice(None), base, psi.T
+    chosen = fixed_points(len(x), model.encode_points)
+    base = base.reshape(len(x), -1)[chosen].ravel()
+    return chosen, base, psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1).T
+
+
+def _projection(model: Model, x: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray, np.ndarray]:
+    """`ridge` where nothing is masked, as y @ onto + start @ kept - shift, that of the last grid being kept.
+
+    Points looked at; onto ``[Q, d]`` float32, kept ``[d, d]``, shift ``[d]``.
+    """
+    known = model.kept.get("projection")
+    if known is None or not (known[0] is x or np.array_equal(known[0], x)):
+        chosen, base, psi = _part(model, x)
+        unit = np.eye(psi.shape[1])
+        normal = psi.T @ psi / len(psi)
+        onto = np.linalg.solve(normal + (RIDGE * np.trace(normal) / len(unit) + 1e-12) * unit, psi.T / len(psi)).T
+        known = x, chosen, onto.astype(np.float32), unit - psi.T @ onto, base @ onto
+        model.kept["projection"] = known
+    return known[1:]

@@ -21,7 +21,7 @@ def save_checkpoint(path: str | Path, fingerprint: str, state: dict[str, Any]) -
 def load_checkpoint(path: str | Path, fingerprint: str) -> dict[str, Any] | None:
     """The state saved at `path`, or None if there is none, it is unreadable, or it is of another run."""
     try:
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
         return None
     if not isinstance(saved, dict) or saved.get("fingerprint") != fingerprint:

@@ -15,19 +15,19 @@ from vcinr.errors import InputError, ModelError
 from vcinr.inr.model import Model, load_model
 from vcinr.inr.ridge import linear_latents
 from vcinr.meta.inner import Batch, adapt, batch_of
-from vcinr.meta.outer import psnr
+from vcinr.meta.outer import device_of, psnr
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.signals import Signals, fixed_points, read_signals
 
 
-def torch_params(model: Model) -> dict[str, torch.Tensor]:
+def torch_params(model: Model, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
     """The model's parameters as tensors."""
-    return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in model.params.items()}
+    return {k: torch.from_numpy(np.ascontiguousarray(v)).to(device) for k, v in model.params.items()}
 
 
 def find_latents(
     model: Model, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray, *,
-    steps: int | None = None,
+    steps: int | None = None, device: torch.device | str = "cpu",
 ) -> np.ndarray:  # fmt: skip
     """Inner loop: x ``[P, d_in]``, y ``[N, P, d_out]`` normalised, weight ``[N, P]`` -> phi ``[N, d]`` float32.
 
@@ -40,12 +40,13 @@ def find_latents(
         chosen = fixed_points(len(x), model.encode_points)
         x, y = x[chosen], y[:, chosen]
         weight = None if weight is None else weight[:, chosen]
-    params, points = torch_params(model), torch.from_numpy(x)
+    params, points = torch_params(model, device), torch.from_numpy(x).to(device)
     found, count = [], model.encode_steps if steps is None else steps
     for part in _parts(len(y), len(x), model):
-        w = None if weight is None else torch.from_numpy(weight[part])
-        batch = Batch(points, torch.from_numpy(y[part]), w, torch.from_numpy(variable[part]))
-        found.append(adapt(model.spec, params, batch, count, loop=model.encode_loop, create_graph=False).numpy())
+        w = None if weight is None else torch.from_numpy(weight[part]).to(device)
+        row = torch.from_numpy(variable[part]).to(device)
+        batch = Batch(points, torch.from_numpy(y[part]).to(device), w, row)
+        found.append(adapt(model.spec, params, batch, count, loop=model.encode_loop, create_graph=False).cpu().numpy())
     phi = np.concatenate(found) if found else np.empty((0, model.spec.latent), np.float32)
     if not np.isfinite(phi).all():
         raise ModelError(
@@ -63,13 +64,14 @@ def _parts(signals: int, points: int, model: Model) -> Iterator[slice]:
 
 def extract_modulations(
     signals: str | Path, model: str | Path, out: str | Path, *, threads: int, steps: int | None = None,
-    watch: Watch = silent,
+    device: str = "cpu", watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Write ``out``: a Zarr group a split with ``phi [N, d]``, ``psnr_db [N]`` and ``psnr_phi_0_db [N]``.
 
     ``psnr_phi_0_db`` is the PSNR before adaptation: the gain over it shows that the inner loop is alive.
     """
     torch.set_num_threads(threads)
+    place = device_of(device)
     data, artifact = read_signals(signals), load_model(model)
     if data.inputs.shape[1] != artifact.spec.d_in:
         raise InputError(f"{signals}: signals do not fit the model {model}; train it on them first")
@@ -90,7 +92,7 @@ def extract_modulations(
             done += count
             watch(Progress("modulations", done, total, {"psnr_db": quality}, clock.left(done)))
 
-        phi, quality, before = _extract(artifact, data, name, steps, tell)
+        phi, quality, before = _extract(artifact, data, name, steps, place, tell)
         group = root.create_group(name)
         for key, array in (("phi", phi), ("psnr_db", quality), ("psnr_phi_0_db", before)):
             group.create_array(key, data=array)
@@ -105,19 +107,20 @@ def extract_modulations(
 
 
 def _extract(
-    model: Model, data: Signals, split: str, steps: int | None, watch: Callable[[int, float], None]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    model: Model, data: Signals, split: str, steps: int | None, device: torch.device,
+    watch: Callable[[int, float], None],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """phi ``[N, d]`` of a split, its PSNR, and the PSNR at phi_0, ``[N]`` each."""
-    inputs, params = data.inputs, torch_params(model)
-    x = torch.from_numpy(inputs)
+    inputs, params = data.inputs, torch_params(model, device)
+    x = torch.from_numpy(inputs).to(device)
     phis, after, before = [], [], []
     for part in _parts(len(data.splits[split]), len(x), model):
         batch = batch_of(data, split, x, part)
-        weight = None if batch.weight is None else batch.weight.numpy()
-        found = find_latents(model, inputs, batch.y.numpy(), weight, batch.variable.numpy(), steps=steps)
-        phis.append(found)
-        phi = torch.from_numpy(found)
-        after.append(psnr(model.spec, params, batch, phi).numpy())
-        before.append(psnr(model.spec, params, batch, params["phi_0"][batch.variable]).numpy())
+        y, weight = data.normalised(split, part)
+        variable = data.variable_index(split)[part]
+        phi = find_latents(model, inputs, y, weight, variable, steps=steps, device=device)
+        phis.append(phi)
+        after.append(psnr(model.spec, params, batch, torch.from_numpy(phi).to(device)).cpu().numpy())
+        before.append(psnr(model.spec, params, batch, params["phi_0"][batch.variable]).cpu().numpy())
         watch(len(phi), float(after[-1].mean()))
     return np.concatenate(phis), np.concatenate(after), np.concatenate(before)

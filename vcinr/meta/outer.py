@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vcinr.config import Inr, Meta
-from vcinr.errors import InputError
+from vcinr.errors import ConfigError, InputError
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, freeze, save_model
 from vcinr.inr.siren import initialise
@@ -42,29 +42,31 @@ def meta_train(
     threads: int,
     out: str | Path,
     checkpoint: str | Path,
+    device: str = "cpu",
     watch: Watch = silent,
 ) -> dict[str, Any]:
-    """Meta-train an INR and write ``out/model.vcinr`` and ``out/history.csv``.
+    """Meta-train an INR on `device` and write ``out/model.vcinr`` and ``out/history.csv``.
 
     The best-validation parameters are kept, and training goes back to them at a lower rate when it collapses.
     `checkpoint` is written at every validation; a run that finds one
     of the same data, parameters and seed goes on from it, any other is ignored. Returns a summary.
     """
     torch.set_num_threads(threads)
+    place = device_of(device)
     data = signals if isinstance(signals, Signals) else read_signals(signals)
     train = data.splits["train"]
     if len(train) == 0:
         raise InputError("the training split holds no signal; widen the source's train selection")
     spec = spec_of(inr, coordinates.dimension(data.system), train.features.shape[-1])
     fingerprint = _fingerprint(data, inr, meta, seed)
-    run = _State.resumed(load_checkpoint(checkpoint, fingerprint), meta)
+    run = _State.resumed(load_checkpoint(checkpoint, fingerprint), meta, place)
     if run is None:
-        run = _State.fresh(spec, meta, seed, len(data.normalisation))
+        run = _State.fresh(spec, meta, seed, len(data.normalisation), place)
     else:
         watch(Progress("meta-train", run.step, meta.steps, {"resumed_valid_psnr_db": run.best_psnr}))
 
     cond = conditioning(spec.conditioning)
-    x = torch.from_numpy(data.inputs)
+    x = torch.from_numpy(data.inputs).to(place)
     held = _validation(data, x)
     flat = _constant_psnr(held)
     clock = Clock(meta.steps, run.step)
@@ -98,9 +100,9 @@ def meta_train(
     if not run.history:  # a network that is not trained, but fitted to each signal when encoding
         run.best_psnr = validate(*_finished(spec, run.parameters), held, meta.encode_steps, meta.encode or meta.inner)
         run.history.append(dict(zip(HISTORY, (0, 0.0, math.nan, math.nan, run.best_psnr, 1.0), strict=True)))
-    arrays = {k: v.detach().numpy() for k, v in (run.best or run.parameters).items()}
+    arrays = _arrays(run.best or run.parameters)
     if cond.linear:
-        arrays = in_principal_axes(spec, arrays, data, x)
+        arrays = in_principal_axes(spec, arrays, data, x.cpu())
     spec, arrays = cond.finish(spec, arrays)
     model = freeze(
         Model(
@@ -144,16 +146,19 @@ class _State:
     history: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
-    def fresh(cls, spec: InrSpec, meta: Meta, seed: int, variables: int) -> _State:
-        parameters = _initial(spec, meta, seed, variables)
+    def fresh(cls, spec: InrSpec, meta: Meta, seed: int, variables: int, device: torch.device) -> _State:
+        parameters = _initial(spec, meta, seed, variables, device)
         return cls(parameters, _optimiser(parameters, meta), np.random.default_rng(seed))
 
     @classmethod
-    def resumed(cls, saved: dict[str, Any] | None, meta: Meta) -> _State | None:
+    def resumed(cls, saved: dict[str, Any] | None, meta: Meta, device: torch.device) -> _State | None:
         if saved is None:
             return None
         saved = dict(saved)
-        parameters = {k: v.requires_grad_(_learned(meta, k)) for k, v in saved.pop("parameters").items()}
+        there = {k: v.to(device) for k, v in saved.pop("parameters").items()}
+        parameters = {k: v.requires_grad_(_learned(meta, k)) for k, v in there.items()}
+        if saved["best"] is not None:
+            saved["best"] = {k: v.to(device) for k, v in saved["best"].items()}
         optimiser, rng = _optimiser(parameters, meta), np.random.default_rng()
         optimiser.load_state_dict(saved.pop("optimiser"))
         rng.bit_generator.state = saved.pop("rng")
@@ -181,7 +186,8 @@ class _State:
             # Never alive yet: the inner steps overshoot too.
             slower = tuple(self.factor * rate for rate in meta.inner_rates)
             gentler = meta.model_copy(update={"inner_rate": slower})
-            self.parameters = _initial(spec, gentler, seed + self.restarts, len(self.parameters["phi_0"]))
+            phi_0 = self.parameters["phi_0"]
+            self.parameters = _initial(spec, gentler, seed + self.restarts, len(phi_0), phi_0.device)
         else:
             self.parameters = {k: v.clone().requires_grad_(_learned(meta, k)) for k, v in self.best.items()}
         self.optimiser = _optimiser(self.parameters, meta)
@@ -210,13 +216,15 @@ def _judged(
     return before, valid, validate(spec, whole, held, meta.inner_steps, meta.inner)
 
 
-def _initial(spec: InrSpec, meta: Meta, seed: int, variables: int) -> dict[str, torch.Tensor]:
+def _initial(
+    spec: InrSpec, meta: Meta, seed: int, variables: int, device: torch.device
+) -> dict[str, torch.Tensor]:  # fmt: skip
     arrays = initialise(spec, seed, variables)
     low, high = meta.inner_rates
     arrays["alpha"] = np.random.default_rng(seed).uniform(low, high, spec.latent).astype(np.float32)
     if meta.phi_0 == "zero":
         arrays["phi_0"] = np.zeros_like(arrays["phi_0"])
-    return {k: torch.tensor(v, requires_grad=_learned(meta, k)) for k, v in arrays.items()}
+    return {k: torch.tensor(v, device=device, requires_grad=_learned(meta, k)) for k, v in arrays.items()}
 
 
 def _learned(meta: Meta, name: str) -> bool:
@@ -242,8 +250,22 @@ def _finished(
     spec: InrSpec, parameters: Mapping[str, torch.Tensor]
 ) -> tuple[InrSpec, dict[str, torch.Tensor]]:  # fmt: skip
     """Shape and parameters as they would be, were this the end of training."""
-    found, arrays = conditioning(spec.conditioning).finish(spec, {k: v.detach().numpy() for k, v in parameters.items()})
-    return found, {k: torch.from_numpy(np.asarray(v)) for k, v in arrays.items()}
+    found, arrays = conditioning(spec.conditioning).finish(spec, _arrays(parameters))
+    device = parameters["phi_0"].device
+    return found, {k: torch.from_numpy(np.asarray(v)).to(device) for k, v in arrays.items()}
+
+
+def _arrays(parameters: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {k: v.detach().cpu().numpy() for k, v in parameters.items()}
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; raises ConfigError where this machine, or this build of torch, has none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device: cuda, but torch sees no such GPU here; set device: cpu, or install a build with CUDA"
+        )
+    return torch.device(name)
 
 
 def validate(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, steps: int, loop: str) -> float:
@@ -275,7 +297,7 @@ def in_principal_axes(
 
 def _constant_psnr(batch: Batch) -> float:
     """Mean PSNR in dB of signals replaced by their own mean: what a network that has died still reaches."""
-    w = torch.ones(batch.y.shape[:2]) if batch.weight is None else batch.weight
+    w = torch.ones_like(batch.y[..., 0]) if batch.weight is None else batch.weight
     mean = (w[..., None] * batch.y).mean(1, keepdim=True)
     mse = (w[..., None] * (batch.y - mean).square()).mean((1, 2))
     return float((-10.0 * torch.log10(mse.clamp_min(1e-12))).mean())

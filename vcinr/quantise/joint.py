@@ -18,7 +18,7 @@ from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, freeze
 from vcinr.meta.extract import find_latents, torch_params
 from vcinr.meta.inner import adapt, batch_of, signal_loss
-from vcinr.meta.outer import in_principal_axes, schedule
+from vcinr.meta.outer import device_of, in_principal_axes, schedule
 from vcinr.progress import Clock, Progress, Watch
 from vcinr.quantise.factorised import FactorisedPrior
 from vcinr.quantise.variational import Task, learn, relax, through
@@ -29,21 +29,24 @@ _RATE = 0.03  # of theta's learning rate, as a part of the quantiser's: it has c
 
 
 def fine_tune(
-    model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, watch: Watch
+    model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, device: str = "cpu",
+    watch: Watch,
 ) -> tuple[Model, dict[str, np.ndarray]]:  # fmt: skip
     """`model` after ``cfg.joint_steps`` more, and the latents ``[N, d]`` of every split that are then right for it.
 
     The quantiser that takes part is factorised and of use here alone: the model's is trained afterwards.
     """
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
-    task = Task(model, data, {name: values - start[name] for name, values in phi.items()})
+    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device)
     rates, d = len(cfg.lambdas), model.spec.latent
     learned = learn(task, cfg, lambda _, g: FactorisedPrior(rates, d, 4.0, g), seed=seed, watch=watch)
-    params = {k: torch.from_numpy(v) for k, v in learned.params.items()}
-    log_gain, prior = torch.log(torch.from_numpy(learned.gain)).requires_grad_(True), learned.prior
+    place = device_of(device)
+    params = {k: torch.from_numpy(v).to(place) for k, v in learned.params.items()}
+    log_gain = torch.log(torch.from_numpy(learned.gain).to(place)).requires_grad_(True)
+    prior = learned.prior.to(place)
     fixed = ("alpha", "phi_0")
     theta = {
-        k: v.requires_grad_(v.is_floating_point() and k not in fixed) for k, v in torch_params(model).items()
+        k: v.requires_grad_(v.is_floating_point() and k not in fixed) for k, v in torch_params(model, place).items()
     }  # fmt: skip
     networks = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
     groups = [
@@ -54,7 +57,7 @@ def fine_tune(
     optimiser = torch.optim.Adam([{"params": p, "lr": cfg.rate * factor} for p, factor in groups])
     generator, rng = torch.Generator().manual_seed(seed + 1), np.random.default_rng(seed + 1)
     relaxed = partial(relax, how=cfg.relaxation, generator=generator)
-    x, n = torch.from_numpy(data.inputs), len(data.splits["train"])
+    x, n = torch.from_numpy(data.inputs).to(place), len(data.splits["train"])
     # A head with as many numbers as there are points fits anything: the solve needs more than that.
     points = len(x) if cfg.points == "all" else min(max(cfg.points, 16 * d), len(x))
     clock = Clock(cfg.joint_steps)
@@ -76,17 +79,17 @@ def fine_tune(
         if (step + 1) % max(1, cfg.joint_steps // 20) == 0:
             shown = {"bits_per_value": rate.item(), "distortion": distortion.item()}
             watch(Progress("joint", step + 1, cfg.joint_steps, shown, clock.left(step + 1)))
-    arrays = {k: v.detach().numpy() for k, v in theta.items()}
+    arrays = {k: v.detach().cpu().numpy() for k, v in theta.items()}
     if conditioning(model.spec.conditioning).linear:
-        arrays = in_principal_axes(model.spec, arrays, data, x)
+        arrays = in_principal_axes(model.spec, arrays, data, x.cpu())
     tuned = freeze(replace(model, params=arrays, provenance={**model.provenance, "joint_steps": cfg.joint_steps}))
-    return tuned, {name: _latents(tuned, data, name) for name in phi}
+    return tuned, {name: _latents(tuned, data, name, place) for name in phi}
 
 
-def _latents(model: Model, data: Signals, split: str) -> np.ndarray:
+def _latents(model: Model, data: Signals, split: str, device: torch.device) -> np.ndarray:
     """phi ``[N, d]`` of every signal of a split."""
     variable, found = data.variable_index(split), []
     for i in range(0, len(variable), 16):
         y, weight = data.normalised(split, slice(i, i + 16))
-        found.append(find_latents(model, data.inputs, y, weight, variable[i : i + 16]))
+        found.append(find_latents(model, data.inputs, y, weight, variable[i : i + 16], device=device))
     return np.concatenate(found)

@@ -15,6 +15,11 @@ _OUTSIDE, _BEYOND = 4.0, 1.0
 _SWEEPS = 3
 
 
+def outside_bits(over: np.ndarray) -> float:
+    """What values outside the bound are taken to need; over ``[n]``: how many bounds each is beyond it."""
+    return _OUTSIDE * len(over) + _BEYOND * float(over.sum())
+
+
 def refine(
     z: np.ndarray, left: np.ndarray, effect: np.ndarray, bits: np.ndarray, offset: np.ndarray, tolerance: float
 ) -> np.ndarray:

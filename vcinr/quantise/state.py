@@ -28,6 +28,10 @@ CODERS = ("ans", "adaptive", "range", "huffman", "hyperprior")
 adaptive counters; as range coding or Huffman codes; the tables that side information chooses."""
 
 
+MAX_RATES = 32
+"""A chunk says its rate in five bits."""
+
+
 def analyse(params: Params, blocks: int, phi: Array) -> Array:
     """g_a on standardised latents ``[B, d]``."""
     return _network(params, "analysis", blocks, (phi - params["mean"]) / params["std"])
@@ -102,6 +106,7 @@ class Quantiser:
         if (
             not 0 <= blocks <= 1024
             or offset.ndim != 2
+            or len(offset) > MAX_RATES
             or level.ndim != 3
             or level.shape[:2] not in (offset.shape, (len(offset), 1))
         ):
@@ -130,6 +135,8 @@ class Quantiser:
     def dequantise(self, z: np.ndarray, rate: int) -> np.ndarray:
         """z ``[B, d]`` -> phi~ ``[B, d]`` float32, one signal at a time so that batches do not matter."""
         y = ((z + 0.5 if self.cells else z) / self.gain[rate]).astype(np.float32)
+        if self.unit(rate) is not None:  # element by element: they do not
+            return synthesise(self.params, self.blocks, y)
         return np.concatenate([synthesise(self.params, self.blocks, row[None]) for row in y])
 
     def unit(self, rate: int) -> np.ndarray | None:
@@ -150,9 +157,13 @@ class Quantiser:
         """Bits of the symbols ``offset[rate, i] + j`` ``[d, S - 1]``; infinite where a table has none."""
         return self.tables(rate).costs()
 
-    def code(self, z: np.ndarray, rate: int) -> tuple[int, bytes]:
-        """The shortest coding of z ``[T, C, d]`` (times, levels) by the `coders`, and by which of `CODERS`."""
-        coded = ((CODERS.index(coder), self._encode(coder, z, rate)) for coder in self.coders)
+    def code(self, z: np.ndarray, rate: int, *, quick: bool = False) -> tuple[int, bytes]:
+        """The shortest coding of z ``[T, C, d]`` (times, levels) by the `coders`, and by which of `CODERS`.
+
+        quick: by one of them alone; adaptive coding is the fastest, and seldom the longer one.
+        """
+        coders = ("adaptive" if "adaptive" in self.coders else self.coders[0],) if quick else self.coders
+        coded = ((CODERS.index(coder), self._encode(coder, z, rate)) for coder in coders)
         return min(coded, key=lambda c: (len(c[1]), c[0]))
 
     def _encode(self, coder: str, z: np.ndarray, rate: int) -> bytes:

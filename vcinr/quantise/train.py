@@ -13,7 +13,7 @@ import zarr
 
 from vcinr import config
 from vcinr.errors import InputError
-from vcinr.inr.model import Model, freeze, load_model, save_model, with_quantiser
+from vcinr.inr.model import Model, freeze, load_model, save_model, slack_of, with_quantiser
 from vcinr.meta.outer import write_history
 from vcinr.plugins import lookup
 from vcinr.progress import Watch, silent
@@ -30,9 +30,12 @@ KINDS: Mapping[str, Any] = {
 }
 
 
+_SAMPLE, _POINTS = 16, 1024  # signals and points that the decoder's slack is measured at
+
+
 def train_quantiser(
     signals: str | Path, model: str | Path, modulations: str | Path, quantiser: config.Quantiser, *,
-    seed: int, threads: int, out: str | Path, history: str | Path, watch: Watch = silent,
+    seed: int, threads: int, out: str | Path, history: str | Path, device: str = "cpu", watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the quantiser of `model` on its `modulations` and write the completed model to `out`.
 
@@ -48,8 +51,8 @@ def train_quantiser(
         raise InputError(f"{modulations}: modulations of another model; run the extract_modulations stage again")
     phi = {name: np.asarray(group["phi"][...], np.float32) for name, group in root.groups()}
     if quantiser.joint_steps:
-        artifact, phi = fine_tune(artifact, data, phi, quantiser, seed=seed, watch=watch)
-    trained, rows = fit(artifact, data, phi, quantiser, seed=seed, watch=watch)
+        artifact, phi = fine_tune(artifact, data, phi, quantiser, seed=seed, device=device, watch=watch)
+    trained, rows = fit(artifact, data, phi, quantiser, seed=seed, device=device, watch=watch)
     save_model(trained, out)
     write_history(Path(history), rows)
     result = {"sha256": trained.sha256, "model_bytes": len(trained.data)}
@@ -57,7 +60,8 @@ def train_quantiser(
 
 
 def fit(
-    model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, watch: Watch = silent
+    model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, device: str = "cpu",
+    watch: Watch = silent,
 ) -> tuple[Model, History]:  # fmt: skip
     """`model` completed by a quantiser of the kind that `cfg` names, and how it was found.
 
@@ -66,11 +70,13 @@ def fit(
     """
     train = lookup("quantisers", KINDS, cfg.kind)
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
-    task = Task(model, data, {name: values - start[name] for name, values in phi.items()})
+    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device)
     state, history = train(task, cfg, seed=seed, watch=watch)
     state = replace(state, coders=coders_of(cfg.coder, state.hyper))
     rates = {"bits": list(cfg.bits)} if cfg.kind == "uniform" else {"lambdas": list(cfg.lambdas)}
     facts = {"kind": cfg.kind, **rates, "distortion": cfg.distortion}
+    sample = phi["train"][:: max(1, len(phi["train"]) // _SAMPLE)]
+    model = replace(model, slack=slack_of(model, sample, data.inputs[fixed_points(len(data.inputs), _POINTS)]))
     return freeze(with_quantiser(model, state.to_tensors(), {"quantiser": facts})), history
 
 

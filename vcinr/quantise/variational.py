@@ -20,7 +20,7 @@ from vcinr.inr.model import Model
 from vcinr.inr.residual import residual_parameters
 from vcinr.meta.extract import torch_params
 from vcinr.meta.inner import batch_of, signal_loss
-from vcinr.meta.outer import schedule
+from vcinr.meta.outer import device_of, schedule
 from vcinr.progress import Clock, Progress, Watch
 from vcinr.quantise.state import analyse, synthesise
 from vcinr.signals import Signals
@@ -33,12 +33,13 @@ History = list[dict[str, float]]
 class Task:
     """What a quantiser is trained on: a network, its signals, and their latents ``[N, d]`` by split.
 
-    The latents are relative to each variable's phi_0.
+    The latents are relative to each variable's phi_0; training by gradient runs on `device`.
     """
 
     model: Model
     data: Signals
     latents: Mapping[str, np.ndarray]
+    device: str = "cpu"
 
     @property
     def reached(self) -> np.ndarray:
@@ -72,7 +73,7 @@ def relax(y: torch.Tensor, how: Literal["noise", "straight-through"], generator:
     noise: y + u, u from U(-1/2, 1/2) (Ballé et al. 2017, section 3); straight-through: y rounded (Theis et al. 2017).
     """
     if how == "noise":
-        return y + torch.rand(y.shape, generator=generator) - 0.5
+        return y + torch.rand(y.shape, generator=generator).to(y.device) - 0.5
     return y + (torch.round(y) - y).detach()
 
 
@@ -96,15 +97,17 @@ def learn(
     """
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     model, rates = task.model, len(cfg.lambdas)
-    latents = torch.from_numpy(task.latents["train"])
-    origin = torch.from_numpy(model.params["phi_0"][task.data.variable_index("train")])
+    device = device_of(task.device)
+    latents = torch.from_numpy(task.latents["train"]).to(device)
+    origin = torch.from_numpy(model.params["phi_0"][task.data.variable_index("train")]).to(device)
     start, log_gain = _initial(rng, task.latents["train"], model, cfg, task.values)
-    params = {k: torch.tensor(v, dtype=torch.float32) for k, v in start.items()}
+    log_gain = log_gain.to(device).detach().requires_grad_(True)
+    params = {k: torch.tensor(v, dtype=torch.float32, device=device) for k, v in start.items()}
     learned = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
-    prior = entropy_model(torch.exp(log_gain).detach().numpy(), generator)
+    prior = entropy_model(torch.exp(log_gain).detach().cpu().numpy(), generator).to(device)
     fast = [log_gain, *prior.parameters()]
     optimiser = torch.optim.Adam([{"params": learned, "lr": cfg.rate}, {"params": fast, "lr": 5 * cfg.rate}])
-    theta, x = torch_params(model), torch.from_numpy(task.data.inputs)
+    theta, x = torch_params(model, device), torch.from_numpy(task.data.inputs).to(device)
     batch, points = min(cfg.batch, len(latents)), len(x) if cfg.points == "all" else min(cfg.points, len(x))
     relaxed = partial(relax, how=cfg.relaxation, generator=generator)
     history: History = []
@@ -134,8 +137,8 @@ def learn(
             history.append(row)
             shown = {name: value for name, value in row.items() if name != "step"}
             watch(Progress("quantiser", step + 1, cfg.steps, shown, clock.left(step + 1)))
-    arrays = {k: v.detach().numpy() for k, v in params.items()}
-    return Learned(arrays, torch.exp(log_gain).detach().numpy(), prior, history)
+    arrays = {k: v.detach().cpu().numpy() for k, v in params.items()}
+    return Learned(arrays, torch.exp(log_gain).detach().cpu().numpy(), prior.cpu(), history)
 
 
 def networks(rng: np.random.Generator, d: int, width: int, depth: int) -> dict[str, np.ndarray]:

@@ -46,12 +46,12 @@ class InnerLoop:
 
 
 def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.ndarray | None = None) -> Batch:
-    """Signals `index` of a split, at the coordinates `points` (default: all of x)."""
+    """Signals `index` of a split, at the coordinates `points` (default: all of x), on the device that x is on."""
     y, weight = data.normalised(split, index)
-    variable = torch.from_numpy(data.variable_index(split)[index])
+    variable = torch.from_numpy(data.variable_index(split)[index]).to(x.device)
     where = slice(None) if points is None else points
-    w = None if weight is None else torch.from_numpy(weight[:, where])
-    return Batch(x[where], torch.from_numpy(y[:, where]), w, variable)
+    w = None if weight is None else torch.from_numpy(weight[:, where]).to(x.device)
+    return Batch(x[where], torch.from_numpy(y[:, where]).to(x.device), w, variable)
 
 
 def signal_loss(spec: InrSpec, params: Params, phi: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -50,8 +50,8 @@ class Refine(InnerLoop):
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
         """The best phi of each signal."""
         best = params["phi_0"][batch.variable].detach()
-        size = torch.ones(len(best), 1, dtype=best.dtype)
-        phi, least, direction = best, torch.full((len(best),), torch.inf, dtype=best.dtype), torch.zeros_like(best)
+        size = torch.ones_like(best[:, :1])
+        phi, least, direction = best, torch.full_like(best[:, 0], torch.inf), torch.zeros_like(best)
         for step in range(steps + 1):
             phi = phi.detach().requires_grad_(True)
             loss = signal_loss(spec, params, phi, batch)

@@ -1,0 +1,99 @@
+"""Speed of encoding and decoding beside SZ3 and SPERR, one process, one thread: ``python -m benchmarks.speed``.
+
+Every time is the best of `--repeat` runs of the whole call on arrays in memory, after one that compiles and fills
+caches; ours are with the data set's model in models/, where there is one, and without, at each effort. SZ3's setting
+is the one with the fewest bytes. Rows are written to benchmarks/results/speed.json with machine and date;
+OMP_NUM_THREADS=1 for one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from benchmarks.rivals import RIVALS
+from benchmarks.side_by_side import record
+from benchmarks.table import Case, _model, cases
+from vcinr import codec
+from vcinr.signals.tiling import layout_of
+
+RESULT = Path("benchmarks/results/speed.json")
+BOUNDS = (0.1, 0.05, 0.03, 0.01, 0.001)
+_T = TypeVar("_T")
+
+
+def best_of(repeat: int, call: Callable[[], _T]) -> tuple[float, _T]:
+    """Seconds of the fastest of `repeat` calls, and what it returned; one more comes first."""
+    result, times = call(), []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        result = call()
+        times.append(time.perf_counter() - began)
+    return min(times), result
+
+
+def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, Any]]:
+    """Rows of one case: codec, bound as a fraction of the range, bits per value, MB/s of raw input."""
+    layout, values = layout_of(case.test), case.test.values
+    axes = tuple(case.test.dims.index(d) for d in layout.dims)
+    model = _model(case.dataset)
+    if model is not None and case.variable not in model.normalisation:
+        model = None
+
+    def row(name: str, bound: float, size: int, times: tuple[float, float]) -> dict[str, Any]:
+        speeds = {f"{k}_mbs": values.nbytes / 1e6 / s for k, s in zip(("encode", "decode"), times, strict=True)}
+        where = {"dataset": case.dataset, "variable": case.variable, "codec": name, "bound_fraction": bound}
+        return where | {"bytes": size, "bits_per_value": 8 * size / values.size} | speeds
+
+    for fraction in bounds:
+        bound = fraction * case.peak
+        for name in ("SZ3", "SPERR"):
+            rival = min(RIVALS[name], key=lambda r: len(r.encode(values, bound)))
+            coding, data = best_of(repeat, partial(rival.encode, values, bound))
+            decoding, _ = best_of(repeat, partial(rival.decode, data, values.shape, values.dtype))
+            yield row(name, fraction, len(data), (coding, decoding))
+        for used in (model, None) if model is not None else (None,):
+            scaling = used.normalisation[case.variable] if used is not None else (0.0, 1.0)
+            field = codec.Field(case.variable, axes, layout.axes, used, scaling)
+            for effort in get_args(codec.Effort):
+                encode = partial(codec.encode, values, field, bound, effort=effort)
+                coding, encoded = best_of(repeat if effort == "fast" else 1, encode)
+                decode = partial(codec.decode, encoded.data, values.shape, values.dtype, field)
+                decoding, _ = best_of(repeat, decode)
+                name = f"vcinr {effort}{'' if used is not None else ', no model'}"
+                yield row(name, fraction, len(encoded.data), (coding, decoding))
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Bits per value, MB/s, and how many times as fast as SZ3 and SPERR, by variable and bound."""
+    lines = [f"{'':44} {'bound':>6} {'bits':>8} {'enc MB/s':>9} {'/ SPERR':>8} {'dec MB/s':>9} {'/ SZ3':>7}"]
+    for row in rows:
+        same = {r["codec"]: r for r in rows if all(r[k] == row[k] for k in ("dataset", "variable", "bound_fraction"))}
+        encode, decode = row["encode_mbs"], row["decode_mbs"]
+        name = f"{row['dataset']} {row['variable']}: {row['codec']}"
+        lines.append(
+            f"{name:44} {row['bound_fraction']:6g} {row['bits_per_value']:8.4f} {encode:9.2f} "
+            f"{encode / same['SPERR']['encode_mbs']:8.3f} {decode:9.2f} {decode / same['SZ3']['decode_mbs']:7.3f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse arguments, run, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=["hadgem"], help="data sets of benchmarks.table")
+    parser.add_argument("--bounds", nargs="+", type=float, default=BOUNDS)
+    parser.add_argument("--repeat", type=int, default=7)
+    chosen = parser.parse_args()
+    rows = [row for case in cases(chosen.data, 1_000) for row in run(case, chosen.bounds, chosen.repeat)]
+    print(table(rows))
+    RESULT.write_text(json.dumps(record(rows=rows), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
