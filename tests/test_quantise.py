@@ -7,16 +7,20 @@ from importlib.metadata import EntryPoint, EntryPoints
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
+import vcinr
 from tests.conftest import small
 from vcinr import codec, config, plugins
 from vcinr.coding.hyperprior import SHIFT, scale_levels
 from vcinr.coding.static import TOTAL
 from vcinr.errors import ConfigError, CorruptError, InputError, ModelError
 from vcinr.inr.model import from_bytes, load_model
+from vcinr.meta.extract import find_latents
 from vcinr.quantise import uniform
 from vcinr.quantise.factorised import FactorisedPrior
 from vcinr.quantise.hyperprior import ScalePrior, fit_scales, gaussian_bits, marginals
+from vcinr.quantise.joint import fine_tune
 from vcinr.quantise.state import CODERS, Quantiser
 from vcinr.quantise.train import KINDS, assess, fit, train_quantiser
 from vcinr.quantise.variational import relax
@@ -344,3 +348,38 @@ def test_a_plugin_that_does_not_load_is_named(plugins_anew, monkeypatch):
 def test_a_hyperprior_coder_needs_a_hyperprior():
     with pytest.raises(ConfigError, match="needs kind: hyperprior"):
         small(quantiser={"kind": "factorised", "coder": "hyperprior"})
+
+
+def test_joint_fine_tuning_moves_the_network_and_its_latents(tiny_maps, tiny_model, tiny_latents):
+    """Theta learns through the inner loop, phi_0 and the step sizes do not; latents are those of the new network."""
+    cfg = small(quantiser={"steps": 60, "joint_steps": 40, "lambdas": [300.0, 3000.0]}).quantiser
+    plain = replace(tiny_model, quantiser={})
+    tuned, phi = fine_tune(plain, tiny_maps, dict(tiny_latents), cfg, seed=0, watch=lambda _: None)
+    changed = {k for k, v in tuned.params.items() if not np.array_equal(v, plain.params[k])}
+    assert {"siren.1.weight", "gates.out.weight"} <= changed and not changed & {"phi_0", "alpha"}
+    y, _ = tiny_maps.normalised("test")
+    found = find_latents(tuned, tiny_maps.inputs, y, None, np.zeros(len(y), int))
+    assert np.allclose(found, phi["test"], atol=1e-5) and tuned.provenance["joint_steps"] == 40
+    cost = []
+    for model, latents in ((plain, tiny_latents), (tuned, phi)):
+        rows = assess(fit(model, tiny_maps, latents, cfg, seed=0)[0], tiny_maps, "train", latents["train"])
+        pairs = zip(rows, cfg.lambdas, strict=True)
+        cost.append(sum(r["modelled_bits_per_value"] + lam * 10 ** (-r["psnr_db"] / 10) for r, lam in pairs))
+    assert cost[1] < 1.05 * cost[0], "what it minimises has not grown"
+
+
+def test_joint_fine_tuning_keeps_a_basis_in_its_axes(tiny_maps, tmp_path):
+    p = small(
+        method="basis", meta={"steps": 100, "points": "all"}, quantiser={"joint_steps": 30, "width": 0, "steps": 40}
+    )
+    vcinr.train(maps_of(tiny_maps), tmp_path / "m.vcinr", params=p)
+    model = vcinr.load_model(tmp_path / "m.vcinr")
+    psi = model.basis(tiny_maps.inputs)[1].astype("f8")
+    assert (
+        np.allclose(psi @ psi.T / psi.shape[1], np.eye(len(psi)), atol=0.05) and model.provenance["joint_steps"] == 30
+    )
+
+
+def maps_of(tiny_maps) -> xr.Dataset:
+    axes = dict(zip(("lat", "lon"), tiny_maps.axes, strict=True))
+    return xr.Dataset({"t": (("time", "lat", "lon"), tiny_maps.splits["train"].features[..., 0])}, axes)

@@ -18,7 +18,10 @@ class ClosedForm(InnerLoop):
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
         """One solve, however many steps; none where `steps` is 0."""
         if not conditioning(spec.conditioning).linear:
-            raise ConfigError(f"meta.inner: closed-form is for the conditioning linear, not {spec.conditioning}")
+            raise ConfigError(
+                f"meta.inner: closed-form is for the conditioning linear, not {spec.conditioning}; take meta-sgd, "
+                "or one of the methods"
+            )
         phi = solve(spec, params, batch) if steps else params["phi_0"][batch.variable]
         return phi if create_graph else phi.detach()
 
@@ -42,7 +45,10 @@ class Projected(InnerLoop):
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
         """Second order, through the solves; at 0 steps phi_0 as it is."""
         if not 0 < spec.gating < spec.latent:
-            raise ConfigError(f"meta.inner: projected is for the conditioning gated-basis, not {spec.conditioning}")
+            raise ConfigError(
+                f"meta.inner: projected is for the conditioning gated-basis, not {spec.conditioning}; take meta-sgd, "
+                "or one of the methods"
+            )
         phi = params["phi_0"][batch.variable]
         if not steps:
             return phi if create_graph else phi.detach()
