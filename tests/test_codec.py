@@ -317,3 +317,22 @@ def test_a_model_of_signals_with_one_or_three_axes(tmp_path, dims):
             assert np.array_equal(np.isnan(wanted), np.isnan(back))
             assert np.nanmax(np.abs(back - wanted)) == encoded.max_abs_error <= bound
             assert ("prior" in encoded.mode) == (bound == 1.0)  # a model that leaves much to code is not taken
+
+
+def test_the_slack_grows_with_what_the_network_gives(tiny_model, tiny_maps):
+    """Far outside the training range float32 rounds as much more: the bound must hold on other machines there too."""
+    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    offered = codec._Latents(field, np.zeros((1, tiny_model.spec.latent), "f4"), (11, 13), None)
+    scale = tiny_model.scaling("t")[1]
+    assert offered.slack(np.array([0.2, -1.0])) == tiny_model.slack * scale
+    assert offered.slack(np.array([0.2, -50.0])) == pytest.approx(50 * tiny_model.slack * scale)
+
+
+def test_a_rate_that_fast_coding_misses_is_tried_at_best(tiny_model, tiny_maps):
+    values = tiny_maps.splits["test"].features[..., 0]
+    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    fast = codec.encode(values, field, codec.Bound("absolute", float(np.ptp(values))), effort="fast")
+    best = codec.encode(values, field, codec.Bound("absolute", float(np.ptp(values))), effort="best")
+    rate = 8 * (len(best.data) + 1) / values.size
+    found = codec.encode(values, field, codec.Bound("rate", rate), effort="fast")
+    assert 8 * len(found.data) <= rate * values.size and len(fast.data) >= len(best.data)

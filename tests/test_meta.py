@@ -162,6 +162,16 @@ def test_a_checkpoint_of_another_run_is_not_taken_up(tiny_maps, tmp_path):
     assert again["sha256"] == a["sha256"]
 
 
+def test_a_checkpoint_of_other_coordinates_is_not_taken_up(tiny_maps, tmp_path):
+    p = small(meta={"steps": 20})
+    turned = replace(tiny_maps, axes=(tiny_maps.axes[0][::-1].copy(), tiny_maps.axes[1]))
+    found = [
+        meta_train(data, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "m", checkpoint=tmp_path / name)["sha256"]
+        for data, name in ((tiny_maps, "c"), (turned, "c"), (turned, "d"))
+    ]
+    assert found[1] == found[2] != found[0]
+
+
 def test_a_collapse_goes_back_to_the_best_at_a_lower_rate(tiny_maps, tmp_path, monkeypatch):
     """The third of five validations reports a collapse: training goes on from the best, and ends alive."""
     from vcinr.meta import outer

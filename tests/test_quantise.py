@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, EntryPoints
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from vcinr.quantise.hyperprior import ScalePrior, fit_scales, gaussian_bits, mar
 from vcinr.quantise.joint import fine_tune
 from vcinr.quantise.state import CODERS, Quantiser
 from vcinr.quantise.train import KINDS, assess, fit, train_quantiser
-from vcinr.quantise.variational import relax
+from vcinr.quantise.variational import MAX_SYMBOLS, relax, supports
 
 
 @pytest.fixture(scope="session")
@@ -354,7 +355,9 @@ def test_joint_fine_tuning_moves_the_network_and_its_latents(tiny_maps, tiny_mod
     """Theta learns through the inner loop, phi_0 and the step sizes do not; latents are those of the new network."""
     cfg = small(quantiser={"steps": 60, "joint_steps": 40, "lambdas": [300.0, 3000.0]}).quantiser
     plain = replace(tiny_model, quantiser={})
+    before = {k: v.copy() for k, v in plain.params.items()}
     tuned, phi = fine_tune(plain, tiny_maps, dict(tiny_latents), cfg, seed=0, watch=lambda _: None)
+    assert all(np.array_equal(before[k], v) for k, v in plain.params.items()), "the model given is as it was"
     changed = {k for k, v in tuned.params.items() if not np.array_equal(v, plain.params[k])}
     assert {"siren.1.weight", "gates.out.weight"} <= changed and not changed & {"phi_0", "alpha"}
     y, _ = tiny_maps.normalised("test")
@@ -383,3 +386,31 @@ def test_joint_fine_tuning_keeps_a_basis_in_its_axes(tiny_maps, tmp_path):
 def maps_of(tiny_maps) -> xr.Dataset:
     axes = dict(zip(("lat", "lon"), tiny_maps.axes, strict=True))
     return xr.Dataset({"t": (("time", "lat", "lon"), tiny_maps.splits["train"].features[..., 0])}, axes)
+
+
+def test_tables_of_wide_codes_are_about_their_middle():
+    z = np.random.default_rng(0).normal(5000, 3000, (1, 400, 2))
+    learned = SimpleNamespace(codes=lambda depth, phi: np.rint(z).astype(np.int64))
+    low, high = supports(learned, 0, np.empty(0))
+    assert (high - low == MAX_SYMBOLS - 1).all() and (np.abs((low + high) / 2 - np.median(z, 1)) < 2).all()
+    narrow = SimpleNamespace(codes=lambda depth, phi: np.rint(z / 100).astype(np.int64))
+    low, high = supports(narrow, 0, np.empty(0))
+    assert (low < z.min(1) / 100).all() and (high > z.max(1) / 100).all()
+
+
+def test_joint_fine_tuning_needs_a_loop_to_learn_through(tiny_maps, tiny_model, tiny_latents):
+    cfg = small(quantiser={"joint_steps": 2}).quantiser
+    with pytest.raises(ConfigError, match="adam cannot be learned through"):
+        fine_tune(replace(tiny_model, encode_loop="adam"), tiny_maps, dict(tiny_latents), cfg, seed=0, watch=print)
+
+
+def test_a_network_that_amplifies_rounding_too_much_is_refused(tiny_maps, tiny_model, tiny_latents):
+    loud = {k: v * 1e6 if k.startswith("siren.3") else v for k, v in tiny_model.params.items()}
+    with pytest.raises(ConfigError, match=r"amplifies float32 rounding.*lower inr\.omega_0"):
+        fit(replace(tiny_model, params=loud), tiny_maps, tiny_latents, small().quantiser, seed=0)
+
+
+def test_hostile_quantisers_are_refused(tiny_model):
+    tensors = dict(tiny_model.quantiser)
+    with pytest.raises(ModelError):
+        Quantiser.from_tensors({**tensors, "more": np.zeros(3, np.float32)})

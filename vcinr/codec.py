@@ -180,8 +180,12 @@ def encode(
         if not spreads or bound.peak >= 1e150:
             return run(Bound("absolute", 0.0))
         alone = 0 if offered is None or rate is not None else len(offered.rates)
-        return _search_psnr(run, bound, spread, alone)
+        offset, scale = field.scaling
+        ends = (np.array([kept.min(), kept.max()], np.float64) - offset) / scale
+        return _search_psnr(run, bound, spread, alone, 0.0 if offered is None else offered.slack(ends))
     encoded = _search_rate(run, bound, spread, native) if spreads else run(Bound("absolute", 0.0))
+    if effort == "fast" and 8 * len(encoded.data) > bound.value * native.size and spreads:
+        encoded = _search_rate(partial(run, effort="best"), bound, spread, native)  # before it is given up
     if 8 * len(encoded.data) > bound.value * native.size > 0:
         raise BoundError(
             f"{native.size} values cannot be coded in {bound.value:g} bits each (at least "
@@ -190,12 +194,16 @@ def encode(
     return encoded
 
 
-def _search_psnr(run: Callable[..., Encoded], bound: Bound, spread: float, rates: int) -> Encoded:
-    """The coarsest absolute bound that still meets the PSNR, within a few per cent, or rate of the prior alone."""
+def _search_psnr(run: Callable[..., Encoded], bound: Bound, spread: float, rates: int, slack: float) -> Encoded:
+    """The coarsest absolute bound that still meets the PSNR, within a few per cent, or rate of the prior alone.
+
+    slack: how far another machine's decoder of a prior may be off.
+    """
     allowed = bound.peak**2 * 10 ** (-bound.value / 10)
 
     def room(encoded: Encoded) -> float:
-        return allowed / max(encoded.squared_error / max(1, encoded.valid), 1e-300)
+        rms = math.sqrt(encoded.squared_error / max(1, encoded.valid))
+        return allowed / max((rms + (slack if encoded.mode.startswith("prior") else 0.0)) ** 2, 1e-300)
 
     best, first, last = None, 0, rates
     while first < last:
@@ -648,10 +656,9 @@ class _Latents:
             raise ModelError(f"the model has the rates 0 to {rates - 1}, not {self.rate}")
         return [self.rate]
 
-    @property
-    def slack(self) -> float:
-        """How far another machine's decoder may be off."""
-        return self.model.slack * abs(self.field.scaling[1])
+    def slack(self, output: np.ndarray) -> float:
+        """How far another machine's decoder may be off where the network gives `output`: rounding grows with it."""
+        return self.model.slack * abs(self.field.scaling[1]) * max(1.0, float(np.abs(output).max(initial=0.0)))
 
     def rounded(self, rate: int) -> tuple[np.ndarray, np.ndarray]:
         """The latents quantised at `rate`, and the model's output for them ``[n, *grid]`` float32."""
@@ -670,7 +677,7 @@ class _Latents:
             z, output = better, self._output(better, rate)
         coder, data = _quantiser(self.model).code(z.reshape(*trial.signals, -1), rate, quick=not refined)
         section = {_Section.PRIOR: bytes([rate << 3 | coder])}
-        return _Prior(rate, _scaled(self.field, output), section, data, self.slack)
+        return _Prior(rate, _scaled(self.field, output), section, data, self.slack(output))
 
     def error(self, trial: _Trial, rate: int) -> float:
         """RMS error of the prior at `rate`."""
@@ -686,8 +693,7 @@ class _Latents:
         chosen = slice(None, None, max(1, min(len(self.latents) * points // _SAMPLE, points // _SAMPLED)))
         target = trial.target.reshape(len(self.latents), -1)[:, chosen]
         valid = trial.valid.reshape(target.shape[0], -1)[:, chosen]
-        tolerance = (trial.tolerance or 0.0) - self.slack
-        if tolerance <= 0 or not valid.any():
+        if not valid.any():
             return None
         found = []
         for rate in self.rates:
@@ -695,6 +701,9 @@ class _Latents:
             output = model.reconstruct(
                 model.start(self.field.variable) + quantiser.dequantise(z, rate), _inputs(self.field, model), chosen
             )[..., 0]
+            tolerance = (trial.tolerance or 0.0) - self.slack(output)
+            if tolerance <= 0:
+                return None
             over = np.abs(target - _scaled(self.field, output))[valid] / tolerance - 1.0
             outside = over > 0
             bits = outside_bits(over[outside]) * points / target.shape[1] + _table_bits(z, quantiser, rate)
@@ -718,7 +727,7 @@ class _Latents:
             return None
         _, psi = self.model.basis(_inputs(self.field, self.model))
         effect = self.field.scaling[1] * unit[:, None] * psi
-        tolerance = trial.tolerance - self.slack
+        tolerance = trial.tolerance - self.slack(output)
         return refine(z, left, effect, quantiser.costs(rate), quantiser.offset[rate], tolerance)
 
 

@@ -300,7 +300,7 @@ def preset(method: str, profile: str = "cpu") -> Params:
 def _completed(data: dict[str, Any], origin: str) -> dict[str, Any]:
     """`data` with its method's values where it has none, or null."""
     method = data.get("method", "basis")
-    if method not in _presets():
+    if not isinstance(method, str) or method not in _presets():
         raise ConfigError(f"{origin}: method: unknown {method!r}; known: {', '.join(methods())}")
     chosen = _presets()[method]
     larger = chosen.get("gpu", {}) if data.get("profile") == "gpu" else {}

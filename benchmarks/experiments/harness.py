@@ -63,7 +63,14 @@ class Run:
     @cached_property
     def key(self) -> str:
         """A hash of all that the result depends on, the code included."""
-        without = {"threads", "codec", "evaluate", "experiments", *(("quantiser",) if self.work is train else ())}
+        without = {
+            "threads",
+            "device",
+            "codec",
+            "evaluate",
+            "experiments",
+            *(("quantiser",) if self.work is train else ()),
+        }
         known = self.params.model_dump(mode="json", exclude=without)
         text = json.dumps([inspect.getsource(self.work), known, dict(self.options), _code()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -118,6 +125,7 @@ class Lab:
         """A run of a method on one of the data sets of params.yaml."""
         chosen = Active(name=source, archive=f"{source}-test")
         update = {"source": chosen, "sources": {source: self.params.sources[source]}, "threads": 1}
+        update["device"] = self.params.device
         return Run(label, work, method.model_copy(update=update), options)
 
     def method(self, name: str, latent: int | None = None, steps: int | None = None) -> Params:
@@ -198,10 +206,15 @@ def train(folder: Path, params: Params, watch: Watch, pooled: bool = False) -> R
         path = folder / "signals.zarr"
     summary = meta_train(
         path, params.inr, params.meta, seed=params.seed, threads=params.threads, out=folder / "model",
-        checkpoint=folder / "checkpoint", watch=watch,
+        checkpoint=folder / "checkpoint", device=params.device, watch=watch,
     )  # fmt: skip
     found = extract_modulations(
-        path, folder / "model/model.vcinr", folder / "modulations.zarr", threads=params.threads, watch=watch
+        path,
+        folder / "model/model.vcinr",
+        folder / "modulations.zarr",
+        threads=params.threads,
+        device=params.device,
+        watch=watch,
     )
     summary |= {"test_psnr_db": found["test"]["psnr_db"], "test_psnr_phi_0_db": found["test"]["psnr_phi_0_db"]}
     with open(folder / "model/history.csv", newline="") as file:
@@ -244,8 +257,8 @@ def quantise(folder: Path, params: Params, watch: Watch) -> Row:
     """Train the quantiser of a trained network; `points` are the test split's rates, in real bytes, and PSNR."""
     model, data, phi = trained(folder.parents[1], network_of(params))
     if params.quantiser.joint_steps:
-        model, phi = fine_tune(model, data, phi, params.quantiser, seed=params.seed, watch=watch)
-    complete, _ = fit(model, data, phi, params.quantiser, seed=params.seed, watch=watch)
+        model, phi = fine_tune(model, data, phi, params.quantiser, seed=params.seed, device=params.device, watch=watch)
+    complete, _ = fit(model, data, phi, params.quantiser, seed=params.seed, device=params.device, watch=watch)
     save_model(complete, folder / "model.vcinr")
     return {"points": assess(complete, data, "test", phi["test"]), "model_bytes": len(complete.data)}
 

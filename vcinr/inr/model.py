@@ -201,11 +201,12 @@ def from_bytes(data: bytes, origin: str) -> Model:
         raise ModelError(f"{origin}: the model is damaged (checksum mismatch); copy it again")
     try:
         header = json.loads(data[fixed : fixed + length])
-        tensors, position = {}, fixed + length
+        tensors, position, room = {}, fixed + length, MAX_BYTES
         for name, kind, shape, stored in header["tensors"]:
             if kind not in _KINDS:  # NumPy itself would try to understand any text
                 raise ValueError(f"tensor {name!r} has the type {kind!r}")
-            tensors[name] = _unpack(data[position : position + stored], kind, tuple(shape))
+            tensors[name] = _unpack(data[position : position + stored], kind, tuple(shape), room)
+            room -= tensors[name].nbytes
             position += stored
         groups: dict[str, dict[str, np.ndarray]] = {"inr": {}, "quantiser": {}}
         for name, array in tensors.items():
@@ -240,7 +241,13 @@ def _check(model: Model) -> None:
     for name, value in spec.to_dict().items():
         if name not in ("omega_0", "conditioning") and (type(value) is not int or not 0 <= value < 1 << 20):
             raise ValueError(f"{name} is {value!r}")
-    if spec.depth < 2 or spec.depth > 1024 or spec.mapping_blocks > 1024 or not math.isfinite(spec.omega_0):
+    if (
+        spec.latent < 1
+        or spec.depth < 2
+        or spec.depth > 1024
+        or spec.mapping_blocks > 1024
+        or not math.isfinite(spec.omega_0)
+    ):
         raise ValueError("the network has an impossible shape")
     expected = shapes(spec, len(model.normalisation)) | {"alpha": (spec.latent,)}
     if {k: v.shape for k, v in model.params.items()} != expected:
@@ -271,6 +278,8 @@ def slack_of(model: Model, phi: np.ndarray, x: np.ndarray) -> float:
     params = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in model.params.items()}
     exact = forward(model.spec, params, phi.astype(np.float64), x.astype(np.float64))
     worst = float(np.abs(model.reconstruct(phi, x) - exact).max(initial=0.0))
+    if not math.isfinite(worst):
+        return math.inf
     return max(DELTA, 2.0 ** math.ceil(math.log2(4 * worst))) if worst > 0 else DELTA
 
 
@@ -302,13 +311,13 @@ def rows_in_8_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return steps.astype(np.float32), np.clip(codes, -127, 127).astype(np.int8)
 
 
-def _unpack(blob: bytes, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+def _unpack(blob: bytes, kind: str, shape: tuple[int, ...], room: int) -> np.ndarray:
     if any(not isinstance(n, int) or n < 0 for n in shape) or (kind == "rows8" and len(shape) != 2):
         raise ValueError("tensor of a wrong shape")
     dtype = np.dtype("i1" if kind == "rows8" else kind)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if size > MAX_BYTES:
-        raise ValueError("tensor too large")
+    if size > room:
+        raise ValueError("tensors too large")
     steps = None
     if kind == "rows8":
         steps, blob = np.frombuffer(blob[: 4 * shape[0]], "<f4"), blob[4 * shape[0] :]

@@ -321,10 +321,17 @@ def _optimiser(parameters: Mapping[str, torch.Tensor], meta: Meta) -> torch.opti
 
 
 def _fingerprint(data: Signals, inr: Inr, meta: Meta, seed: int) -> str:
-    digest = hashlib.sha256(json.dumps([inr.model_dump(), meta.model_dump(), seed, data.system]).encode())
-    digest.update(json.dumps(data.normalisation).encode())
-    for split in ("train", "valid"):
-        digest.update(np.ascontiguousarray(data.splits[split].features).tobytes())
+    known = [inr.model_dump(), meta.model_dump(), seed, data.system, dict(data.normalisation)]
+    digest = hashlib.sha256(json.dumps(known).encode())
+    digest.update(data.inputs.tobytes())
+    for split in (data.splits["train"], data.splits["valid"]):
+        digest.update(json.dumps(split.variable).encode())
+        for array in (split.features, split.mask):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).tobytes())
+    for room in ("inr", "meta"):  # a run does not go on from where other code left it
+        for path in sorted((Path(__file__).parents[1] / room).rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -19,7 +19,6 @@ from vcinr.quantise.state import Quantiser
 from vcinr.quantise.variational import History, Task, learn, supports
 
 FILTERS = (1, 3, 3, 1)
-MAX_SYMBOLS = 1024
 
 
 def train(task: Task, cfg: config.Quantiser, *, seed: int, watch: Watch) -> tuple[Quantiser, History]:
@@ -70,13 +69,13 @@ class FactorisedPrior(nn.Module):
     def tables(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Integer tables over the supports [low, high], ``[K, d]`` each; see Quantiser for their layout."""
         rates, d = low.shape
-        width = int(min((high - low).max() + 1, MAX_SYMBOLS))
+        width = int((high - low).max() + 1)
         frequency = np.zeros((rates, d, width + 1), np.int32)
         for k in range(rates):
             grid = torch.arange(width)[:, None] + torch.from_numpy(low[k].astype(np.int64))[None, :]
             p = torch.exp2(-self.bits(grid.float(), k)).double().numpy()
             for i in range(d):
-                n = int(min(high[k, i] - low[k, i] + 1, width))
+                n = int(high[k, i] - low[k, i] + 1)
                 weights = np.rint(p[:n, i] * 2**24).astype(np.int64)
                 escape = max(1, 2**24 - int(weights.sum()))
                 frequency[k, i, : n + 1] = quantise_frequencies(np.concatenate([[escape], weights]))

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from vcinr import config
+from vcinr.errors import ConfigError
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, freeze
 from vcinr.meta.extract import find_latents, torch_params
-from vcinr.meta.inner import adapt, batch_of, signal_loss
+from vcinr.meta.inner import adapt, batch_of, inner_loop, signal_loss
 from vcinr.meta.outer import device_of, in_principal_axes, schedule
 from vcinr.progress import Clock, Progress, Watch
 from vcinr.quantise.factorised import FactorisedPrior
@@ -36,6 +37,10 @@ def fine_tune(
 
     The quantiser that takes part is factorised and of use here alone: the model's is trained afterwards.
     """
+    if not inner_loop(model.encode_loop).differentiable:
+        raise ConfigError(
+            f"quantiser.joint_steps: the inner loop {model.encode_loop} cannot be learned through; set joint_steps: 0"
+        )
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
     task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device)
     rates, d = len(cfg.lambdas), model.spec.latent
@@ -46,7 +51,7 @@ def fine_tune(
     prior = learned.prior.to(place)
     fixed = ("alpha", "phi_0")
     theta = {
-        k: v.requires_grad_(v.is_floating_point() and k not in fixed) for k, v in torch_params(model, place).items()
+        k: v.clone().requires_grad_(v.is_floating_point() and k not in fixed) for k, v in torch_params(model, place).items()
     }  # fmt: skip
     networks = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
     groups = [

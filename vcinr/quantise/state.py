@@ -30,6 +30,9 @@ adaptive counters; as range coding or Huffman codes; the tables that side inform
 
 MAX_RATES = 32
 """A chunk says its rate in five bits."""
+MAX_TABLE = 1 << 27
+"""Entries that the tables of one rate may have: a coder takes 8 bytes for each."""
+_TENSORS = {"blocks", "gain", "offset", "level", "coders", "cells"}
 
 
 def analyse(params: Params, blocks: int, phi: Array) -> Array:
@@ -101,12 +104,15 @@ class Quantiser:
             coders = tuple(CODERS[i] for i in tensors.get("coders", np.arange(2)).tolist())
             own = {k.removeprefix("hyper."): v for k, v in tensors.items() if k.startswith("hyper.")}
             hyper = Hyperprior.from_tensors(own, len(offset), d) if own else None
+            unknown = {k for k in tensors if not k.startswith(("net.", "hyper."))} - _TENSORS
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ModelError(f"the model's quantiser is malformed ({error})") from None
         if (
             not 0 <= blocks <= 1024
             or offset.ndim != 2
             or len(offset) > MAX_RATES
+            or unknown
+            or level.shape[-1] * d > MAX_TABLE
             or level.ndim != 3
             or level.shape[:2] not in (offset.shape, (len(offset), 1))
         ):

@@ -12,7 +12,7 @@ import torch
 import zarr
 
 from vcinr import config
-from vcinr.errors import InputError
+from vcinr.errors import ConfigError, InputError
 from vcinr.inr.model import Model, freeze, load_model, save_model, slack_of, with_quantiser
 from vcinr.meta.outer import write_history
 from vcinr.plugins import lookup
@@ -31,6 +31,7 @@ KINDS: Mapping[str, Any] = {
 
 
 _SAMPLE, _POINTS = 16, 1024  # signals and points that the decoder's slack is measured at
+_MOST_SLACK = 0.01
 
 
 def train_quantiser(
@@ -76,7 +77,13 @@ def fit(
     rates = {"bits": list(cfg.bits)} if cfg.kind == "uniform" else {"lambdas": list(cfg.lambdas)}
     facts = {"kind": cfg.kind, **rates, "distortion": cfg.distortion}
     sample = phi["train"][:: max(1, len(phi["train"]) // _SAMPLE)]
-    model = replace(model, slack=slack_of(model, sample, data.inputs[fixed_points(len(data.inputs), _POINTS)]))
+    slack = slack_of(model, sample, data.inputs[fixed_points(len(data.inputs), _POINTS)])
+    if not slack < _MOST_SLACK:
+        raise ConfigError(
+            f"the network amplifies float32 rounding to {slack:.1e} of the range, too much for any bound; lower "
+            "inr.omega_0, inr.depth or the training rates"
+        )
+    model = replace(model, slack=slack)
     return freeze(with_quantiser(model, state.to_tensors(), {"quantiser": facts})), history
 
 

@@ -25,6 +25,8 @@ from vcinr.progress import Clock, Progress, Watch
 from vcinr.quantise.state import analyse, synthesise
 from vcinr.signals import Signals
 
+MAX_SYMBOLS = 1024
+"""Of a table, besides the escape."""
 History = list[dict[str, float]]
 """Rows of a learning curve, one or more, all with the same names."""
 
@@ -173,8 +175,14 @@ def _initial(
 
 
 def supports(learned: Learned, depth: int, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last symbols of the tables, ``[K, d]``: what the latents ``[N, d]`` reach, and half as far again."""
+    """First and last symbols of the tables, ``[K, d]``: what the latents ``[N, d]`` reach, and half as far again.
+
+    At most `MAX_SYMBOLS`, about the median: what lies beyond escapes.
+    """
     z = learned.codes(depth, phi)
     low, high = z.min(1), z.max(1)
     margin = (high - low) // 2 + 3
-    return low - margin, high + margin
+    middle = np.median(z, axis=1).astype(np.int64)
+    low, high = low - margin, high + margin
+    first = np.clip(middle - MAX_SYMBOLS // 2, low, np.maximum(low, high - MAX_SYMBOLS + 1))
+    return first, np.minimum(high, first + MAX_SYMBOLS - 1)

@@ -36,6 +36,8 @@ class InnerLoop:
 
     learns_rates = False
     """Whether the outer loop learns the step sizes."""
+    differentiable = True
+    """Whether what is found can be a function of the parameters to the outer loop."""
 
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
         """phi ``[B, d]`` after `steps`; with `create_graph` differentiable in `params`, as far as the loop allows.

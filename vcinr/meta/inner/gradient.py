@@ -47,6 +47,8 @@ class Refine(InnerLoop):
     What is found is a constant to the outer loop.
     """
 
+    differentiable = False
+
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
         """The best phi of each signal."""
         best = params["phi_0"][batch.variable].detach()
@@ -71,6 +73,8 @@ class Adam(InnerLoop):
 
     What is found is a constant to the outer loop.
     """
+
+    differentiable = False
 
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
         """Every number of phi has moments of its own, so that signals do not see each other."""
