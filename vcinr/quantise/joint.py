@@ -50,9 +50,9 @@ def fine_tune(
     log_gain = torch.log(torch.from_numpy(learned.gain).to(place)).requires_grad_(True)
     prior = learned.prior.to(place)
     fixed = ("alpha", "phi_0")
-    theta = {
-        k: v.clone().requires_grad_(v.is_floating_point() and k not in fixed) for k, v in torch_params(model, place).items()
-    }  # fmt: skip
+    theta = {k: v.clone() for k, v in torch_params(model, place).items()}
+    for name, tensor in theta.items():
+        tensor.requires_grad_(tensor.is_floating_point() and name not in fixed)
     networks = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
     groups = [
         ([v for v in theta.values() if v.requires_grad], _RATE),
