@@ -21,6 +21,7 @@ from vcinr import config, plugins
 from vcinr.inr.model import Model, load_model
 from vcinr.meta.extract import extract_modulations
 from vcinr.meta.outer import meta_train
+from vcinr.progress import Progress
 from vcinr.quantise.train import fit, train_quantiser
 from vcinr.signals import Signals, SignalSet, coordinates, read_signals
 from vcinr.signals.store import normalisation_of
@@ -57,6 +58,20 @@ def small(**changes) -> config.Params:
         else:
             base[name] = values
     return config.parse(base, "test")
+
+
+class Stop(Exception):
+    """An interruption."""
+
+
+def stop_at(step: int) -> Callable[[Progress], None]:
+    """A watcher that interrupts meta-training between its validation at `step` and the checkpoint of it."""
+
+    def watch(progress: Progress) -> None:
+        if progress.step == step and "train_loss" in progress.values:
+            raise Stop
+
+    return watch
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 import zarr
 
-from tests.conftest import small
+from tests.conftest import Stop, small, stop_at
 from vcinr.inr.model import load_model
 from vcinr.inr.siren import basis, forward, initialise
 from vcinr.inr.spec import InrSpec
@@ -121,10 +121,6 @@ def test_more_steps_at_encode_time_help(hadgem_run, hadgem_signals):
     assert error[1] < error[0]
 
 
-class _Stop(Exception):
-    pass
-
-
 def test_interrupted_training_resumes_and_ends_the_same(tiny_maps, tmp_path):
     p = small()
 
@@ -136,12 +132,8 @@ def test_interrupted_training_resumes_and_ends_the_same(tiny_maps, tmp_path):
 
     whole = run("whole")
 
-    def interrupt(progress):
-        if progress.step == 80 and "train_loss" in progress.values:
-            raise _Stop
-
-    with pytest.raises(_Stop):
-        run("broken", interrupt)
+    with pytest.raises(Stop):
+        run("broken", stop_at(80))
     assert not (tmp_path / "broken").exists()
     seen = []
     # The interruption came between two checkpoints: the run goes on from the one before it.

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 import vcinr
-from tests.conftest import small
+from tests.conftest import Stop, small, stop_at
 from vcinr import config
 from vcinr.errors import ConfigError
 from vcinr.inr import model as artifact
@@ -422,13 +422,6 @@ def test_a_checkpointed_sparse_run_resumes_alike(tiny_maps, tmp_path):
     """Its gates are drawn from the run's own generator, which the checkpoint holds."""
     p = small(method="mscn", inr={"latent": 8}, meta={"steps": 80, "validate_every": 20})
 
-    class Stop(Exception):
-        pass
-
-    def interrupt(progress):
-        if progress.step == 60 and "train_loss" in progress.values:
-            raise Stop
-
     def run(name, watch=lambda _: None):
         return meta_train(
             tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / name, checkpoint=tmp_path / f"{name}.c",
@@ -437,5 +430,5 @@ def test_a_checkpointed_sparse_run_resumes_alike(tiny_maps, tmp_path):
 
     whole = run("whole")
     with pytest.raises(Stop):
-        run("cut", interrupt)
+        run("cut", stop_at(60))
     assert run("cut")["sha256"] == whole["sha256"]
