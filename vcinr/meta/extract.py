@@ -116,8 +116,8 @@ def _extract(
     phis, after, before = [], [], []
     for part in _parts(len(data.splits[split]), len(x), model):
         batch = batch_of(data, split, x, part)
-        y, weight = data.normalised(split, part)
-        variable = data.variable_index(split)[part]
+        weight = None if batch.weight is None else batch.weight.cpu().numpy()
+        y, variable = batch.y.cpu().numpy(), batch.variable.cpu().numpy()
         phi = find_latents(model, inputs, y, weight, variable, steps=steps, device=device)
         phis.append(phi)
         after.append(psnr(model.spec, params, batch, torch.from_numpy(phi).to(device)).cpu().numpy())
