@@ -224,7 +224,7 @@ def _search_psnr(run: Callable[..., Encoded], bound: Bound, spread: float, rates
             first = middle + 1
     error, met = min(math.sqrt(3 * allowed), spread), False
     for _ in range(12):
-        encoded = run(Bound("absolute", error))
+        encoded = run(Bound("absolute", error), mean=True)
         ratio = room(encoded)
         met |= ratio >= 1
         if ratio >= 1 and (best is None or len(encoded.data) < len(best.data)):
@@ -259,9 +259,12 @@ def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, v
 
 def _encode(
     native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...],
-    latents: _Latents | None, effort: Effort, alone: int | None = None,
+    latents: _Latents | None, effort: Effort, alone: int | None = None, mean: bool = False,
 ) -> Encoded:  # fmt: skip
-    """`encode` for a pointwise bound or none: then the model's prior `alone`, or else at its finest rate."""
+    """`encode` for a pointwise bound or none: then the model's prior `alone`, or else at its finest rate.
+
+    mean: what counts is the mean squared error; the bound says how fine to be, and values may miss it.
+    """
     seed = seed_of(field, native.dtype, chunk_shape)
     sections: dict[_Section, bytes] = {}
     if chunk_shape != native.shape:
@@ -292,7 +295,9 @@ def _encode(
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     coded = sections | log | _mask_sections(signals, valid)
     index = _index(native.shape, field)
-    trial = _Trial(target, valid, residual.planes(index, target.shape[1:]), residual.signal_counts(index), tolerance)
+    planes = residual.planes(index, target.shape[1:])
+    trial = _Trial(target, valid, planes, residual.signal_counts(index), tolerance, mean)
+    bound = None if mean else bound
     if tolerance is None:
         assert latents is not None
         candidate: _Candidate | None = _bare(latents.prior(trial, latents.rates[-1] if alone is None else alone))
@@ -567,7 +572,7 @@ def _most_common(values: np.ndarray) -> float | None:
 class _Trial:
     """Codes a chunk's signals `target` ``[n, *grid]`` under a prior and a plan, within `tolerance`.
 
-    planes: as the residual coder sees them; signals: of how many times and levels.
+    planes: as the residual coder sees them; signals: of how many times and levels; mean: as in `_encode`.
     """
 
     target: np.ndarray
@@ -575,6 +580,7 @@ class _Trial:
     planes: tuple[int, int, int, int]
     signals: tuple[int, int]
     tolerance: float | None
+    mean: bool
 
     @cached_property
     def whole(self) -> bool:
@@ -603,6 +609,8 @@ class _Trial:
         if not kept.size or max(kept.max(), -kept.min()) <= room:
             return _bare(prior)  # a residual could only add to it
         step, there = 2.0 * room, None if self.whole else self.valid.reshape(self.planes)
+        if self.mean and plan.predictor == "plain":
+            left = np.sign(left) * np.maximum(np.abs(left) - _DEAD * step, 0.0)
         try:
             data, _ = residual.encode(left.reshape(self.planes), step, plan, there)
         except OverflowError:
@@ -768,6 +776,9 @@ class _Latents:
         return z
 
 
+_DEAD = 0.25
+"""For a mean squared error, what is left counts as smaller by so much of a step: for a peaked distribution a quantiser
+that rounds towards zero takes fewer bits (Sullivan 1996, uniform threshold quantisers with a dead zone)."""
 _KEPT = 1 << 22  # numbers of a prior that are kept
 _HOPELESS = 1.04  # times the bytes of the best: fewer latents still will not be better
 _WORTH = 4  # bytes that it is worth to decode half as many latents, or no residual
