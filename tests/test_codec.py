@@ -1,7 +1,7 @@
 """Chunk codec: the bound, masks, dtypes, damage; property tests over generated arrays."""
 
-import functools
 import warnings
+from functools import partial, reduce
 
 import numpy as np
 import pytest
@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vcinr import codec
+from vcinr.coding.restore import restore
+from vcinr.coding.tables import levels_of
 from vcinr.config import Params
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError, VcinrError
+from vcinr.inr.model import Model, with_quantiser
+from vcinr.inr.siren import initialise
+from vcinr.inr.spec import InrSpec
+from vcinr.quantise.state import Quantiser
 from vcinr.training import train
 
 FLOATS = ["f2", "f4", "f8", ">f4", ">f8"]
@@ -294,7 +300,7 @@ def test_a_model_of_signals_with_one_or_three_axes(tmp_path, dims):
     rng = np.random.default_rng(0)
     grid = {"x": 40} if len(dims) == 1 else {"z": 4, "y": 6, "x": 9}
     waves = [np.cos(np.linspace(0, 3, n)) for n in grid.values()]
-    shape = functools.reduce(np.multiply.outer, waves)
+    shape = reduce(np.multiply.outer, waves)
     values = rng.standard_normal((24, *(1 for _ in grid))) * shape + 0.01 * rng.standard_normal((24, *shape.shape))
     data = xr.Dataset({"v": (("time", *grid), values.astype(np.float32))})
     small = Params(
@@ -336,3 +342,84 @@ def test_a_rate_that_fast_coding_misses_is_tried_at_best(tiny_model, tiny_maps):
     rate = 8 * (len(best.data) + 1) / values.size
     found = codec.encode(values, field, codec.Bound("rate", rate), effort="fast")
     assert 8 * len(found.data) <= rate * values.size and len(fast.data) >= len(best.data)
+
+
+@pytest.fixture(scope="module")
+def neural_basis():
+    """An untrained linear head of 16 latents, quantised at two rates, and maps that its first two make up, nearly."""
+    spec = InrSpec(2, 1, 16, 4, 30.0, 16, "linear", 1, 0, 0)
+    params = {**initialise(spec, 3), "alpha": np.ones(16, "f4")}
+    box = {"system": "box", "bounds": [[0.0, 1.0], [0.0, 1.0]]}
+    model = Model(spec, params, box, ("y", "x"), {"t": (200.0, 50.0)}, 1, 4096)
+    zero = {k: np.zeros(s, "f4") for k, s in (("in.weight", (0, 16)), ("in.bias", 0), ("out.weight", (16, 0)))}
+    net = {
+        f"{n}.{k}": v for n in ("analysis", "synthesis") for k, v in (zero | {"out.bias": np.zeros(16, "f4")}).items()
+    }
+    net |= {"mean": np.zeros(16, "f4"), "std": np.ones(16, "f4")}
+    frequency = np.full((2, 16, 42), 1598, np.int32)
+    frequency[..., 0] = 18
+    offset, gain = np.full((2, 16), -20, np.int32), np.repeat(np.array([[4.0], [32.0]], "f4"), 16, 1)
+    quantiser = Quantiser(net, 0, gain, offset, levels_of(frequency))
+    model = with_quantiser(model, quantiser.to_tensors(), {})
+    axes = np.linspace(0, 1, 24), np.linspace(0, 1, 30)
+    rng = np.random.default_rng(0)
+    phi = np.zeros((20, 16), "f4")
+    phi[:, :2] = rng.normal(size=(20, 2)) * 4
+    field = codec.Field("t", (1, 2), axes, model, model.scaling("t"))
+    values = model.reconstruct(model.start("t") + phi, codec._inputs(field, model)).reshape(20, 24, 30) * 50.0 + 200
+    return field, (values + 0.3 * rng.normal(size=values.shape)).astype("f4")
+
+
+@pytest.mark.parametrize("effort", ["best", "fast"])
+def test_no_more_latents_than_are_worth_their_bytes(neural_basis, effort, monkeypatch):
+    field, values = neural_basis
+    encode = partial(codec.encode, values, field, 2.0, rate=1, effort=effort)
+    few = encode()
+    monkeypatch.setattr(codec._Latents, "lengths", [])
+    all_of_them = encode()
+    assert all(e.mode.startswith("prior") and e.max_abs_error <= 2.0 for e in (few, all_of_them))
+    assert len(few.data) < 0.8 * len(all_of_them.data)
+
+
+def test_a_linear_head_is_the_same_whatever_path_adds_its_latents(neural_basis, monkeypatch):
+    """One by one where few differ between signals, as a matrix product where many do."""
+    field, _ = neural_basis
+    model, rng = field.model, np.random.default_rng(1)
+    x = codec._inputs(field, model)
+    phi = rng.normal(size=(7, 16)).astype("f4")
+    phi[:, 5:9] = phi[0, 5:9]
+    psi_0, psi = (a.astype(float) for a in model.basis(x))
+    exact = psi_0 + phi.astype(float) @ psi
+    for few in (0, 16):
+        monkeypatch.setattr("vcinr.inr.model._FEW", few)
+        assert np.abs(model.reconstruct(phi, x)[..., 0] - exact).max() < 2e-5
+
+
+def test_a_psnr_is_met_in_the_mean_and_not_at_every_value(neural_basis, monkeypatch):
+    field, values = neural_basis
+    peak = float(np.ptp(values))
+    encode = partial(codec.encode, values, field, codec.Bound("psnr", 20 * np.log10(peak / 0.2), peak), rate=1)
+    dead = encode()
+    monkeypatch.setattr(codec, "_DEAD", 0.0)
+    rounded = encode()
+    for encoded in (dead, rounded):
+        assert np.sqrt(encoded.squared_error / encoded.valid) <= 0.2 and encoded.mode == "prior+residual"
+    assert len(dead.data) < len(rounded.data)
+
+
+@given(st.data())
+def test_what_is_restored_is_what_its_parts_say(data):
+    dtype = data.draw(st.sampled_from([np.dtype("f4"), np.dtype("f8")]))
+    number = st.floats(-1e6, 1e6)
+    prior = data.draw(st.none() | hnp.arrays("f4", (3, 5), elements=st.floats(-1e6, 1e6, width=32)))
+    left = data.draw(st.none() | hnp.arrays("f8", (3, 5), elements=number))
+    offset, scale, constant = data.draw(number), data.draw(number), data.draw(st.just(0.0) | number)
+    low, high = sorted((data.draw(number), data.draw(number)))
+    expected = np.zeros((3, 5)) if prior is None else prior.astype(float) * scale + offset
+    if constant:
+        expected = expected + constant
+    if left is not None:
+        expected = expected + left
+    out = np.empty((3, 5), dtype)
+    restore(prior, (offset, scale), constant, left, (low, high), out)
+    assert np.array_equal(out, np.clip(expected, low, high).astype(dtype))
