@@ -13,6 +13,7 @@ from numba import njit
 _OUTSIDE, _BEYOND = 4.0, 1.0
 """What the residual coder is taken to need: bits for a value outside the bound, and for each bound beyond it."""
 _SWEEPS = 3
+_BLOCK = 1024  # points between two looks at whether a move can still pay
 
 
 def outside_bits(over: np.ndarray) -> float:
@@ -39,11 +40,7 @@ def _descend(z: np.ndarray, left: np.ndarray, effect: np.ndarray, bits: np.ndarr
     signals, d = z.shape
     points = left.shape[1]
     for i in range(signals):
-        cost = 0.0
-        for p in range(points):
-            over = abs(left[i, p]) - 1.0
-            if over > 0.0:
-                cost += _OUTSIDE + _BEYOND * over
+        cost = _needed(left[i], left[i], 0.0)
         for _ in range(_SWEEPS):
             moved = False
             for k in range(d - 1, -1, -1):  # the least important first
@@ -57,12 +54,10 @@ def _descend(z: np.ndarray, left: np.ndarray, effect: np.ndarray, bits: np.ndarr
                     change = bits[k, symbol + move] - bits[k, symbol]
                     limit = cost + best - change
                     total = 0.0
-                    for p in range(points):
-                        over = abs(left[i, p] - move * effect[k, p]) - 1.0
-                        if over > 0.0:
-                            total += _OUTSIDE + _BEYOND * over
-                            if total >= limit:
-                                break
+                    for p in range(0, points, _BLOCK):
+                        total += _needed(left[i, p : p + _BLOCK], effect[k, p : p + _BLOCK], move)
+                        if total >= limit:
+                            break
                     if total < limit:
                         best, way, reached = change + total - cost, move, total
                 if way != 0:
@@ -72,3 +67,13 @@ def _descend(z: np.ndarray, left: np.ndarray, effect: np.ndarray, bits: np.ndarr
                         left[i, p] -= way * effect[k, p]
             if not moved:
                 break
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})  # a writer's choice: order does not matter
+def _needed(left: np.ndarray, effect: np.ndarray, move: float) -> float:
+    """`outside_bits` of left - move * effect, in bounds."""
+    total = 0.0
+    for p in range(left.size):
+        over = abs(left[p] - move * effect[p]) - 1.0
+        total += _OUTSIDE + _BEYOND * over if over > 0.0 else 0.0
+    return total
