@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -34,14 +34,15 @@ from vcinr.errors import InputError, VcinrError
 )
 def compress_file(
     path: str, target: str, model: str | None, abs_error: float | None, variables: list[str] | None,
-    chunk: int | None,
+    chunk: int | None, effort: Literal["best", "fast"],
 ) -> dict[str, Any]:  # fmt: skip
     """Compress one file or store, unless its archive is there, newer than it and of the same request."""
     from vcinr.archive.bulk import compress_file as run
 
     facts = run(
-        path, target, model=model, abs_error=abs_error, variables=variables, chunk=chunk, watch=watcher("compress")
-    )
+        path, target, model=model, abs_error=abs_error, variables=variables, chunk=chunk, effort=effort,
+        watch=watcher("compress"),
+    )  # fmt: skip
     if facts.get("skipped"):
         get_run_logger().info("%s: complete, verified and newer than %s; not compressed again", target, path)
     return facts
@@ -55,6 +56,7 @@ def compress_archive(
     abs_error: float | None = None,
     variables: list[str] | None = None,
     chunk: int | None = None,
+    effort: Literal["best", "fast"] = "best",
 ) -> dict[str, Any]:
     """Compress files to archives that plain xarray opens.
 
@@ -67,13 +69,14 @@ def compress_archive(
         abs_error: largest absolute error of every value; best effort without.
         variables: those to compress (default: all that can be).
         chunk: signals a chunk; about a million values by default.
+        effort: best takes the fewest bytes, fast less time; both keep the bound.
     """
     jobs = plan(inputs, output)
     summary: dict[str, Any] = {}
     failed: list[str] = []
     for path, target in jobs:
         state = compress_file.with_options(retries=tries_after_the_first([path]))(
-            path, target, model, abs_error, variables, chunk, return_state=True
+            path, target, model, abs_error, variables, chunk, effort, return_state=True
         )
         result = state.result(raise_on_failure=False)
         if not isinstance(result, Exception):
@@ -103,7 +106,7 @@ def compress_source(source: Source, raw: Path, target: Path, model: Path, option
         variables = archive_variables(source, dataset)
         facts = compress(
             dataset, path, model=artifact, abs_error=options.abs_error, rel_error=options.rel_error,
-            variables=variables, chunk=options.chunk, overwrite=True, watch=watch,
+            variables=variables, chunk=options.chunk, effort=options.effort, overwrite=True, watch=watch,
         )  # fmt: skip
         # Metrics are compared between runs: names that change with every model have no place among them.
         summary[name] = {key: value for key, value in facts.items() if key not in ("archive", "models")}

@@ -227,6 +227,7 @@ def test_an_archive_of_another_input_is_not_taken_for_this_one(values, tmp_path)
     assert "skipped" in bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1, variables=["v"])
     assert "skipped" not in bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1)
     assert "skipped" in bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1)
+    assert "skipped" in bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1, effort="fast")
     other = bulk.compress_file(str(tmp_path / "b/x.nc"), target, abs_error=0.1)
     assert "skipped" not in other and vcinr.verify(target, vcinr.open_groups(tmp_path / "b/x.nc"))[0] == []
 

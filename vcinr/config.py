@@ -184,12 +184,13 @@ class Quantiser(_Frozen):
 class Codec(_Frozen):
     """The archive written by the pipeline: one bound for every variable, or none for best effort.
 
-    abs_error: in the variable's own units; rel_error: a fraction of its range.
+    abs_error: in the variable's own units; rel_error: a fraction of its range. effort: for the fewest bytes, or fast.
     """
 
     abs_error: PositiveFloat | None = None
     rel_error: PositiveFloat | None = None
     chunk: Positive | None = None
+    effort: Literal["best", "fast"] = "best"
 
     @model_validator(mode="after")
     def _one(self) -> Codec:

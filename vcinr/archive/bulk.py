@@ -10,6 +10,7 @@ from vcinr.archive.read import info, verify
 from vcinr.archive.spool import clear
 from vcinr.archive.store import is_url, workplace
 from vcinr.archive.write import compress, default_variables
+from vcinr.codec import Effort
 from vcinr.datasets.readers import open_groups
 from vcinr.errors import InputError, VcinrError
 from vcinr.inr.model import Model, load_model
@@ -18,12 +19,13 @@ from vcinr.progress import Watch, silent
 
 def compress_file(
     path: str, target: str, *, model: str | None = None, abs_error: float | None = None,
-    variables: list[str] | None = None, chunk: int | None = None, watch: Watch = silent,
+    variables: list[str] | None = None, chunk: int | None = None, effort: Effort = "best", watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Compress one file or store to the archive `target`, unless it is there, newer, sound and of the same request.
 
-    Returns what `compress` does, with ``skipped`` True where nothing was to do. An interrupted call leaves its finished
-    chunks, and the next goes on from them. Raises InputError, ModelError and BoundError like `compress`.
+    Returns what `compress` does, with ``skipped`` True where nothing was to do: an archive made with another `effort`
+    promises the same. An interrupted call leaves its finished chunks, and the next goes on from them. Raises InputError,
+    ModelError and BoundError like `compress`.
     """
     artifact = load_model(model) if model else None
     if not is_url(target) and Path(path).resolve() == Path(target).resolve():
@@ -36,7 +38,7 @@ def compress_file(
         clear(workplace(target))
         return {**existing, "skipped": True}
     return compress(
-        open_groups(path), target, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk,
+        open_groups(path), target, model=artifact, abs_error=abs_error, variables=variables, chunk=chunk, effort=effort,
         overwrite=bool(existing and existing["variables"]), watch=watch,
     )  # fmt: skip
 
