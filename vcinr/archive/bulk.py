@@ -24,8 +24,8 @@ def compress_file(
     """Compress one file or store to the archive `target`, unless it is there, newer, sound and of the same request.
 
     Returns what `compress` does, with ``skipped`` True where nothing was to do: an archive made with another `effort`
-    promises the same. An interrupted call leaves its finished chunks, and the next goes on from them. Raises InputError,
-    ModelError and BoundError like `compress`.
+    promises the same. An interrupted call leaves its finished chunks, and the next goes on from them. Raises
+    InputError, ModelError and BoundError like `compress`.
     """
     artifact = load_model(model) if model else None
     if not is_url(target) and Path(path).resolve() == Path(target).resolve():
