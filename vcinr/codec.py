@@ -542,9 +542,10 @@ def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
     if latents is not None and (rate := latents.cheapest(trial)) is not None:
         return trial(latents.prior(trial, rate, refined=False), residual.Plan("plain"))
     mean, plain = _constants(trial.kept(trial.target))
-    if plain is None:
-        return trial(_constant(trial, mean), residual.Plan())
-    return trial(_constant(trial, plain), residual.Plan("plain"))
+    if plain is not None:
+        return trial(_constant(trial, plain), residual.Plan("plain"))
+    prior = _constant(trial, mean)
+    return trial(prior, residual.Plan("interpolated")) or trial(prior, residual.Plan())
 
 
 def _constants(kept: np.ndarray) -> tuple[float, float | None]:

@@ -18,7 +18,6 @@ Compiled by Numba, all in one file for the reason given in `kernels`.
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -37,7 +36,9 @@ _BITS = 12  # of a frequency
 _TOTAL = 1 << _BITS
 _LOW = 1 << 16  # states are in [_LOW, _LOW << 16), words have 16 bits
 _CODED = 14  # larger magnitudes are escapes
-_SYMBOLS = 2 * _CODED + 2  # 0 the escape, s the code s - 15
+_SINGLES = 2 * _CODED + 2  # symbols of a code: 0 the escape, s the code s - 15
+_QUADS = 3**4 + 1  # symbols of four codes of size 1 at most: 0 the escape, then numbers of base 3, the first code lowest
+_NO_QUAD = 41  # all zero
 _CONTEXTS = 80
 _PADDING = 3 * BLOCK  # words that a block may take without looking for the end
 _WORST = 8 * BLOCK  # words that a block may take at all
@@ -271,26 +272,45 @@ def _parts(shape: tuple[int, int, int, int]) -> np.ndarray:
     return np.array(parts, np.int64)
 
 
+def _context_table() -> np.ndarray:
+    """Context of sums below 256: twice their bits, and their second highest one."""
+    bits = [n.bit_length() for n in range(256)]
+    return np.array([2 * b + (n >> (b - 2) & 1 if b > 1 else 0) for n, b in enumerate(bits)], np.int64)
+
+
+def _quad_table() -> np.ndarray:
+    """By symbol of a quad: its four codes, and how many are not 0; int32 ``[82, 5]``."""
+    table = np.zeros((_QUADS, 5), np.int32)
+    for s in range(1, _QUADS):
+        table[s, :4] = [(s - 1) // 3**k % 3 - 1 for k in range(4)]
+    table[:, 4] = np.abs(table[:, :4]).sum(1)
+    return table
+
+
+_SUM_CONTEXT = _context_table()
+_QUAD_CODES = _quad_table()
+
+
 @_inner(inline="always")
 def _size_at(size: np.ndarray, position: int) -> int:
     """Sum of |codes| of 16 codes from a position on, as far as the sizes of its two blocks tell."""
     if position < 0:
         return 0
-    b, r = position // BLOCK, position % BLOCK
-    return ((BLOCK - r) * size[b] + r * size[b + 1]) // BLOCK
+    b, r = position >> 4, position & 15
+    return ((BLOCK - r) * size[b] + r * size[b + 1]) >> 4
 
 
 @_inner(inline="always")
 def _context(size: np.ndarray, b: int, row: int, before: int, past: int) -> int:
-    """Context of block b: twice the bits of what is around it, and its second highest bit. size[b] is 0 yet."""
-    p = b * BLOCK
-    around = _size_at(size, p - row) + _size_at(size, p - before) + _size_at(size, p - past)
-    if b > 0:
-        around += size[b - 1]
-    bits = 0
+    """Context of block b. size: of the blocks, 0 from b on; size[-1] is 0."""
+    p = b << 4
+    around = size[b - 1] + _size_at(size, p - row) + _size_at(size, p - before) + _size_at(size, p - past)
+    if around < 256:
+        return _SUM_CONTEXT[around]
+    bits = 9
     while around >> bits:
         bits += 1
-    return 2 * bits + (around >> (bits - 2) & 1 if bits > 1 else 0)
+    return 2 * bits + (around >> (bits - 2) & 1)
 
 
 @_inner(inline="always")
@@ -300,46 +320,60 @@ def _shift(context: int) -> int:
 
 
 @_outer()
-def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Context of every block; by context, counts of zero and other blocks, and of the symbols of the latter."""
+def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> tuple[np.ndarray, ...]:
+    """Context of every block, and counts by context: zero and other blocks; of the latter symbols of single codes, of
+    all and of those in quads that escape; quads by how many of their codes are not 0, last those that escape.
+    """  # fmt: skip
     blocks = codes.size // BLOCK
     context, size = np.zeros(blocks, np.uint8), np.zeros(blocks + 1, np.int64)
-    block_count, symbol_count = np.zeros((_CONTEXTS, 2), np.int64), np.zeros((_CONTEXTS, _SYMBOLS), np.int64)
+    block, quad = np.zeros((_CONTEXTS, 2), np.int64), np.zeros((_CONTEXTS, 6), np.int64)
+    single, rest = np.zeros((_CONTEXTS, _SINGLES), np.int64), np.zeros((_CONTEXTS, _SINGLES), np.int64)
     plane, part = 0, 0
     length = parts[parts.shape[0] - 1, 0]
     for b in range(blocks):
-        while b * BLOCK - plane >= parts[part, 0]:
+        p = b * BLOCK
+        while p - plane >= parts[part, 0]:
             part += 1
             if part == parts.shape[0]:
                 part = 0
                 plane += length
         k = _context(size, b, parts[part, 1], parts[part, 2], past)
         total = 0
-        for q in range(b * BLOCK, (b + 1) * BLOCK):
+        for q in range(p, p + BLOCK):
             total += abs(codes[q])
         size[b] = total
         context[b] = k
-        block_count[k, 1 if total else 0] += 1
-        if total:
-            h = _shift(k)
-            half = (1 << h) >> 1
-            for q in range(b * BLOCK, (b + 1) * BLOCK):
+        block[k, 1 if total else 0] += 1
+        if total == 0:
+            continue
+        h = _shift(k)
+        half = (1 << h) >> 1
+        for g in range(p, p + BLOCK, 4):
+            some, large = 0, False
+            for q in range(g, g + 4):
+                some += 1 if codes[q] != 0 else 0
+                large |= abs(codes[q]) > 1
+            quad[k, 5 if large else some] += 1
+            for q in range(g, g + 4):
                 symbol = (codes[q] + half) >> h
-                symbol_count[k, symbol + _CODED + 1 if abs(symbol) <= _CODED else 0] += 1
-    return context, block_count, symbol_count
+                symbol = symbol + _CODED + 1 if abs(symbol) <= _CODED else 0
+                single[k, symbol] += 1
+                if large:
+                    rest[k, symbol] += 1
+    return context, block, single, rest, quad
 
 
 @_inner()
-def _frequencies(zero: int, decay: int, out: np.ndarray) -> None:
-    """Frequencies of the symbols: two-sided geometric, but for zero, which takes what is left over too."""
+def _single_frequencies(zero: int, decay: int, out: np.ndarray) -> None:
+    """Frequencies of a code's symbols: two-sided geometric, but for zero, which takes what is left over too."""
     weight, total = 1 << 24, 0
     for k in range(1, _CODED + 1):
         out[_CODED + 1 + k] = weight
         total += 2 * weight
-        weight = weight * decay >> 8
-    out[0] = 2 * weight * 256 // (256 - decay)
+        weight = weight * decay >> 7
+    out[0] = 2 * weight * 128 // (128 - decay)
     total += out[0]
-    rest, used = _TOTAL - zero - (_SYMBOLS - 1), 0
+    rest, used = _TOTAL - zero - (_SINGLES - 1), 0
     for k in range(1, _CODED + 1):
         often = 1 + out[_CODED + 1 + k] * rest // total
         out[_CODED + 1 + k] = often
@@ -349,27 +383,43 @@ def _frequencies(zero: int, decay: int, out: np.ndarray) -> None:
     out[_CODED + 1] = _TOTAL - used - out[0]
 
 
+@_inner()
+def _quad_frequencies(zero: int, escape: int, out: np.ndarray) -> None:
+    """Frequencies of a quad's symbols: codes independent, 0 with probability zero / 2^12; what is left over is zeros'."""
+    out[0] = 8 * escape + 1
+    rest, used = _TOTAL - out[0] - (_QUADS - 2), out[0]
+    other = (_TOTAL - zero) >> 1
+    for s in range(1, _QUADS):
+        weight = rest
+        for k in range(4):
+            weight = weight * (zero if _QUAD_CODES[s, k] == 0 else other)
+        out[s] = 1 + (weight >> 48)
+        used += out[s]
+    out[_NO_QUAD] += _TOTAL - used
+
+
 @_outer()
-def _frequency_table(parameters: np.ndarray) -> np.ndarray:
-    """Frequencies ``[contexts, symbols]`` of parameters ``[contexts, 3]``: zero blocks, zero, decay."""
-    frequency = np.zeros((parameters.shape[0], _SYMBOLS), np.int64)
-    for k in range(parameters.shape[0]):
-        _frequencies(parameters[k, 1], parameters[k, 2], frequency[k])
+def _frequencies(record: np.ndarray) -> np.ndarray:
+    """Frequencies ``[contexts, symbols]`` of records ``[contexts, 4]``."""
+    frequency = np.zeros((record.shape[0], _QUADS), np.int64)
+    for k in range(record.shape[0]):
+        if record[k, 0] > 0 and record[k, 2]:
+            _quad_frequencies(record[k, 1], record[k, 3], frequency[k])
+        elif record[k, 0] > 0:
+            _single_frequencies(record[k, 1], record[k, 3], frequency[k])
     return frequency
 
 
 @_outer()
-def _slots(frequency: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """By context and slot: symbol in 5 bits, its frequency - 1 in 12, the slot's place in it in 12."""
+def _slots(frequency: np.ndarray) -> np.ndarray:
+    """By context and slot: symbol in 7 bits, its frequency - 1 in 12, the slot's place in it in 12."""
     table = np.zeros(frequency.shape[0] << _BITS, np.uint32)
     for k in range(frequency.shape[0]):
-        if not used[k]:
-            continue
         o = k << _BITS
-        for s in range(_SYMBOLS):
-            entry = s | (frequency[k, s] - 1) << 5
+        for s in range(_QUADS):
+            entry = s | (frequency[k, s] - 1) << 7
             for place in range(frequency[k, s]):
-                table[o + place] = entry | place << 17
+                table[o + place] = entry | place << 19
             o += frequency[k, s]
     return table
 
@@ -386,59 +436,80 @@ def _push(x: np.ndarray, k: int, words: np.ndarray, o: int, start: int, often: i
     return o
 
 
+@_inner()
+def _push_singles(
+    x: np.ndarray, words: np.ndarray, o: int, codes: np.ndarray, h: int, start: np.ndarray, often: np.ndarray
+) -> int:
+    """Code 4 or 16 codes one by one, each without its lowest h bits, then escapes and these bits."""
+    half, mask = (1 << h) >> 1, (1 << h) - 1
+    for q in range(codes.size - 1, -1, -1):
+        code = int(codes[q]) + half
+        symbol = code >> h
+        if h > 16:
+            o = _push(x, 0, words, o, (code & mask) >> 16, 1, h - 16)
+        if h > 0:
+            o = _push(x, 0, words, o, code & mask & 0xFFFF, 1, min(h, 16))
+        if abs(symbol) > _CODED:
+            more, n = abs(symbol) - _CODED, 0
+            while more >> (n + 1):
+                n += 1
+            more -= 1 << n
+            if n > 16:
+                o = _push(x, 0, words, o, more >> 16, 1, n - 16)
+            if n > 0:
+                o = _push(x, 0, words, o, more & 0xFFFF, 1, min(n, 16))
+            o = _push(x, 0, words, o, 2 * n + (1 if symbol < 0 else 0), 1, 6)
+    for q in range(codes.size - 1, -1, -1):
+        symbol = (int(codes[q]) + half) >> h
+        s = symbol + _CODED + 1 if abs(symbol) <= _CODED else 0
+        o = _push(x, q & 3, words, o, start[s], often[s], _BITS)
+    return o
+
+
 @_outer()
-def _write(
-    codes: np.ndarray, context: np.ndarray, parameters: np.ndarray, frequency: np.ndarray
-) -> np.ndarray:  # fmt: skip
+def _write(codes: np.ndarray, context: np.ndarray, record: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     """The words of all blocks, the last one first: what is coded last is decoded first."""
-    blocks = context.size
+    blocks, rest = context.size, record.shape[0] - 1
     words = np.empty(8 + _WORST * blocks, np.uint16)
     start = np.zeros(frequency.shape, np.int64)
     for k in range(frequency.shape[0]):
-        for s in range(1, _SYMBOLS):
+        for s in range(1, _QUADS):
             start[k, s] = start[k, s - 1] + frequency[k, s - 1]
     x = np.full(4, _LOW, np.int64)
-    symbols = np.zeros(BLOCK, np.int64)
+    symbols = np.zeros(4, np.int64)
     o = words.size
     for b in range(blocks - 1, -1, -1):
-        k = int(context[b])
-        zero, h = parameters[k, 0], _shift(k)
-        half = (1 << h) >> 1
-        total = 0
+        k, code = int(context[b]), codes[b * BLOCK : (b + 1) * BLOCK]
+        zero, some = record[k, 0], 0
         for q in range(BLOCK):
-            code = codes[b * BLOCK + q]
-            total |= code
-            symbols[q] = code
-        if total == 0:
+            some |= code[q]
+        if some == 0:
             o = _push(x, 0, words, o, 0, zero, _BITS)
             continue
-        for q in range(BLOCK - 1, -1, -1):
-            code = symbols[q] + half
-            low, symbol = code & ((1 << h) - 1), code >> h
-            symbols[q] = symbol
-            if h > 16:
-                o = _push(x, 0, words, o, low >> 16, 1, h - 16)
-            if h > 0:
-                o = _push(x, 0, words, o, low & 0xFFFF, 1, min(h, 16))
-            if abs(symbol) > _CODED:
-                more, n = abs(symbol) - _CODED, 0
-                while more >> (n + 1):
-                    n += 1
-                more -= 1 << n
-                if n > 16:
-                    o = _push(x, 0, words, o, more >> 16, 1, n - 16)
-                if n > 0:
-                    o = _push(x, 0, words, o, more & 0xFFFF, 1, min(n, 16))
-                o = _push(x, 0, words, o, 2 * n + (1 if symbol < 0 else 0), 1, 6)
-                symbols[q] = -_CODED - 1
-        for q in range(BLOCK - 1, -1, -1):
-            s = symbols[q] + _CODED + 1
-            o = _push(x, q & 3, words, o, start[k, s], frequency[k, s], _BITS)
+        if record[k, 2]:
+            for g in range(3, -1, -1):
+                large, symbol = False, 1
+                for q in range(3, -1, -1):
+                    large |= abs(code[4 * g + q]) > 1
+                    symbol += 3**q * (code[4 * g + q] + 1)
+                symbols[g] = 0 if large else symbol
+                if large:
+                    o = _push_singles(x, words, o, code[4 * g : 4 * g + 4], 0, start[rest], frequency[rest])
+            for g in range(3, -1, -1):
+                o = _push(x, g, words, o, start[k, symbols[g]], frequency[k, symbols[g]], _BITS)
+        else:
+            o = _push_singles(x, words, o, code, _shift(k), start[k], frequency[k])
         o = _push(x, 0, words, o, zero, _TOTAL - zero, _BITS)
     for k in range(3, -1, -1):
         words[o - 1], words[o - 2] = x[k] >> 16, x[k] & 0xFFFF
         o -= 2
     return words[o:].copy()
+
+
+@_inner(inline="always")
+def _step(state: int, entry: int) -> int:
+    """A state without the symbol that a table's entry tells; below `_LOW`, it needs a word."""
+    return ((entry >> 7 & (_TOTAL - 1)) + 1) * (state >> _BITS) + (entry >> 19)
 
 
 @_inner(inline="always")
@@ -453,8 +524,8 @@ def _pull(x: np.ndarray, words: np.ndarray, o: int, bits: int) -> tuple[int, int
 
 
 @_inner()
-def _rest(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, h: int) -> int:
-    """What the symbols of a block leave open: escapes, and the lowest h bits; returns where the next word is."""
+def _pull_rest(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, h: int) -> int:
+    """What the symbols of single codes leave open: escapes, and the lowest h bits; returns where the next word is."""
     half = (1 << h) >> 1
     for q in range(code.size):
         symbol, low, high = int(code[q]), 0, 0
@@ -477,121 +548,244 @@ def _rest(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, h: int) ->
     return o
 
 
+@_inner()
+def _pull_singles(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, h: int, table: np.ndarray) -> int:
+    """Inverse of `_push_singles`; returns where the next word is."""
+    x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
+    escaped = False
+    for q in range(0, code.size, 4):
+        e0, e1 = int(table[x0 & (_TOTAL - 1)]), int(table[x1 & (_TOTAL - 1)])
+        e2, e3 = int(table[x2 & (_TOTAL - 1)]), int(table[x3 & (_TOTAL - 1)])
+        x0, x1, x2, x3 = _step(x0, e0), _step(x1, e1), _step(x2, e2), _step(x3, e3)
+        code[q], code[q + 1] = (e0 & 127) - _CODED - 1, (e1 & 127) - _CODED - 1
+        code[q + 2], code[q + 3] = (e2 & 127) - _CODED - 1, (e3 & 127) - _CODED - 1
+        escaped |= (e0 & 127) == 0 or (e1 & 127) == 0 or (e2 & 127) == 0 or (e3 & 127) == 0
+        if x0 < _LOW:
+            x0, o = x0 << 16 | int(words[o]), o + 1
+        if x1 < _LOW:
+            x1, o = x1 << 16 | int(words[o]), o + 1
+        if x2 < _LOW:
+            x2, o = x2 << 16 | int(words[o]), o + 1
+        if x3 < _LOW:
+            x3, o = x3 << 16 | int(words[o]), o + 1
+    x[0], x[1], x[2], x[3] = x0, x1, x2, x3
+    if escaped or h > 0:
+        o = _pull_rest(x, words, o, code, h)
+    return o
+
+
+@_inner()
+def _pull_quads(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, table: np.ndarray, rest: np.ndarray) -> int:
+    """Codes of a block in quads; rest: the table of codes in those that escape. Returns where the next word is."""
+    x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
+    e0, e1 = int(table[x0 & (_TOTAL - 1)]), int(table[x1 & (_TOTAL - 1)])
+    e2, e3 = int(table[x2 & (_TOTAL - 1)]), int(table[x3 & (_TOTAL - 1)])
+    x0, x1, x2, x3 = _step(x0, e0), _step(x1, e1), _step(x2, e2), _step(x3, e3)
+    if x0 < _LOW:
+        x0, o = x0 << 16 | int(words[o]), o + 1
+    if x1 < _LOW:
+        x1, o = x1 << 16 | int(words[o]), o + 1
+    if x2 < _LOW:
+        x2, o = x2 << 16 | int(words[o]), o + 1
+    if x3 < _LOW:
+        x3, o = x3 << 16 | int(words[o]), o + 1
+    x[0], x[1], x[2], x[3] = x0, x1, x2, x3
+    s0, s1, s2, s3 = e0 & 127, e1 & 127, e2 & 127, e3 & 127
+    for k in range(4):
+        code[k], code[4 + k] = _QUAD_CODES[s0, k], _QUAD_CODES[s1, k]
+        code[8 + k], code[12 + k] = _QUAD_CODES[s2, k], _QUAD_CODES[s3, k]
+    if s0 == 0:
+        o = _pull_singles(x, words, o, code[:4], 0, rest)
+    if s1 == 0:
+        o = _pull_singles(x, words, o, code[4:8], 0, rest)
+    if s2 == 0:
+        o = _pull_singles(x, words, o, code[8:12], 0, rest)
+    if s3 == 0:
+        o = _pull_singles(x, words, o, code[12:], 0, rest)
+    return o
+
+
 @_outer()
 def _read(
-    codes: np.ndarray, words: np.ndarray, count: int, parts: np.ndarray, past: int, zeros: np.ndarray, table: np.ndarray,
+    codes: np.ndarray, words: np.ndarray, count: int, parts: np.ndarray, past: int, record: np.ndarray,
+    table: np.ndarray,
 ) -> bool:  # fmt: skip
-    """Fill codes, int32, from so many words, which zeros follow; whether they end where they should.
-
-    zeros: frequency of zero blocks by context, 0 for contexts that no block has.
-    """
-    blocks = codes.size // BLOCK
+    """Fill codes, int32, from so many words, which zeros follow; whether they end where they should."""
+    blocks, contexts = codes.size // BLOCK, record.shape[0] - 1
     size = np.zeros(blocks + 1, np.int64)
     x = np.empty(4, np.int64)
     for k in range(4):
         x[k] = int(words[2 * k]) | int(words[2 * k + 1]) << 16
         if x[k] < _LOW:
             return False
-    o = 8
-    x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
-    plane, part = 0, 0
+    o, plane, part = 8, 0, 0
     length = parts[parts.shape[0] - 1, 0]
+    rest = table[contexts << _BITS :]
     for b in range(blocks):
-        while b * BLOCK - plane >= parts[part, 0]:
+        p = b * BLOCK
+        while p - plane >= parts[part, 0]:
             part += 1
             if part == parts.shape[0]:
                 part = 0
                 plane += length
         k = _context(size, b, parts[part, 1], parts[part, 2], past)
-        if k >= zeros.size or zeros[k] == 0 or o > count:
+        if k >= contexts or record[k, 0] == 0 or o > count:
             return False
-        zero, slot = zeros[k], x0 & (_TOTAL - 1)
+        code = codes[p : p + BLOCK]
+        zero, state = record[k, 0], x[0]
+        slot = state & (_TOTAL - 1)
         some = slot >= zero
-        x0 = (x0 >> _BITS) * (_TOTAL - zero if some else zero) + (slot - zero if some else slot)
-        if x0 < _LOW:
-            x0 = x0 << 16 | int(words[o])
-            o += 1
-        code = codes[b * BLOCK : (b + 1) * BLOCK]
+        state = (_TOTAL - zero if some else zero) * (state >> _BITS) + (slot - zero if some else slot)
+        if state < _LOW:
+            state, o = state << 16 | int(words[o]), o + 1
+        x[0] = state
         if not some:
             for q in range(BLOCK):
                 code[q] = 0
             continue
-        base, escaped = k << _BITS, False
-        for q in range(0, BLOCK, 4):
-            e = int(table[base + (x0 & (_TOTAL - 1))])
-            x0 = ((e >> 5 & 4095) + 1) * (x0 >> _BITS) + (e >> 17)
-            code[q] = (e & 31) - _CODED - 1
-            escaped |= (e & 31) == 0
-            need = x0 < _LOW
-            x0 = x0 << 16 | int(words[o]) if need else x0
-            o += need
-            e = int(table[base + (x1 & (_TOTAL - 1))])
-            x1 = ((e >> 5 & 4095) + 1) * (x1 >> _BITS) + (e >> 17)
-            code[q + 1] = (e & 31) - _CODED - 1
-            escaped |= (e & 31) == 0
-            need = x1 < _LOW
-            x1 = x1 << 16 | int(words[o]) if need else x1
-            o += need
-            e = int(table[base + (x2 & (_TOTAL - 1))])
-            x2 = ((e >> 5 & 4095) + 1) * (x2 >> _BITS) + (e >> 17)
-            code[q + 2] = (e & 31) - _CODED - 1
-            escaped |= (e & 31) == 0
-            need = x2 < _LOW
-            x2 = x2 << 16 | int(words[o]) if need else x2
-            o += need
-            e = int(table[base + (x3 & (_TOTAL - 1))])
-            x3 = ((e >> 5 & 4095) + 1) * (x3 >> _BITS) + (e >> 17)
-            code[q + 3] = (e & 31) - _CODED - 1
-            escaped |= (e & 31) == 0
-            need = x3 < _LOW
-            x3 = x3 << 16 | int(words[o]) if need else x3
-            o += need
-        h = _shift(k)
-        if escaped or h > 0:
-            x[0] = x0
-            o = _rest(x, words, o, code, h)
-            x0 = x[0]
-            if o > count:
-                return False
+        if record[k, 2]:
+            o = _pull_quads(x, words, o, code, table[k << _BITS :], rest)
+        else:
+            o = _pull_singles(x, words, o, code, _shift(k), table[k << _BITS :])
         total = 0
         for q in range(BLOCK):
             total += abs(int(code[q]))
         size[b] = total
-    return o == count and x0 == _LOW and x1 == _LOW and x2 == _LOW and x3 == _LOW
+    return o == count and x[0] == _LOW and x[1] == _LOW and x[2] == _LOW and x[3] == _LOW
 
 
-def _fitted(block_count: np.ndarray, symbol_count: np.ndarray) -> np.ndarray:
-    """Parameters ``[contexts, 3]`` of the tables: of zero blocks, of zero, and the decay; 0 where there is no block."""
-    blocks, symbols = block_count.sum(1), symbol_count.sum(1)
-    zero_blocks = np.rint(_TOTAL * block_count[:, 0] / np.maximum(1, blocks)).astype(np.int64)
-    zero = np.rint(_TOTAL * symbol_count[:, _CODED + 1] / np.maximum(1, symbols)).astype(np.int64)
-    others = symbols - symbol_count[:, _CODED + 1]
-    distance = np.abs(np.arange(_SYMBOLS) - _CODED - 1)
+def _records(block: np.ndarray, single: np.ndarray, rest: np.ndarray, quad: np.ndarray) -> np.ndarray:
+    """Tables that suit the counts of `_survey`: int64 ``[contexts, 4]``, one more than are used; see `_pack`."""
+    used = int(np.flatnonzero(block.sum(1)).max()) + 1
+    record = np.zeros((used + 1, 4), np.int64)
+    escaped = np.zeros(_SINGLES, np.int64)
+    for k in range(used):
+        if not block[k].any():
+            continue
+        record[k, 0] = _frequency(block[k, 0], block[k].sum(), _TOTAL - 1)
+        if 8 * quad[k, 5] <= quad[k].sum() and _shift(k) == 0:
+            count, some = 4 * int(quad[k, :5].sum()), int(quad[k, :5] @ np.arange(5))
+            escape = round(_TOTAL / 8 * quad[k, 5] / max(1, quad[k].sum()))
+            record[k, 1:] = _frequency(count - some, count, _TOTAL - 1), 1, min(escape, 127)
+            escaped += rest[k]
+        else:
+            record[k, 1:] = _single(single[k])
+    record[used] = 1, *_single(escaped)
+    return record
+
+
+def _frequency(count: int, total: int, most: int) -> int:
+    return max(1, min(most, round(_TOTAL * int(count) / max(1, int(total)))))
+
+
+def _single(count: np.ndarray) -> tuple[int, int, int]:
+    """A table of single codes for counts of their symbols."""
+    total, zeros = int(count.sum()), int(count[_CODED + 1])
+    distance = np.abs(np.arange(_SINGLES) - _CODED - 1)
     distance[0] = _CODED + 4
-    mean = (symbol_count * distance).sum(1) / np.maximum(1, others)
-    decay = np.rint(256 * (1 - 1 / np.maximum(mean, 1.0))).astype(np.int64)
-    fitted = np.stack(
-        [np.clip(zero_blocks, 1, _TOTAL - 1), np.clip(zero, 1, _TOTAL - 2 * _SYMBOLS), np.clip(decay, 1, 250)], 1
-    )
-    return fitted * (blocks > 0)[:, None]
+    mean = float(count @ distance) / max(1, total - zeros)
+    return _frequency(zeros, total, _TOTAL - 2 * _SINGLES), 0, max(1, min(126, round(128 * (1 - 1 / max(mean, 1.0)))))
 
 
-def _cost(block_count: np.ndarray, symbol_count: np.ndarray) -> float:
-    """Bits of the symbols under the best tables."""
-    bits = 0.0
-    for count in (block_count, symbol_count):
-        total = np.broadcast_to(count.sum(1, keepdims=True), count.shape)
-        there = count > 0
-        bits -= float((count[there] * np.log2(count[there] / total[there])).sum())
-    return bits + 16.0 * float(symbol_count[:, 0].sum())
+def _pack(record: np.ndarray) -> bytes:
+    """Records as u32: frequency of zero blocks (0: unused) in 12 bits, zero in 12, quads or not in 1, the last in 7."""
+    return (record << np.array([0, 12, 24, 25])).sum(1).astype("<u4").tobytes()
 
 
-def _codes(
-    values: np.ndarray, step: float, choices: Choices, valid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def _unpack(data: bytes) -> np.ndarray:
+    packed = np.frombuffer(data, "<u4").astype(np.int64)[:, None]
+    record = packed >> np.array([0, 12, 24, 25]) & np.array([4095, 4095, 1, 127])
+    used = record[:, 0] > 0
+    bad = (record[:, 1] == 0) | (record[:, 2] == 0) & ((record[:, 1] > _TOTAL - 2 * _SINGLES) | (record[:, 3] > 126))
+    if (used & bad).any() or record[-1, 0] == 0 or record[-1, 2]:
+        raise CorruptError("tables of an interpolated stream are malformed")
+    return record
+
+
+# --- streams
+
+
+def encode(values: np.ndarray, step: float, valid: np.ndarray | None = None) -> tuple[bytes, np.ndarray]:
+    """Code float64 `values` ``[T, C, H, W]`` so that each is within step / 2 of its reconstruction.
+
+    Returns the bitstream and the reconstruction. Points outside `valid` (bool, same shape) have code 0 and are
+    reconstructed as predicted. Raises OverflowError for codes from `LIMIT` on.
+    """
+    if values.size == 0:
+        return b"", np.zeros(values.shape)
+    values = np.require(values, np.float64, ["C"])
+    there = np.ones((1, 1, 1, 1), bool) if valid is None else np.require(valid, bool, ["C"])
+    choices = _chosen(values, step, there)
+    codes, recon = _quantised(values, step, choices, there)
+    context, *counts = _survey(codes, _parts(values.shape), _past(values.shape))
+    record = _records(*counts)
+    words = _write(codes, context, record, _frequencies(record))
+    return bytes([choices.to_byte(), len(record)]) + _pack(record) + words.astype("<u2").tobytes(), recon
+
+
+def decode(data: bytes, shape: tuple[int, int, int, int], step: float) -> np.ndarray:
+    """Exact inverse of `encode`: the reconstruction, float64. Raises CorruptError."""
+    recon = np.empty(shape)
+    if recon.size == 0 and not data:
+        return recon
+    count = data[1] if len(data) > 1 else 0
+    start = 2 + 4 * count
+    if recon.size == 0 or not 2 <= count <= _CONTEXTS + 1 or len(data) < start + 16 or len(data) % 2:
+        raise CorruptError("interpolated stream is malformed")
+    choices, record = Choices.from_byte(data[0]), _unpack(data[2:start])
+    words = np.frombuffer(data[start:] + bytes(2 * _PADDING), "<u2").astype(np.uint16)
+    codes = np.empty(-(-recon.size // BLOCK) * BLOCK, np.int32)
+    table = _slots(_frequencies(record))
+    if not _read(codes, words, words.size - _PADDING, _parts(shape), _past(shape), record, table):
+        raise CorruptError("a bitstream does not end where it should")
+    share, pace = _MEMORY[choices.memory]
+    everywhere = np.ones((1, 1, 1, 1), bool)
+    _planes(codes, recon, recon, everywhere, choices.sizes(step), choices.cubic, share, pace, False)
+    return recon
+
+
+def _past(shape: tuple[int, int, int, int]) -> int:
+    """How many codes earlier the same point of the time before has its own."""
+    return shape[1] * shape[2] * shape[3]
+
+
+def _quantised(values: np.ndarray, step: float, choices: Choices, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes, padded with zeros to whole blocks, and what they reconstruct; raises OverflowError."""
     codes, recon = np.zeros(-(-values.size // BLOCK) * BLOCK, np.int32), np.empty(values.shape)
     share, pace = _MEMORY[choices.memory]
     if not _planes(codes, values, recon, valid, choices.sizes(step), choices.cubic, share, pace, True):
         raise OverflowError("residual too large for its step")
     return codes, recon
+
+
+def _chosen(values: np.ndarray, step: float, valid: np.ndarray) -> Choices:
+    """The choices that need the fewest bits on a part of the values, one improved after the other."""
+    times, _, height, width = values.shape
+    times = min(times, _SAMPLE_TIMES)
+    side = max(8, math.isqrt(_SAMPLE // times))
+    y, x = max(0, height - side) // 2, max(0, width - side) // 2
+    window = np.s_[:times, :1, y : y + side, x : x + side]
+    part = np.ascontiguousarray(values[window])
+    there = np.ascontiguousarray(valid[window]) if valid.size > 1 else valid
+
+    def bits(choices: Choices) -> float:
+        codes, _ = _quantised(part, step, choices, there)
+        _, block, single, *_ = _survey(codes, _parts(part.shape), _past(part.shape))
+        raw = BLOCK * block[:, 1] @ [_shift(k) for k in range(_CONTEXTS)]
+        return _entropy(block) + _entropy(single) + 16.0 * float(single[:, 0].sum()) + float(raw)
+
+    best = Choices(0 if times == 1 else 2)
+    for name, found in (("memory", range(4 if times > 1 else 1)), ("cubic", (False, True)), ("tighten", range(3))):
+        changed = [replace(best, **{name: value}) for value in found]
+        best = min(changed, key=bits)
+    return best
+
+
+_SAMPLE, _SAMPLE_TIMES = 1 << 15, 8  # values, and times of them, that choices are made by
+
+
+def _entropy(counts: np.ndarray) -> float:
+    """Bits of symbols with the best table for each row of counts."""
+    totals, there = counts.sum(1, keepdims=True), counts > 0
+    share = (counts / np.maximum(1, totals))[there]
+    return -float((counts[there] * np.log2(share)).sum())
