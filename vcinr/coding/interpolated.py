@@ -34,9 +34,11 @@ LIMIT = 1 << 30
 BLOCK = 16
 _BITS = 12  # of a frequency
 _TOTAL = 1 << _BITS
+_MASK = _TOTAL - 1
 _LOW = 1 << 16  # states are in [_LOW, _LOW << 16), words have 16 bits
 _CODED = 14  # larger magnitudes are escapes
-_SINGLES = 2 * _CODED + 2  # symbols of a code: 0 the escape, s the code s - 15
+_ZERO = _CODED + 1
+_SINGLES = 2 * _CODED + 2  # symbols of a code: 0 the escape, s the code s - _ZERO
 _QUADS = 3**4 + 1  # symbols of four codes of size 1 at most: 0 the escape, then numbers of base 3, the first code lowest
 _NO_QUAD = 41  # all zero
 _CONTEXTS = 80
@@ -84,8 +86,38 @@ _MEMORY = ((0.0, 0.0), (0.5, 0.5), (0.75, 0.5), (1.0, 0.25))
 
 
 @_inner()
-def _along(line: np.ndarray, out: np.ndarray, near: float, far: float) -> None:
-    """Predict what lies between the points of a line, and after the last if `out` is as long."""
+def _cubic(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, out: np.ndarray, cubic: bool) -> None:
+    """Halfway between b and c; `out` tells how many. What else there is of the others is not looked at."""
+    near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
+    for k in range(out.size):
+        out[k] = near * (b[k] + c[k]) - far * (a[k] + d[k])
+
+
+@_inner()
+def _mean(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    for k in range(out.size):
+        out[k] = 0.5 * (a[k] + b[k])
+
+
+@_inner()
+def _across(lines: np.ndarray, width: int, out: np.ndarray, cubic: bool) -> None:
+    """Predict the lines between lines, both flat, and after the last if there are as many."""
+    m, n = lines.size, out.size
+    inner = m - width  # what lies between two lines
+    if inner > 0 and n > 0:
+        edge = min(width, inner)
+        _mean(lines, lines[width:], out[:edge])
+        _mean(lines[inner - edge :], lines[m - edge :], out[inner - edge : inner])
+        if inner > 2 * width:
+            _cubic(lines, lines[width:], lines[2 * width :], lines[3 * width :], out[width : inner - width], cubic)
+    for k in range(max(0, inner), n):
+        out[k] = lines[k]
+
+
+@_inner()
+def _along(line: np.ndarray, out: np.ndarray, cubic: bool) -> None:
+    """Predict what lies between the points of a line, and after the last if there are as many."""
+    near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
     m, n = line.size, out.size
     if n == 0:
         return
@@ -93,29 +125,9 @@ def _along(line: np.ndarray, out: np.ndarray, near: float, far: float) -> None:
         out[k] = near * (line[k] + line[k + 1]) - far * (line[k - 1] + line[k + 2])
     if m > 1:
         out[0] = 0.5 * (line[0] + line[1])
-    if m > 2:
         out[m - 2] = 0.5 * (line[m - 2] + line[m - 1])
     if n == m:
-        out[m - 1] = line[m - 1]
-
-
-@_inner()
-def _across(lines: np.ndarray, k: int, out: np.ndarray, near: float, far: float) -> None:
-    """Predict the line between lines k and k + 1, or after the last."""
-    m, n = lines.shape[0], out.size
-    b = lines[k]
-    if k + 1 == m:
-        for j in range(n):
-            out[j] = b[j]
-        return
-    c = lines[k + 1]
-    if k == 0 or k + 2 == m:
-        for j in range(n):
-            out[j] = 0.5 * (b[j] + c[j])
-        return
-    a, d = lines[k - 1], lines[k + 2]
-    for j in range(n):
-        out[j] = near * (b[j] + c[j]) - far * (a[j] + d[j])
+        out[n - 1] = line[n - 1]
 
 
 @_inner()
@@ -148,44 +160,40 @@ def _interleave(even: np.ndarray, odd: np.ndarray, out: np.ndarray) -> None:
 
 @_inner()
 def _refine(
-    coarse: np.ndarray, fine: np.ndarray, row: np.ndarray, column: np.ndarray, both: np.ndarray, line: np.ndarray,
+    coarse: np.ndarray, fine: np.ndarray, row: np.ndarray, column: np.ndarray, both: np.ndarray, other: np.ndarray,
     codes: np.ndarray, target: np.ndarray, there: np.ndarray, cubic: bool, size: float, writing: bool,
 ) -> int:  # fmt: skip
     """Double a lattice; how many codes are too large.
 
     coarse ``[h, w]``; fine ``[H, W]`` is filled; row, column, both: points beside a known one in its row, in its column,
-    and in neither, are scratch, as is line. codes: row's, column's and both's one after the other. target, there
+    and in neither, are scratch, as is other. codes: row's, column's and both's one after the other. target, there
     ``[H, W]``: looked at when writing.
     """
-    near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
     wrong = 0
     (h, w), (low, left) = coarse.shape, both.shape
-    o = 0
+    a, b = h * left, h * left + low * w
     for i in range(h):
-        guess, code = row[i], codes[o : o + left]
-        _along(coarse[i], guess, near, far)
+        _along(coarse[i], row[i], cubic)
         if writing:
-            wrong += _quantise(target[2 * i, 1::2], there[2 * i, 1::2], guess, code, size)
-        _add(guess, code, size)
-        o += left
+            code = codes[i * left : (i + 1) * left]
+            wrong += _quantise(target[2 * i, 1::2], there[2 * i, 1::2], row[i], code, size)
+    _add(row.reshape(-1), codes[:a], size)
+    _across(coarse.reshape(-1), w, column.reshape(-1), cubic)
+    if writing:
+        for i in range(low):
+            code = codes[a + i * w : a + (i + 1) * w]
+            wrong += _quantise(target[2 * i + 1, ::2], there[2 * i + 1, ::2], column[i], code, size)
+    _add(column.reshape(-1), codes[a:b], size)
+    guess = both.reshape(-1)
+    _across(row.reshape(-1), left, other, cubic)
     for i in range(low):
-        guess, code = column[i], codes[o : o + w]
-        _across(coarse, i, guess, near, far)
-        if writing:
-            wrong += _quantise(target[2 * i + 1, ::2], there[2 * i + 1, ::2], guess, code, size)
-        _add(guess, code, size)
-        o += w
-    other = line[:left]
-    for i in range(low):
-        guess, code = both[i], codes[o : o + left]
-        _along(column[i], guess, near, far)
-        _across(row, i, other, near, far)
-        for j in range(left):
-            guess[j] = 0.5 * (guess[j] + other[j])
-        if writing:
-            wrong += _quantise(target[2 * i + 1, 1::2], there[2 * i + 1, 1::2], guess, code, size)
-        _add(guess, code, size)
-        o += left
+        _along(column[i], both[i], cubic)
+    _mean(guess, other, guess)
+    if writing:
+        for i in range(low):
+            code = codes[b + i * left : b + (i + 1) * left]
+            wrong += _quantise(target[2 * i + 1, 1::2], there[2 * i + 1, 1::2], both[i], code, size)
+    _add(guess, codes[b:], size)
     for i in range(h):
         _interleave(coarse[i], row[i], fine[2 * i])
     for i in range(low):
@@ -212,7 +220,7 @@ def _planes(
         top += 1
     lattices = (np.empty(height * width), np.empty(height * width))
     quarter = ((height + 1) // 2) * ((width + 1) // 2)
-    parts, line = np.empty((3, quarter)), np.empty(width)
+    parts = np.empty((4, quarter))
     o, wrong = 0, 0
     for t in range(times):
         for c in range(levels):
@@ -233,23 +241,20 @@ def _planes(
                 fine = lattices[level & 1][: high * wide].reshape(high, wide)
                 wrong += _refine(
                     coarse, fine, parts[0, : h * left].reshape(h, left), parts[1, : low * w].reshape(low, w),
-                    parts[2, : low * left].reshape(low, left), line, codes[o : o + count], target[::s, ::s],
-                    there[::s, ::s], cubic, size, writing,
+                    parts[2, : low * left].reshape(low, left), parts[3, : low * left], codes[o : o + count],
+                    target[::s, ::s], there[::s, ::s], cubic, size, writing,
                 )  # fmt: skip
                 o += count
-            found = lattices[0].reshape(height, width)
-            out, known = recon[t, c], mean[c]
+            found, out, known = lattices[0], recon[t, c].reshape(-1), mean[c].reshape(-1)
+            move = pace if t > 0 else 1.0
             if share == 0.0:
-                for i in range(height):
-                    for j in range(width):
-                        out[i, j] = found[i, j]
+                for k in range(out.size):
+                    out[k] = found[k]
             else:
-                move = pace if t > 0 else 1.0
-                for i in range(height):
-                    for j in range(width):
-                        value = found[i, j] + share * known[i, j]
-                        out[i, j] = value
-                        known[i, j] += move * (value - known[i, j])
+                for k in range(out.size):
+                    value = found[k] + share * known[k]
+                    out[k] = value
+                    known[k] += move * (value - known[k])
     return wrong == 0
 
 
@@ -279,16 +284,13 @@ def _context_table() -> np.ndarray:
 
 
 def _quad_table() -> np.ndarray:
-    """By symbol of a quad: its four codes, and how many are not 0; int32 ``[82, 5]``."""
-    table = np.zeros((_QUADS, 5), np.int32)
-    for s in range(1, _QUADS):
-        table[s, :4] = [(s - 1) // 3**k % 3 - 1 for k in range(4)]
-    table[:, 4] = np.abs(table[:, :4]).sum(1)
-    return table
+    """The four codes of each symbol of a quad; int32 ``[82, 4]``."""
+    return np.array([[0] * 4, *([s // 3**k % 3 - 1 for k in range(4)] for s in range(_QUADS - 1))], np.int32)
 
 
 _SUM_CONTEXT = _context_table()
 _QUAD_CODES = _quad_table()
+_QUAD_SIZE = np.abs(_QUAD_CODES).sum(1)
 
 
 @_inner(inline="always")
@@ -509,7 +511,15 @@ def _write(codes: np.ndarray, context: np.ndarray, record: np.ndarray, frequency
 @_inner(inline="always")
 def _step(state: int, entry: int) -> int:
     """A state without the symbol that a table's entry tells; below `_LOW`, it needs a word."""
-    return ((entry >> 7 & (_TOTAL - 1)) + 1) * (state >> _BITS) + (entry >> 19)
+    return ((entry >> 7 & _MASK) + 1) * (state >> _BITS) + (entry >> 19)
+
+
+@_inner(inline="always")
+def _refill(state: int, words: np.ndarray, o: int) -> tuple[int, int]:
+    """A state with a word if it needs one, without a branch; and where the next word is."""
+    word = int(words[o])
+    need = state < _LOW
+    return (state << 16 | word if need else state), o + (1 if need else 0)
 
 
 @_inner(inline="always")
@@ -554,55 +564,35 @@ def _pull_singles(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, h:
     x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
     escaped = False
     for q in range(0, code.size, 4):
-        e0, e1 = int(table[x0 & (_TOTAL - 1)]), int(table[x1 & (_TOTAL - 1)])
-        e2, e3 = int(table[x2 & (_TOTAL - 1)]), int(table[x3 & (_TOTAL - 1)])
+        e0, e1 = int(table[x0 & _MASK]), int(table[x1 & _MASK])
+        e2, e3 = int(table[x2 & _MASK]), int(table[x3 & _MASK])
         x0, x1, x2, x3 = _step(x0, e0), _step(x1, e1), _step(x2, e2), _step(x3, e3)
-        code[q], code[q + 1] = (e0 & 127) - _CODED - 1, (e1 & 127) - _CODED - 1
-        code[q + 2], code[q + 3] = (e2 & 127) - _CODED - 1, (e3 & 127) - _CODED - 1
-        escaped |= (e0 & 127) == 0 or (e1 & 127) == 0 or (e2 & 127) == 0 or (e3 & 127) == 0
-        if x0 < _LOW:
-            x0, o = x0 << 16 | int(words[o]), o + 1
-        if x1 < _LOW:
-            x1, o = x1 << 16 | int(words[o]), o + 1
-        if x2 < _LOW:
-            x2, o = x2 << 16 | int(words[o]), o + 1
-        if x3 < _LOW:
-            x3, o = x3 << 16 | int(words[o]), o + 1
+        s0, s1, s2, s3 = e0 & 127, e1 & 127, e2 & 127, e3 & 127
+        code[q], code[q + 1], code[q + 2], code[q + 3] = s0 - _ZERO, s1 - _ZERO, s2 - _ZERO, s3 - _ZERO
+        escaped |= s0 == 0 or s1 == 0 or s2 == 0 or s3 == 0
+        x0, o = _refill(x0, words, o)
+        x1, o = _refill(x1, words, o)
+        x2, o = _refill(x2, words, o)
+        x3, o = _refill(x3, words, o)
     x[0], x[1], x[2], x[3] = x0, x1, x2, x3
     if escaped or h > 0:
         o = _pull_rest(x, words, o, code, h)
     return o
 
 
+@_inner(inline="always")
+def _quad(code: np.ndarray, s: int) -> int:
+    """Write the codes of a symbol; returns the sum of their sizes."""
+    code[0], code[1], code[2], code[3] = _QUAD_CODES[s, 0], _QUAD_CODES[s, 1], _QUAD_CODES[s, 2], _QUAD_CODES[s, 3]
+    return _QUAD_SIZE[s]
+
+
 @_inner()
-def _pull_quads(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, table: np.ndarray, rest: np.ndarray) -> int:
-    """Codes of a block in quads; rest: the table of codes in those that escape. Returns where the next word is."""
-    x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
-    e0, e1 = int(table[x0 & (_TOTAL - 1)]), int(table[x1 & (_TOTAL - 1)])
-    e2, e3 = int(table[x2 & (_TOTAL - 1)]), int(table[x3 & (_TOTAL - 1)])
-    x0, x1, x2, x3 = _step(x0, e0), _step(x1, e1), _step(x2, e2), _step(x3, e3)
-    if x0 < _LOW:
-        x0, o = x0 << 16 | int(words[o]), o + 1
-    if x1 < _LOW:
-        x1, o = x1 << 16 | int(words[o]), o + 1
-    if x2 < _LOW:
-        x2, o = x2 << 16 | int(words[o]), o + 1
-    if x3 < _LOW:
-        x3, o = x3 << 16 | int(words[o]), o + 1
-    x[0], x[1], x[2], x[3] = x0, x1, x2, x3
-    s0, s1, s2, s3 = e0 & 127, e1 & 127, e2 & 127, e3 & 127
-    for k in range(4):
-        code[k], code[4 + k] = _QUAD_CODES[s0, k], _QUAD_CODES[s1, k]
-        code[8 + k], code[12 + k] = _QUAD_CODES[s2, k], _QUAD_CODES[s3, k]
-    if s0 == 0:
-        o = _pull_singles(x, words, o, code[:4], 0, rest)
-    if s1 == 0:
-        o = _pull_singles(x, words, o, code[4:8], 0, rest)
-    if s2 == 0:
-        o = _pull_singles(x, words, o, code[8:12], 0, rest)
-    if s3 == 0:
-        o = _pull_singles(x, words, o, code[12:], 0, rest)
-    return o
+def _sum(code: np.ndarray) -> int:
+    total = 0
+    for q in range(code.size):
+        total += abs(int(code[q]))
+    return total
 
 
 @_outer()
@@ -612,46 +602,59 @@ def _read(
 ) -> bool:  # fmt: skip
     """Fill codes, int32, from so many words, which zeros follow; whether they end where they should."""
     blocks, contexts = codes.size // BLOCK, record.shape[0] - 1
+    codes[:] = 0
     size = np.zeros(blocks + 1, np.int64)
     x = np.empty(4, np.int64)
     for k in range(4):
         x[k] = int(words[2 * k]) | int(words[2 * k + 1]) << 16
         if x[k] < _LOW:
             return False
-    o, plane, part = 8, 0, 0
-    length = parts[parts.shape[0] - 1, 0]
+    x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
+    o, b, plane = 8, 0, 0
     rest = table[contexts << _BITS :]
-    for b in range(blocks):
-        p = b * BLOCK
-        while p - plane >= parts[part, 0]:
-            part += 1
-            if part == parts.shape[0]:
-                part = 0
-                plane += length
-        k = _context(size, b, parts[part, 1], parts[part, 2], past)
-        if k >= contexts or record[k, 0] == 0 or o > count:
-            return False
-        code = codes[p : p + BLOCK]
-        zero, state = record[k, 0], x[0]
-        slot = state & (_TOTAL - 1)
-        some = slot >= zero
-        state = (_TOTAL - zero if some else zero) * (state >> _BITS) + (slot - zero if some else slot)
-        if state < _LOW:
-            state, o = state << 16 | int(words[o]), o + 1
-        x[0] = state
-        if not some:
-            for q in range(BLOCK):
-                code[q] = 0
-            continue
-        if record[k, 2]:
-            o = _pull_quads(x, words, o, code, table[k << _BITS :], rest)
-        else:
-            o = _pull_singles(x, words, o, code, _shift(k), table[k << _BITS :])
-        total = 0
-        for q in range(BLOCK):
-            total += abs(int(code[q]))
-        size[b] = total
-    return o == count and x[0] == _LOW and x[1] == _LOW and x[2] == _LOW and x[3] == _LOW
+    while b < blocks:
+        for part in range(parts.shape[0]):
+            end, row, before = plane + parts[part, 0], parts[part, 1], parts[part, 2]
+            while b << 4 < end and b < blocks:
+                k = _context(size, b, row, before, past)
+                if k >= contexts or record[k, 0] == 0 or o > count:
+                    return False
+                zero, slot, more = record[k, 0], x0 & _MASK, x0 >> _BITS
+                if slot < zero:
+                    x0, o = _refill(zero * more + slot, words, o)
+                    b += 1
+                    continue
+                x0, o = _refill((_TOTAL - zero) * more + slot - zero, words, o)
+                code, slots = codes[b << 4 : (b + 1) << 4], table[k << _BITS : (k + 1) << _BITS]
+                if record[k, 2]:
+                    e0, e1, e2, e3 = int(slots[x0 & _MASK]), int(slots[x1 & _MASK]), int(slots[x2 & _MASK]), int(slots[x3 & _MASK])
+                    x0, x1, x2, x3 = _step(x0, e0), _step(x1, e1), _step(x2, e2), _step(x3, e3)
+                    x0, o = _refill(x0, words, o)
+                    x1, o = _refill(x1, words, o)
+                    x2, o = _refill(x2, words, o)
+                    x3, o = _refill(x3, words, o)
+                    s0, s1, s2, s3 = e0 & 127, e1 & 127, e2 & 127, e3 & 127
+                    size[b] = _quad(code, s0) + _quad(code[4:], s1) + _quad(code[8:], s2) + _quad(code[12:], s3)
+                    if s0 == 0 or s1 == 0 or s2 == 0 or s3 == 0:
+                        x[0], x[1], x[2], x[3] = x0, x1, x2, x3
+                        if s0 == 0:
+                            o = _pull_singles(x, words, o, code[:4], 0, rest)
+                        if s1 == 0:
+                            o = _pull_singles(x, words, o, code[4:8], 0, rest)
+                        if s2 == 0:
+                            o = _pull_singles(x, words, o, code[8:12], 0, rest)
+                        if s3 == 0:
+                            o = _pull_singles(x, words, o, code[12:], 0, rest)
+                        x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
+                        size[b] = _sum(code)
+                else:
+                    x[0], x[1], x[2], x[3] = x0, x1, x2, x3
+                    o = _pull_singles(x, words, o, code, _shift(k), slots)
+                    x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
+                    size[b] = _sum(code)
+                b += 1
+        plane = end
+    return o == count and x0 == _LOW and x1 == _LOW and x2 == _LOW and x3 == _LOW
 
 
 def _records(block: np.ndarray, single: np.ndarray, rest: np.ndarray, quad: np.ndarray) -> np.ndarray:
