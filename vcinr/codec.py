@@ -540,11 +540,9 @@ def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
     if not trial.possible:
         return None
     if latents is not None and (rate := latents.cheapest(trial)) is not None:
-        return trial(latents.prior(trial, rate, refined=False), residual.Plan("plain"))
+        return trial(latents.prior(trial, rate, refined=False), residual.Plan("interpolated"))
     mean, plain = _constants(trial.kept(trial.target))
-    if plain is not None:
-        return trial(_constant(trial, plain), residual.Plan("plain"))
-    prior = _constant(trial, mean)
+    prior = _constant(trial, mean if plain is None else plain)
     return trial(prior, residual.Plan("interpolated")) or trial(prior, residual.Plan())
 
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -50,34 +51,35 @@ _WORST = 8 * BLOCK  # words that a block may take at all
 class Choices:
     """What the writer finds out from a sample and the reader is told, in one byte.
 
-    memory: index into `_MEMORY`. cubic: whether predictions take four points or two. tighten: on lattice level l (0 the
-    finest) the step is divided by min((1 + tighten / 8)^l, 4).
+    prediction: index into `_PREDICTIONS`. memory: index into `_MEMORY`. tighten: on lattice level l (0 the finest) the
+    step is divided by min((1 + tighten / 8)^l, 4). Without prediction only the step itself is there.
     """
 
+    prediction: int = 2
     memory: int = 0
-    cubic: bool = True
     tighten: int = 1
 
     def to_byte(self) -> int:
-        """0 to 31."""
-        return self.memory | self.cubic << 2 | self.tighten << 3
+        """0 to 63."""
+        return self.prediction | self.memory << 2 | self.tighten << 4
 
     @classmethod
     def from_byte(cls, byte: int) -> Choices:
         """Inverse of `to_byte`; raises CorruptError."""
-        if byte >= 32:
+        if byte >= 64 or byte & 3 >= len(_PREDICTIONS):
             raise CorruptError("interpolated stream is malformed")
-        return cls(byte & 3, bool(byte >> 2 & 1), byte >> 3)
+        return cls(byte & 3, byte >> 2 & 3, byte >> 4)
 
-    def sizes(self, step: float) -> np.ndarray:
-        """Step of each lattice level."""
+    def sizes(self, step: float, levels: int) -> np.ndarray:
+        """Steps of so many lattice levels, and of the first point."""
         sizes, factor = [], 1.0
-        for _ in range(64):
+        for _ in range(levels + 1):
             sizes.append(step / factor)
             factor = min(factor * (1.0 + self.tighten / 8.0), 4.0)
         return np.array(sizes)
 
 
+_PREDICTIONS = ("none", "linear", "cubic")
 _MEMORY = ((0.0, 0.0), (0.5, 0.5), (0.75, 0.5), (1.0, 0.25))
 """Share of the mean that is subtracted, and how far the mean moves to each plane."""
 
@@ -115,19 +117,18 @@ def _across(lines: np.ndarray, width: int, out: np.ndarray, cubic: bool) -> None
 
 
 @_inner()
-def _along(line: np.ndarray, out: np.ndarray, cubic: bool) -> None:
-    """Predict what lies between the points of a line, and after the last if there are as many."""
+def _along(lines: np.ndarray, out: np.ndarray, cubic: bool) -> None:
+    """Predict what lies between the points of each line, and after the last if there are as many."""
     near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
-    m, n = line.size, out.size
-    if n == 0:
-        return
-    for k in range(1, m - 2):
-        out[k] = near * (line[k] + line[k + 1]) - far * (line[k - 1] + line[k + 2])
-    if m > 1:
-        out[0] = 0.5 * (line[0] + line[1])
-        out[m - 2] = 0.5 * (line[m - 2] + line[m - 1])
-    if n == m:
-        out[n - 1] = line[n - 1]
+    m, n = lines.shape[1], out.shape[1]
+    for i in range(lines.shape[0] if n > 0 else 0):
+        for k in range(1, m - 2):
+            out[i, k] = near * (lines[i, k] + lines[i, k + 1]) - far * (lines[i, k - 1] + lines[i, k + 2])
+        if m > 1:
+            out[i, 0] = 0.5 * (lines[i, 0] + lines[i, 1])
+            out[i, m - 2] = 0.5 * (lines[i, m - 2] + lines[i, m - 1])
+        if n == m:
+            out[i, n - 1] = lines[i, n - 1]
 
 
 @_inner()
@@ -150,12 +151,14 @@ def _add(guess: np.ndarray, code: np.ndarray, size: float) -> None:
 
 @_inner()
 def _interleave(even: np.ndarray, odd: np.ndarray, out: np.ndarray) -> None:
-    n = odd.size
-    for j in range(n):
-        out[2 * j] = even[j]
-        out[2 * j + 1] = odd[j]
-    if even.size > n:
-        out[2 * n] = even[n]
+    """Lines whose points are in turn of two arrays."""
+    n = odd.shape[1]
+    for i in range(even.shape[0]):
+        for j in range(n):
+            out[i, 2 * j] = even[i, j]
+            out[i, 2 * j + 1] = odd[i, j]
+        if even.shape[1] > n:
+            out[i, 2 * n] = even[i, n]
 
 
 @_inner()
@@ -172,9 +175,9 @@ def _refine(
     wrong = 0
     (h, w), (low, left) = coarse.shape, both.shape
     a, b = h * left, h * left + low * w
-    for i in range(h):
-        _along(coarse[i], row[i], cubic)
-        if writing:
+    _along(coarse, row, cubic)
+    if writing:
+        for i in range(h):
             code = codes[i * left : (i + 1) * left]
             wrong += _quantise(target[2 * i, 1::2], there[2 * i, 1::2], row[i], code, size)
     _add(row.reshape(-1), codes[:a], size)
@@ -186,19 +189,25 @@ def _refine(
     _add(column.reshape(-1), codes[a:b], size)
     guess = both.reshape(-1)
     _across(row.reshape(-1), left, other, cubic)
-    for i in range(low):
-        _along(column[i], both[i], cubic)
+    _along(column, both, cubic)
     _mean(guess, other, guess)
     if writing:
         for i in range(low):
             code = codes[b + i * left : b + (i + 1) * left]
             wrong += _quantise(target[2 * i + 1, 1::2], there[2 * i + 1, 1::2], both[i], code, size)
     _add(guess, codes[b:], size)
-    for i in range(h):
-        _interleave(coarse[i], row[i], fine[2 * i])
-    for i in range(low):
-        _interleave(column[i], both[i], fine[2 * i + 1])
+    _interleave(coarse, row, fine[::2])
+    _interleave(column, both, fine[1::2])
     return wrong
+
+
+@njit(cache=True, nogil=True)
+def _levels(height: int, width: int) -> int:
+    """Lattice levels of a plane: how often it is halved until one point is left."""
+    top = 0
+    while (height - 1) >> top or (width - 1) >> top:
+        top += 1
+    return top
 
 
 @_outer()
@@ -212,61 +221,75 @@ def _planes(
     """
     times, levels, height, width = recon.shape
     masked = valid.size > 1
-    everywhere = np.ones((height, width) if not masked else (1, 1), np.bool_)
-    mean = np.zeros((levels, height, width))
+    everywhere = np.ones((1, 1) if masked or not writing else (height, width), np.bool_)
+    mean = np.zeros((levels, height * width if share > 0.0 else 0))
     target = np.zeros((height, width) if writing else (1, 1))
-    top = 0
-    while (height - 1) >> top or (width - 1) >> top:
-        top += 1
-    lattices = (np.empty(height * width), np.empty(height * width))
+    first = np.zeros(1)
+    top = _levels(height, width)
     quarter = ((height + 1) // 2) * ((width + 1) // 2)
-    parts = np.empty((4, quarter))
+    lattices, parts = np.empty((2, quarter)), np.empty((4, quarter))
     o, wrong = 0, 0
     for t in range(times):
         for c in range(levels):
             there = valid[t, c] if masked else everywhere
+            out, known = recon[t, c].reshape(-1), mean[c]
             if writing:
-                for i in range(height):
-                    for j in range(width):
-                        target[i, j] = values[t, c, i, j] - share * mean[c, i, j]
-                wrong += _quantise(target[0, :1], there[0, :1], np.zeros(1), codes[o : o + 1], sizes[top])
-            lattices[top & 1][0] = codes[o] * sizes[top]
+                wanted, now = target.reshape(-1), values[t, c].reshape(-1)
+                for k in range(out.size):
+                    wanted[k] = now[k] - share * known[k] if share > 0.0 else now[k]
+                first[0] = 0.0
+                wrong += _quantise(target[0, :1], there[0, :1], first, codes[o : o + 1], sizes[top])
+            lattice = lattices[top & 1] if top > 0 else out
+            lattice[0] = codes[o] * sizes[top]
             o += 1
             for level in range(top - 1, -1, -1):
-                size, s = sizes[level], 1 << level
+                s = 1 << level
                 high, wide = (height - 1 >> level) + 1, (width - 1 >> level) + 1
                 h, w, low, left = (high + 1) // 2, (wide + 1) // 2, high // 2, wide // 2
                 count = high * wide - h * w
-                coarse = lattices[1 - (level & 1)][: h * w].reshape(h, w)
-                fine = lattices[level & 1][: high * wide].reshape(high, wide)
+                coarse = lattice[: h * w].reshape(h, w)
+                lattice = lattices[level & 1] if level > 0 else out
                 wrong += _refine(
-                    coarse, fine, parts[0, : h * left].reshape(h, left), parts[1, : low * w].reshape(low, w),
-                    parts[2, : low * left].reshape(low, left), parts[3, : low * left], codes[o : o + count],
-                    target[::s, ::s], there[::s, ::s], cubic, size, writing,
+                    coarse, lattice[: high * wide].reshape(high, wide), parts[0, : h * left].reshape(h, left),
+                    parts[1, : low * w].reshape(low, w), parts[2, : low * left].reshape(low, left),
+                    parts[3, : low * left], codes[o : o + count], target[::s, ::s], there[::s, ::s], cubic,
+                    sizes[level], writing,
                 )  # fmt: skip
                 o += count
-            found, out, known = lattices[0], recon[t, c].reshape(-1), mean[c].reshape(-1)
-            move = pace if t > 0 else 1.0
-            if share == 0.0:
+            if share > 0.0:
+                move = pace if t > 0 else 1.0
                 for k in range(out.size):
-                    out[k] = found[k]
-            else:
-                for k in range(out.size):
-                    value = found[k] + share * known[k]
-                    out[k] = value
-                    known[k] += move * (value - known[k])
+                    out[k] += share * known[k]
+                    known[k] += move * (out[k] - known[k])
+    return wrong == 0
+
+
+@_outer()
+def _rounded(codes: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, size: float, writing: bool) -> bool:
+    """As `_planes`, where nothing is predicted; all arrays flat."""
+    wrong = 0
+    if writing:
+        for k in range(recon.size):
+            scaled = values[k] / size
+            there = valid.size == 1 or valid[k]
+            fits = abs(scaled) < LIMIT - 1
+            wrong += 1 if there and not fits else 0
+            codes[k] = int(np.floor(scaled + 0.5)) if there and fits else 0
+    for k in range(recon.size):
+        recon[k] = codes[k] * size
     return wrong == 0
 
 
 # --- entropy coding
 
 
-def _parts(shape: tuple[int, int, int, int]) -> np.ndarray:
+def _parts(shape: tuple[int, int, int, int], choices: Choices) -> np.ndarray:
     """Parts of the codes of a plane: end, length of a row, length of the part before: int64 ``[parts, 3]``."""
     height, width = shape[2:]
-    top = max(height - 1, width - 1).bit_length()
+    if _PREDICTIONS[choices.prediction] == "none":
+        return np.array([[height * width, width, 2 * width]], np.int64)
     parts, end, before = [(1, 1, 1)], 1, 1
-    for level in range(top - 1, -1, -1):
+    for level in range(_levels(height, width) - 1, -1, -1):
         high, wide = (height - 1 >> level) + 1, (width - 1 >> level) + 1
         h, w, low, left = (high + 1) // 2, (wide + 1) // 2, high // 2, wide // 2
         for rows, length in ((h, left), (low, w), (low, left)):
@@ -720,7 +743,7 @@ def encode(values: np.ndarray, step: float, valid: np.ndarray | None = None) -> 
     there = np.ones((1, 1, 1, 1), bool) if valid is None else np.require(valid, bool, ["C"])
     choices = _chosen(values, step, there)
     codes, recon = _quantised(values, step, choices, there)
-    context, *counts = _survey(codes, _parts(values.shape), _past(values.shape))
+    context, *counts = _survey(codes, _parts(values.shape, choices), _past(values.shape))
     record = _records(*counts)
     words = _write(codes, context, record, _frequencies(record))
     return bytes([choices.to_byte(), len(record)]) + _pack(record) + words.astype("<u2").tobytes(), recon
@@ -739,12 +762,22 @@ def decode(data: bytes, shape: tuple[int, int, int, int], step: float) -> np.nda
     words = np.frombuffer(data[start:] + bytes(2 * _PADDING), "<u2").astype(np.uint16)
     codes = np.empty(-(-recon.size // BLOCK) * BLOCK, np.int32)
     table = _slots(_frequencies(record))
-    if not _read(codes, words, words.size - _PADDING, _parts(shape), _past(shape), record, table):
+    if not _read(codes, words, words.size - _PADDING, _parts(shape, choices), _past(shape), record, table):
         raise CorruptError("a bitstream does not end where it should")
-    share, pace = _MEMORY[choices.memory]
-    everywhere = np.ones((1, 1, 1, 1), bool)
-    _planes(codes, recon, recon, everywhere, choices.sizes(step), choices.cubic, share, pace, False)
+    _run(codes, recon, recon, step, choices, np.ones((1, 1, 1, 1), bool), False)
     return recon
+
+
+def _run(
+    codes: np.ndarray, values: np.ndarray, recon: np.ndarray, step: float, choices: Choices, valid: np.ndarray,
+    writing: bool,
+) -> bool:  # fmt: skip
+    """Codes to values, when writing values to codes first; whether all fit."""
+    if _PREDICTIONS[choices.prediction] == "none":
+        return _rounded(codes, values.reshape(-1), recon.reshape(-1), valid.reshape(-1), step, writing)
+    sizes, (share, pace) = choices.sizes(step, _levels(*recon.shape[2:])), _MEMORY[choices.memory]
+    cubic = _PREDICTIONS[choices.prediction] == "cubic"
+    return _planes(codes, values, recon, valid, sizes, cubic, share, pace, writing)
 
 
 def _past(shape: tuple[int, int, int, int]) -> int:
@@ -755,8 +788,7 @@ def _past(shape: tuple[int, int, int, int]) -> int:
 def _quantised(values: np.ndarray, step: float, choices: Choices, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes, padded with zeros to whole blocks, and what they reconstruct; raises OverflowError."""
     codes, recon = np.zeros(-(-values.size // BLOCK) * BLOCK, np.int32), np.empty(values.shape)
-    share, pace = _MEMORY[choices.memory]
-    if not _planes(codes, values, recon, valid, choices.sizes(step), choices.cubic, share, pace, True):
+    if not _run(codes, values, recon, step, choices, valid, True):
         raise OverflowError("residual too large for its step")
     return codes, recon
 
@@ -773,15 +805,17 @@ def _chosen(values: np.ndarray, step: float, valid: np.ndarray) -> Choices:
 
     def bits(choices: Choices) -> float:
         codes, _ = _quantised(part, step, choices, there)
-        _, block, single, *_ = _survey(codes, _parts(part.shape), _past(part.shape))
+        _, block, single, *_ = _survey(codes, _parts(part.shape, choices), _past(part.shape))
         raw = BLOCK * block[:, 1] @ [_shift(k) for k in range(_CONTEXTS)]
         return _entropy(block) + _entropy(single) + 16.0 * float(single[:, 0].sum()) + float(raw)
 
-    best = Choices(0 if times == 1 else 2)
-    for name, found in (("memory", range(4 if times > 1 else 1)), ("cubic", (False, True)), ("tighten", range(3))):
-        changed = [replace(best, **{name: value}) for value in found]
-        best = min(changed, key=bits)
-    return best
+    best = Choices()
+    ways = {"prediction": (0, 1, 2), "memory": (1, 2, 3) if times > 1 else (), "tighten": (0, 1, 2)}
+    for name, found in ways.items():
+        if _PREDICTIONS[best.prediction] != "none":
+            changes: list[dict[str, Any]] = [{name: value} for value in found if value != getattr(best, name)]
+            best = min([best, *(replace(best, **change) for change in changes)], key=bits)
+    return best if _PREDICTIONS[best.prediction] != "none" else Choices(0, 0, 0)
 
 
 _SAMPLE, _SAMPLE_TIMES = 1 << 15, 8  # values, and times of them, that choices are made by
