@@ -300,7 +300,7 @@ def _encode(
         data = _assemble(_LOSSY, coded, candidate.stream, seed)
         decoded = _cropped(data, native, field, chunk_shape)
         found = _compared(native, decoded, field.fill, bound)
-    if len(data) > _SMALL * native.nbytes or native.nbytes < 1 << 16:
+    if len(data) > _SMALL[effort] * native.nbytes or native.nbytes < 1 << 16:
         lossless = exact()
         if len(lossless.data) <= len(data):
             return lossless
@@ -309,7 +309,10 @@ def _encode(
     return _measured(data, native, decoded, found, field, "+".join(names) or "constant", parts)
 
 
-_SMALL = 1 / 8  # of the values' own size: below it lossless coding is not tried on large chunks
+_SMALL = {
+    "best": 1 / 8,
+    "fast": 1 / 2,
+}  # of the values' own size: below it lossless coding is not tried on large chunks
 
 
 def _cropped(data: bytes, values: np.ndarray, field: Field, chunk_shape: tuple[int, ...]) -> np.ndarray:
@@ -540,10 +543,13 @@ def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
     if not trial.possible:
         return None
     if latents is not None and (rate := latents.cheapest(trial)) is not None:
-        return trial(latents.prior(trial, rate, refined=False), residual.Plan("interpolated"))
+        return trial(latents.prior(trial, rate, refined=False), _FAST)
     mean, plain = _constants(trial.kept(trial.target))
     prior = _constant(trial, mean if plain is None else plain)
-    return trial(prior, residual.Plan("interpolated")) or trial(prior, residual.Plan())
+    return trial(prior, _FAST) or trial(prior, residual.Plan())
+
+
+_FAST = residual.Plan("interpolated", temporal=False)
 
 
 def _constants(kept: np.ndarray) -> tuple[float, float | None]:

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -37,14 +36,14 @@ _BITS = 12  # of a frequency
 _TOTAL = 1 << _BITS
 _MASK = _TOTAL - 1
 _LOW = 1 << 16  # states are in [_LOW, _LOW << 16), words have 16 bits
-_CODED = 14  # larger magnitudes are escapes
-_ZERO = _CODED + 1
-_SINGLES = 2 * _CODED + 2  # symbols of a code: 0 the escape, s the code s - _ZERO
-_QUADS = 3**4 + 1  # symbols of four codes of size 1 at most: 0 the escape, then numbers of base 3, the first code lowest
+_SINGLES = 126  # symbols of a code, at most: 0 the escape, then codes from -_reach to _reach
+_MOST_ZEROS = _TOTAL - 256  # frequency of a code's zero, at most
+_QUADS = (
+    3**4 + 1
+)  # symbols of four codes of size 1 at most: 0 the escape, then numbers of base 3, the first code lowest
 _NO_QUAD = 41  # all zero
 _CONTEXTS = 80
-_PADDING = 3 * BLOCK  # words that a block may take without looking for the end
-_WORST = 8 * BLOCK  # words that a block may take at all
+_PADDING = 8 * BLOCK  # words that a block may take, at least
 
 
 @dataclass(frozen=True)
@@ -168,9 +167,9 @@ def _refine(
 ) -> int:  # fmt: skip
     """Double a lattice; how many codes are too large.
 
-    coarse ``[h, w]``; fine ``[H, W]`` is filled; row, column, both: points beside a known one in its row, in its column,
-    and in neither, are scratch, as is other. codes: row's, column's and both's one after the other. target, there
-    ``[H, W]``: looked at when writing.
+    coarse ``[h, w]``; fine ``[H, W]`` is filled; row, column, both: points beside a known one in its row, in its
+    column, and in neither, are scratch, as is other. codes: row's, column's and both's one after the other. target,
+    there ``[H, W]``: looked at when writing.
     """
     wrong = 0
     (h, w), (low, left) = coarse.shape, both.shape
@@ -265,7 +264,9 @@ def _planes(
 
 
 @_outer()
-def _rounded(codes: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, size: float, writing: bool) -> bool:
+def _rounded(
+    codes: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, size: float, writing: bool
+) -> bool:
     """As `_planes`, where nothing is predicted; all arrays flat."""
     wrong = 0
     if writing:
@@ -340,8 +341,14 @@ def _context(size: np.ndarray, b: int, row: int, before: int, past: int) -> int:
 
 @_inner(inline="always")
 def _shift(context: int) -> int:
-    """Raw bits of each code of a block, so that what is left is about 2."""
-    return max(0, (context >> 1) - 8)
+    """Raw bits of each code of a block, so that what is left is about 8 in size."""
+    return max(0, (context >> 1) - 10)
+
+
+@_inner(inline="always")
+def _reach(context: int) -> int:
+    """Largest magnitude, without raw bits, that has a symbol: 14, 30 or 62."""
+    return (16 << max(0, min(2, (context >> 1) - 8))) - 2
 
 
 @_outer()
@@ -365,14 +372,14 @@ def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> tuple[np.ndarray
         k = _context(size, b, parts[part, 1], parts[part, 2], past)
         total = 0
         for q in range(p, p + BLOCK):
-            total += abs(codes[q])
+            total += abs(int(codes[q]))
         size[b] = total
         context[b] = k
         block[k, 1 if total else 0] += 1
         if total == 0:
             continue
         h = _shift(k)
-        half = (1 << h) >> 1
+        half, reach = (1 << h) >> 1, _reach(k)
         for g in range(p, p + BLOCK, 4):
             some, large = 0, False
             for q in range(g, g + 4):
@@ -381,7 +388,7 @@ def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> tuple[np.ndarray
             quad[k, 5 if large else some] += 1
             for q in range(g, g + 4):
                 symbol = (codes[q] + half) >> h
-                symbol = symbol + _CODED + 1 if abs(symbol) <= _CODED else 0
+                symbol = symbol + reach + 1 if abs(symbol) <= reach else 0
                 single[k, symbol] += 1
                 if large:
                     rest[k, symbol] += 1
@@ -389,30 +396,30 @@ def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> tuple[np.ndarray
 
 
 @_inner()
-def _single_frequencies(zero: int, decay: int, out: np.ndarray) -> None:
+def _single_frequencies(zero: int, decay: int, reach: int, out: np.ndarray) -> None:
     """Frequencies of a code's symbols: two-sided geometric, but for zero, which takes what is left over too."""
     weight, total = 1 << 24, 0
-    for k in range(1, _CODED + 1):
-        out[_CODED + 1 + k] = weight
+    for k in range(1, reach + 1):
+        out[reach + 1 + k] = weight
         total += 2 * weight
         weight = weight * decay >> 7
     out[0] = 2 * weight * 128 // (128 - decay)
     total += out[0]
-    rest, used = _TOTAL - zero - (_SINGLES - 1), 0
-    for k in range(1, _CODED + 1):
-        often = 1 + out[_CODED + 1 + k] * rest // total
-        out[_CODED + 1 + k] = often
-        out[_CODED + 1 - k] = often
+    rest, used = _TOTAL - zero - (2 * reach + 1), 0
+    for k in range(1, reach + 1):
+        often = 1 + out[reach + 1 + k] * rest // total
+        out[reach + 1 + k] = often
+        out[reach + 1 - k] = often
         used += 2 * often
     out[0] = 1 + out[0] * rest // total
-    out[_CODED + 1] = _TOTAL - used - out[0]
+    out[reach + 1] = _TOTAL - used - out[0]
 
 
 @_inner()
 def _quad_frequencies(zero: int, escape: int, out: np.ndarray) -> None:
-    """Frequencies of a quad's symbols: codes independent, 0 with probability zero / 2^12; what is left over is zeros'."""
+    """Frequencies of a quad's symbols: independent codes, 0 with probability zero / 2^12; zeros take what is left."""
     out[0] = 8 * escape + 1
-    rest, used = _TOTAL - out[0] - (_QUADS - 2), out[0]
+    rest, used = _TOTAL - out[0] - (_QUADS - 1), out[0]
     other = (_TOTAL - zero) >> 1
     for s in range(1, _QUADS):
         weight = rest
@@ -426,12 +433,13 @@ def _quad_frequencies(zero: int, escape: int, out: np.ndarray) -> None:
 @_outer()
 def _frequencies(record: np.ndarray) -> np.ndarray:
     """Frequencies ``[contexts, symbols]`` of records ``[contexts, 4]``."""
-    frequency = np.zeros((record.shape[0], _QUADS), np.int64)
+    frequency = np.zeros((record.shape[0], _SINGLES), np.int64)
     for k in range(record.shape[0]):
+        reach = _reach(k) if k + 1 < record.shape[0] else _reach(0)
         if record[k, 0] > 0 and record[k, 2]:
             _quad_frequencies(record[k, 1], record[k, 3], frequency[k])
         elif record[k, 0] > 0:
-            _single_frequencies(record[k, 1], record[k, 3], frequency[k])
+            _single_frequencies(record[k, 1], record[k, 3], reach, frequency[k])
     return frequency
 
 
@@ -441,7 +449,7 @@ def _slots(frequency: np.ndarray) -> np.ndarray:
     table = np.zeros(frequency.shape[0] << _BITS, np.uint32)
     for k in range(frequency.shape[0]):
         o = k << _BITS
-        for s in range(_QUADS):
+        for s in range(_SINGLES):
             entry = s | (frequency[k, s] - 1) << 7
             for place in range(frequency[k, s]):
                 table[o + place] = entry | place << 19
@@ -463,9 +471,10 @@ def _push(x: np.ndarray, k: int, words: np.ndarray, o: int, start: int, often: i
 
 @_inner()
 def _push_singles(
-    x: np.ndarray, words: np.ndarray, o: int, codes: np.ndarray, h: int, start: np.ndarray, often: np.ndarray
+    x: np.ndarray, words: np.ndarray, o: int, codes: np.ndarray, context: int, start: np.ndarray, often: np.ndarray
 ) -> int:
-    """Code 4 or 16 codes one by one, each without its lowest h bits, then escapes and these bits."""
+    """Code 4 or 16 codes one by one, each without its lowest bits, then escapes and these bits."""
+    h, reach = _shift(context), _reach(context)
     half, mask = (1 << h) >> 1, (1 << h) - 1
     for q in range(codes.size - 1, -1, -1):
         code = int(codes[q]) + half
@@ -474,8 +483,8 @@ def _push_singles(
             o = _push(x, 0, words, o, (code & mask) >> 16, 1, h - 16)
         if h > 0:
             o = _push(x, 0, words, o, code & mask & 0xFFFF, 1, min(h, 16))
-        if abs(symbol) > _CODED:
-            more, n = abs(symbol) - _CODED, 0
+        if abs(symbol) > reach:
+            more, n = abs(symbol) - reach, 0
             while more >> (n + 1):
                 n += 1
             more -= 1 << n
@@ -486,7 +495,7 @@ def _push_singles(
             o = _push(x, 0, words, o, 2 * n + (1 if symbol < 0 else 0), 1, 6)
     for q in range(codes.size - 1, -1, -1):
         symbol = (int(codes[q]) + half) >> h
-        s = symbol + _CODED + 1 if abs(symbol) <= _CODED else 0
+        s = symbol + reach + 1 if abs(symbol) <= reach else 0
         o = _push(x, q & 3, words, o, start[s], often[s], _BITS)
     return o
 
@@ -495,10 +504,10 @@ def _push_singles(
 def _write(codes: np.ndarray, context: np.ndarray, record: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     """The words of all blocks, the last one first: what is coded last is decoded first."""
     blocks, rest = context.size, record.shape[0] - 1
-    words = np.empty(8 + _WORST * blocks, np.uint16)
+    words = np.empty(8 + _PADDING * blocks, np.uint16)
     start = np.zeros(frequency.shape, np.int64)
     for k in range(frequency.shape[0]):
-        for s in range(1, _QUADS):
+        for s in range(1, _SINGLES):
             start[k, s] = start[k, s - 1] + frequency[k, s - 1]
     x = np.full(4, _LOW, np.int64)
     symbols = np.zeros(4, np.int64)
@@ -523,7 +532,7 @@ def _write(codes: np.ndarray, context: np.ndarray, record: np.ndarray, frequency
             for g in range(3, -1, -1):
                 o = _push(x, g, words, o, start[k, symbols[g]], frequency[k, symbols[g]], _BITS)
         else:
-            o = _push_singles(x, words, o, code, _shift(k), start[k], frequency[k])
+            o = _push_singles(x, words, o, code, k, start[k], frequency[k])
         o = _push(x, 0, words, o, zero, _TOTAL - zero, _BITS)
     for k in range(3, -1, -1):
         words[o - 1], words[o - 2] = x[k] >> 16, x[k] & 0xFFFF
@@ -557,19 +566,20 @@ def _pull(x: np.ndarray, words: np.ndarray, o: int, bits: int) -> tuple[int, int
 
 
 @_inner()
-def _pull_rest(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, h: int) -> int:
-    """What the symbols of single codes leave open: escapes, and the lowest h bits; returns where the next word is."""
+def _pull_rest(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, context: int) -> int:
+    """What the symbols of single codes leave open: escapes, and the lowest bits; returns where the next word is."""
+    h, reach = _shift(context), _reach(context)
     half = (1 << h) >> 1
     for q in range(code.size):
         symbol, low, high = int(code[q]), 0, 0
-        if symbol == -_CODED - 1:
+        if symbol == -reach - 1:
             head, o = _pull(x, words, o, 6)
             n = head >> 1
             if n > 0:
                 low, o = _pull(x, words, o, min(n, 16))
             if n > 16:
                 high, o = _pull(x, words, o, n - 16)
-            symbol = _CODED + (1 << n | high << 16 | low)
+            symbol = reach + (1 << n | high << 16 | low)
             if head & 1:
                 symbol = -symbol
         low, high = 0, 0
@@ -582,24 +592,24 @@ def _pull_rest(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, h: in
 
 
 @_inner()
-def _pull_singles(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, h: int, table: np.ndarray) -> int:
+def _pull_singles(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, context: int, table: np.ndarray) -> int:
     """Inverse of `_push_singles`; returns where the next word is."""
     x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
-    escaped = False
+    escaped, zero = False, _reach(context) + 1
     for q in range(0, code.size, 4):
         e0, e1 = int(table[x0 & _MASK]), int(table[x1 & _MASK])
         e2, e3 = int(table[x2 & _MASK]), int(table[x3 & _MASK])
         x0, x1, x2, x3 = _step(x0, e0), _step(x1, e1), _step(x2, e2), _step(x3, e3)
         s0, s1, s2, s3 = e0 & 127, e1 & 127, e2 & 127, e3 & 127
-        code[q], code[q + 1], code[q + 2], code[q + 3] = s0 - _ZERO, s1 - _ZERO, s2 - _ZERO, s3 - _ZERO
+        code[q], code[q + 1], code[q + 2], code[q + 3] = s0 - zero, s1 - zero, s2 - zero, s3 - zero
         escaped |= s0 == 0 or s1 == 0 or s2 == 0 or s3 == 0
         x0, o = _refill(x0, words, o)
         x1, o = _refill(x1, words, o)
         x2, o = _refill(x2, words, o)
         x3, o = _refill(x3, words, o)
     x[0], x[1], x[2], x[3] = x0, x1, x2, x3
-    if escaped or h > 0:
-        o = _pull_rest(x, words, o, code, h)
+    if escaped or _shift(context) > 0:
+        o = _pull_rest(x, words, o, code, context)
     return o
 
 
@@ -650,7 +660,12 @@ def _read(
                 x0, o = _refill((_TOTAL - zero) * more + slot - zero, words, o)
                 code, slots = codes[b << 4 : (b + 1) << 4], table[k << _BITS : (k + 1) << _BITS]
                 if record[k, 2]:
-                    e0, e1, e2, e3 = int(slots[x0 & _MASK]), int(slots[x1 & _MASK]), int(slots[x2 & _MASK]), int(slots[x3 & _MASK])
+                    e0, e1, e2, e3 = (
+                        int(slots[x0 & _MASK]),
+                        int(slots[x1 & _MASK]),
+                        int(slots[x2 & _MASK]),
+                        int(slots[x3 & _MASK]),
+                    )
                     x0, x1, x2, x3 = _step(x0, e0), _step(x1, e1), _step(x2, e2), _step(x3, e3)
                     x0, o = _refill(x0, words, o)
                     x1, o = _refill(x1, words, o)
@@ -672,7 +687,7 @@ def _read(
                         size[b] = _sum(code)
                 else:
                     x[0], x[1], x[2], x[3] = x0, x1, x2, x3
-                    o = _pull_singles(x, words, o, code, _shift(k), slots)
+                    o = _pull_singles(x, words, o, code, k, slots)
                     x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
                     size[b] = _sum(code)
                 b += 1
@@ -689,14 +704,14 @@ def _records(block: np.ndarray, single: np.ndarray, rest: np.ndarray, quad: np.n
         if not block[k].any():
             continue
         record[k, 0] = _frequency(block[k, 0], block[k].sum(), _TOTAL - 1)
-        if 8 * quad[k, 5] <= quad[k].sum() and _shift(k) == 0:
+        if 8 * quad[k, 5] <= quad[k].sum() and _reach(k) == _reach(0):
             count, some = 4 * int(quad[k, :5].sum()), int(quad[k, :5] @ np.arange(5))
             escape = round(_TOTAL / 8 * quad[k, 5] / max(1, quad[k].sum()))
             record[k, 1:] = _frequency(count - some, count, _TOTAL - 1), 1, min(escape, 127)
             escaped += rest[k]
         else:
-            record[k, 1:] = _single(single[k])
-    record[used] = 1, *_single(escaped)
+            record[k, 1:] = _single(single[k], _reach(k))
+    record[used] = 1, *_single(escaped, _reach(0))
     return record
 
 
@@ -704,13 +719,13 @@ def _frequency(count: int, total: int, most: int) -> int:
     return max(1, min(most, round(_TOTAL * int(count) / max(1, int(total)))))
 
 
-def _single(count: np.ndarray) -> tuple[int, int, int]:
+def _single(count: np.ndarray, reach: int) -> tuple[int, int, int]:
     """A table of single codes for counts of their symbols."""
-    total, zeros = int(count.sum()), int(count[_CODED + 1])
-    distance = np.abs(np.arange(_SINGLES) - _CODED - 1)
-    distance[0] = _CODED + 4
+    total, zeros = int(count.sum()), int(count[reach + 1])
+    distance = np.abs(np.arange(_SINGLES) - reach - 1)
+    distance[0] = reach + 4
     mean = float(count @ distance) / max(1, total - zeros)
-    return _frequency(zeros, total, _TOTAL - 2 * _SINGLES), 0, max(1, min(126, round(128 * (1 - 1 / max(mean, 1.0)))))
+    return _frequency(zeros, total, _MOST_ZEROS), 0, max(1, min(126, round(128 * (1 - 1 / max(mean, 1.0)))))
 
 
 def _pack(record: np.ndarray) -> bytes:
@@ -722,7 +737,7 @@ def _unpack(data: bytes) -> np.ndarray:
     packed = np.frombuffer(data, "<u4").astype(np.int64)[:, None]
     record = packed >> np.array([0, 12, 24, 25]) & np.array([4095, 4095, 1, 127])
     used = record[:, 0] > 0
-    bad = (record[:, 1] == 0) | (record[:, 2] == 0) & ((record[:, 1] > _TOTAL - 2 * _SINGLES) | (record[:, 3] > 126))
+    bad = (record[:, 1] == 0) | (record[:, 2] == 0) & ((record[:, 1] > _MOST_ZEROS) | (record[:, 3] > 126))
     if (used & bad).any() or record[-1, 0] == 0 or record[-1, 2]:
         raise CorruptError("tables of an interpolated stream are malformed")
     return record
@@ -756,13 +771,14 @@ def decode(data: bytes, shape: tuple[int, int, int, int], step: float) -> np.nda
         return recon
     count = data[1] if len(data) > 1 else 0
     start = 2 + 4 * count
-    if recon.size == 0 or not 2 <= count <= _CONTEXTS + 1 or len(data) < start + 16 or len(data) % 2:
+    if recon.size == 0 or not 2 <= count <= _CONTEXTS + 1 or len(data) < start + 16:
         raise CorruptError("interpolated stream is malformed")
     choices, record = Choices.from_byte(data[0]), _unpack(data[2:start])
-    words = np.frombuffer(data[start:] + bytes(2 * _PADDING), "<u2").astype(np.uint16)
+    words = np.frombuffer(data[start:] + bytes(2 * _PADDING + len(data) % 2), "<u2").astype(np.uint16)
     codes = np.empty(-(-recon.size // BLOCK) * BLOCK, np.int32)
     table = _slots(_frequencies(record))
-    if not _read(codes, words, words.size - _PADDING, _parts(shape, choices), _past(shape), record, table):
+    whole = _read(codes, words, words.size - _PADDING, _parts(shape, choices), _past(shape), record, table)
+    if len(data) % 2 or not whole:
         raise CorruptError("a bitstream does not end where it should")
     _run(codes, recon, recon, step, choices, np.ones((1, 1, 1, 1), bool), False)
     return recon
@@ -809,13 +825,16 @@ def _chosen(values: np.ndarray, step: float, valid: np.ndarray) -> Choices:
         raw = BLOCK * block[:, 1] @ [_shift(k) for k in range(_CONTEXTS)]
         return _entropy(block) + _entropy(single) + 16.0 * float(single[:, 0].sum()) + float(raw)
 
-    best = Choices()
-    ways = {"prediction": (0, 1, 2), "memory": (1, 2, 3) if times > 1 else (), "tighten": (0, 1, 2)}
-    for name, found in ways.items():
-        if _PREDICTIONS[best.prediction] != "none":
-            changes: list[dict[str, Any]] = [{name: value} for value in found if value != getattr(best, name)]
-            best = min([best, *(replace(best, **change) for change in changes)], key=bits)
-    return best if _PREDICTIONS[best.prediction] != "none" else Choices(0, 0, 0)
+    best = Choices(prediction=1)
+    changes: list[tuple[dict[str, int], ...]] = [
+        tuple({"memory": m} for m in range(1, 4 if times > 1 else 1)),
+        ({"prediction": 0, "memory": 0, "tighten": 0}, {"prediction": 2}),
+        ({"tighten": 0}, {"tighten": 2}),
+    ]
+    for ways in changes:
+        if best.prediction > 0:
+            best = min([best, *(replace(best, **way) for way in ways)], key=bits)
+    return best
 
 
 _SAMPLE, _SAMPLE_TIMES = 1 << 15, 8  # values, and times of them, that choices are made by

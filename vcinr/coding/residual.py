@@ -11,9 +11,9 @@ in lossless image coding (Wu, Barthel & Zhang 1998), but on *reconstructed* valu
 Right for what a model has predicted already, and for sparse fields.
 *interpolated*: for speed, see `interpolated`, whose streams are of a kind of their own.
 
-Of the first two, the code, an integer multiple of a step, goes to `kernels.integer` under contexts made of the codes around it. All
-that prediction and contexts use is decoded integers and float64 arithmetic (add, multiply, divide, square root, in a
-fixed order, never fused), which IEEE 754 makes the same on every machine.
+Of the first two, the code, an integer multiple of a step, goes to `kernels.integer` under contexts made of the codes
+around it. All that prediction and contexts use is decoded integers and float64 arithmetic (add, multiply, divide,
+square root, in a fixed order, never fused), which IEEE 754 makes the same on every machine.
 """
 
 from __future__ import annotations
