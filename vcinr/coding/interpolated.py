@@ -149,15 +149,16 @@ def _add(guess: np.ndarray, code: np.ndarray, size: float) -> None:
 
 
 @_inner()
-def _interleave(even: np.ndarray, odd: np.ndarray, out: np.ndarray) -> None:
-    """Lines whose points are in turn of two arrays."""
+def _interleave(even: np.ndarray, odd: np.ndarray, lines: np.ndarray, first: int) -> None:
+    """Every other line, from the first: its points are in turn of two arrays."""
     n = odd.shape[1]
     for i in range(even.shape[0]):
+        out = lines[2 * i + first]
         for j in range(n):
-            out[i, 2 * j] = even[i, j]
-            out[i, 2 * j + 1] = odd[i, j]
+            out[2 * j] = even[i, j]
+            out[2 * j + 1] = odd[i, j]
         if even.shape[1] > n:
-            out[i, 2 * n] = even[i, n]
+            out[2 * n] = even[i, n]
 
 
 @_inner()
@@ -195,8 +196,8 @@ def _refine(
             code = codes[b + i * left : b + (i + 1) * left]
             wrong += _quantise(target[2 * i + 1, 1::2], there[2 * i + 1, 1::2], both[i], code, size)
     _add(guess, codes[b:], size)
-    _interleave(coarse, row, fine[::2])
-    _interleave(column, both, fine[1::2])
+    _interleave(coarse, row, fine, 0)
+    _interleave(column, both, fine, 1)
     return wrong
 
 
