@@ -87,47 +87,38 @@ _MEMORY = ((0.0, 0.0), (0.5, 0.5), (0.75, 0.5), (1.0, 0.25))
 
 
 @_inner()
-def _cubic(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, out: np.ndarray, cubic: bool) -> None:
-    """Halfway between b and c; `out` tells how many. What else there is of the others is not looked at."""
+def _along(line: np.ndarray, out: np.ndarray, cubic: bool) -> None:
+    """Predict what lies between the points of a line, and after the last if `out` is as long."""
     near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
+    m, n = line.size, out.size
+    if n == 0:
+        return
+    for k in range(1, m - 2):
+        out[k] = near * (line[k] + line[k + 1]) - far * (line[k - 1] + line[k + 2])
+    if m > 1:
+        out[0] = 0.5 * (line[0] + line[1])
+        out[m - 2] = 0.5 * (line[m - 2] + line[m - 1])
+    if n == m:
+        out[n - 1] = line[n - 1]
+
+
+@_inner()
+def _across(lines: np.ndarray, i: int, out: np.ndarray, cubic: bool) -> None:
+    """Predict the line between lines i and i + 1, or after the last."""
+    m = lines.shape[0]
+    b = lines[i]
+    if i + 1 == m:
+        for k in range(out.size):
+            out[k] = b[k]
+        return
+    c = lines[i + 1]
+    if not cubic or i == 0 or i + 2 == m:
+        for k in range(out.size):
+            out[k] = 0.5 * (b[k] + c[k])
+        return
+    a, d = lines[i - 1], lines[i + 2]
     for k in range(out.size):
-        out[k] = near * (b[k] + c[k]) - far * (a[k] + d[k])
-
-
-@_inner()
-def _mean(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    for k in range(out.size):
-        out[k] = 0.5 * (a[k] + b[k])
-
-
-@_inner()
-def _across(lines: np.ndarray, width: int, out: np.ndarray, cubic: bool) -> None:
-    """Predict the lines between lines, both flat, and after the last if there are as many."""
-    m, n = lines.size, out.size
-    inner = m - width  # what lies between two lines
-    if inner > 0 and n > 0:
-        edge = min(width, inner)
-        _mean(lines, lines[width:], out[:edge])
-        _mean(lines[inner - edge :], lines[m - edge :], out[inner - edge : inner])
-        if inner > 2 * width:
-            _cubic(lines, lines[width:], lines[2 * width :], lines[3 * width :], out[width : inner - width], cubic)
-    for k in range(max(0, inner), n):
-        out[k] = lines[k]
-
-
-@_inner()
-def _along(lines: np.ndarray, out: np.ndarray, cubic: bool) -> None:
-    """Predict what lies between the points of each line, and after the last if there are as many."""
-    near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
-    m, n = lines.shape[1], out.shape[1]
-    for i in range(lines.shape[0] if n > 0 else 0):
-        for k in range(1, m - 2):
-            out[i, k] = near * (lines[i, k] + lines[i, k + 1]) - far * (lines[i, k - 1] + lines[i, k + 2])
-        if m > 1:
-            out[i, 0] = 0.5 * (lines[i, 0] + lines[i, 1])
-            out[i, m - 2] = 0.5 * (lines[i, m - 2] + lines[i, m - 1])
-        if n == m:
-            out[i, n - 1] = lines[i, n - 1]
+        out[k] = 0.5625 * (b[k] + c[k]) - 0.0625 * (a[k] + d[k])
 
 
 @_inner()
@@ -149,16 +140,13 @@ def _add(guess: np.ndarray, code: np.ndarray, size: float) -> None:
 
 
 @_inner()
-def _interleave(even: np.ndarray, odd: np.ndarray, lines: np.ndarray, first: int) -> None:
-    """Every other line, from the first: its points are in turn of two arrays."""
-    n = odd.shape[1]
-    for i in range(even.shape[0]):
-        out = lines[2 * i + first]
-        for j in range(n):
-            out[2 * j] = even[i, j]
-            out[2 * j + 1] = odd[i, j]
-        if even.shape[1] > n:
-            out[2 * n] = even[i, n]
+def _interleave(even: np.ndarray, odd: np.ndarray, out: np.ndarray) -> None:
+    n = odd.size
+    for j in range(n):
+        out[2 * j] = even[j]
+        out[2 * j + 1] = odd[j]
+    if even.size > n:
+        out[2 * n] = even[n]
 
 
 @_inner()
@@ -168,36 +156,38 @@ def _refine(
 ) -> int:  # fmt: skip
     """Double a lattice; how many codes are too large.
 
-    coarse ``[h, w]``; fine ``[H, W]`` is filled; row, column, both: points beside a known one in its row, in its
-    column, and in neither, are scratch, as is other. codes: row's, column's and both's one after the other. target,
-    there ``[H, W]``: looked at when writing.
+    coarse ``[h, w]``; fine ``[H, W]`` is filled. row ``[h, W - w]``, column ``[w]``, both, other ``[W - w]``: scratch, for
+    points beside a known one in its row, in its column, and in neither. codes: those of the first, of the second and of
+    the third, one after the other. target, there ``[H, W]``: looked at when writing.
     """
-    wrong = 0
-    (h, w), (low, left) = coarse.shape, both.shape
-    a, b = h * left, h * left + low * w
-    _along(coarse, row, cubic)
-    if writing:
-        for i in range(h):
-            code = codes[i * left : (i + 1) * left]
-            wrong += _quantise(target[2 * i, 1::2], there[2 * i, 1::2], row[i], code, size)
-    _add(row.reshape(-1), codes[:a], size)
-    _across(coarse.reshape(-1), w, column.reshape(-1), cubic)
-    if writing:
-        for i in range(low):
-            code = codes[a + i * w : a + (i + 1) * w]
-            wrong += _quantise(target[2 * i + 1, ::2], there[2 * i + 1, ::2], column[i], code, size)
-    _add(column.reshape(-1), codes[a:b], size)
-    guess = both.reshape(-1)
-    _across(row.reshape(-1), left, other, cubic)
-    _along(column, both, cubic)
-    _mean(guess, other, guess)
-    if writing:
-        for i in range(low):
-            code = codes[b + i * left : b + (i + 1) * left]
-            wrong += _quantise(target[2 * i + 1, 1::2], there[2 * i + 1, 1::2], both[i], code, size)
-    _add(guess, codes[b:], size)
-    _interleave(coarse, row, fine, 0)
-    _interleave(column, both, fine, 1)
+    (h, w), left, low, wrong = coarse.shape, both.size, fine.shape[0] - coarse.shape[0], 0
+    for i in range(h + 2):  # lines go on while what has been made of those before is still near
+        if i < h:
+            guess, code = row[i], codes[i * left : (i + 1) * left]
+            _along(coarse[i], guess, cubic)
+            if writing:
+                wrong += _quantise(target[2 * i, 1::2], there[2 * i, 1::2], guess, code, size)
+            _add(guess, code, size)
+        k = i - 2
+        if k >= 0:
+            _interleave(coarse[k], row[k], fine[2 * k])
+        if 0 <= k < low:
+            o = h * left + k * w
+            code = codes[o : o + w]
+            _across(coarse, k, column, cubic)
+            if writing:
+                wrong += _quantise(target[2 * k + 1, ::2], there[2 * k + 1, ::2], column, code, size)
+            _add(column, code, size)
+            o = h * left + low * w + k * left
+            code = codes[o : o + left]
+            _along(column, both, cubic)
+            _across(row, k, other, cubic)
+            for j in range(left):
+                both[j] = 0.5 * (both[j] + other[j])
+            if writing:
+                wrong += _quantise(target[2 * k + 1, 1::2], there[2 * k + 1, 1::2], both, code, size)
+            _add(both, code, size)
+            _interleave(column, both, fine[2 * k + 1])
     return wrong
 
 
@@ -227,7 +217,7 @@ def _planes(
     first = np.zeros(1)
     top = _levels(height, width)
     quarter = ((height + 1) // 2) * ((width + 1) // 2)
-    lattices, parts = np.empty((2, quarter)), np.empty((4, quarter))
+    lattices, row, lines = np.empty((2, quarter)), np.empty(quarter), np.empty((3, (width + 1) // 2))
     o, wrong = 0, 0
     for t in range(times):
         for c in range(levels):
@@ -245,14 +235,13 @@ def _planes(
             for level in range(top - 1, -1, -1):
                 s = 1 << level
                 high, wide = (height - 1 >> level) + 1, (width - 1 >> level) + 1
-                h, w, low, left = (high + 1) // 2, (wide + 1) // 2, high // 2, wide // 2
+                h, w, left = (high + 1) // 2, (wide + 1) // 2, wide // 2
                 count = high * wide - h * w
                 coarse = lattice[: h * w].reshape(h, w)
                 lattice = lattices[level & 1] if level > 0 else out
                 wrong += _refine(
-                    coarse, lattice[: high * wide].reshape(high, wide), parts[0, : h * left].reshape(h, left),
-                    parts[1, : low * w].reshape(low, w), parts[2, : low * left].reshape(low, left),
-                    parts[3, : low * left], codes[o : o + count], target[::s, ::s], there[::s, ::s], cubic,
+                    coarse, lattice[: high * wide].reshape(high, wide), row[: h * left].reshape(h, left), lines[0, :w],
+                    lines[1, :left], lines[2, :left], codes[o : o + count], target[::s, ::s], there[::s, ::s], cubic,
                     sizes[level], writing,
                 )  # fmt: skip
                 o += count
