@@ -278,7 +278,7 @@ def _encode(
         if native.dtype.kind == "f":
             tolerance -= float(np.finfo(native.dtype).eps)
     else:
-        target = np.where(valid, signals, 0).astype(np.float64)
+        target = (signals if valid.all() else np.where(valid, signals, 0)).astype(np.float64)
         if bound is not None:
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     coded = sections | log | _mask_sections(signals, valid)
@@ -922,7 +922,8 @@ def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
         high, low = np.maximum(values, decoded), np.minimum(values, decoded)
         return (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.abs(values.astype(np.float64) - decoded.astype(np.float64))
+        errors = np.subtract(values, decoded, dtype=np.float64)
+    return np.abs(errors, out=errors)
 
 
 def _exceptions(values: np.ndarray, where: np.ndarray) -> bytes:

@@ -86,7 +86,7 @@ _MEMORY = ((0.0, 0.0), (0.5, 0.5), (0.75, 0.5), (1.0, 0.25))
 # --- prediction
 
 
-@_inner()
+@_inner(forceinline=True)
 def _along(line: np.ndarray, out: np.ndarray, cubic: bool) -> None:
     """Predict what lies between the points of a line, and after the last if `out` is as long."""
     near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
@@ -102,7 +102,7 @@ def _along(line: np.ndarray, out: np.ndarray, cubic: bool) -> None:
         out[n - 1] = line[n - 1]
 
 
-@_inner()
+@_inner(forceinline=True)
 def _across(lines: np.ndarray, i: int, out: np.ndarray, cubic: bool) -> None:
     """Predict the line between lines i and i + 1, or after the last."""
     m = lines.shape[0]
@@ -133,13 +133,13 @@ def _quantise(target: np.ndarray, there: np.ndarray, guess: np.ndarray, code: np
     return wrong
 
 
-@_inner()
+@_inner(forceinline=True)
 def _add(guess: np.ndarray, code: np.ndarray, size: float) -> None:
     for j in range(guess.size):
         guess[j] += size * code[j]
 
 
-@_inner()
+@_inner(forceinline=True)
 def _interleave(even: np.ndarray, odd: np.ndarray, out: np.ndarray) -> None:
     n = odd.size
     for j in range(n):
@@ -156,9 +156,9 @@ def _refine(
 ) -> int:  # fmt: skip
     """Double a lattice; how many codes are too large.
 
-    coarse ``[h, w]``; fine ``[H, W]`` is filled. row ``[h, W - w]``, column ``[w]``, both, other ``[W - w]``: scratch, for
-    points beside a known one in its row, in its column, and in neither. codes: those of the first, of the second and of
-    the third, one after the other. target, there ``[H, W]``: looked at when writing.
+    coarse ``[h, w]``; fine ``[H, W]`` is filled. row ``[h, W - w]``, column ``[w]``, both, other ``[W - w]``: scratch,
+    for points beside a known one in its row, in its column, and in neither. codes: those of the first, of the second
+    and of the third, one after the other. target, there ``[H, W]``: looked at when writing.
     """
     (h, w), left, low, wrong = coarse.shape, both.size, fine.shape[0] - coarse.shape[0], 0
     for i in range(h + 2):  # lines go on while what has been made of those before is still near
@@ -809,11 +809,13 @@ def _chosen(values: np.ndarray, step: float, valid: np.ndarray) -> Choices:
     part = np.ascontiguousarray(values[window])
     there = np.ascontiguousarray(valid[window]) if valid.size > 1 else valid
 
+    shifts = [_shift(k) for k in range(_CONTEXTS)]
+
     def bits(choices: Choices) -> float:
         codes, _ = _quantised(part, step, choices, there)
         _, block, single, *_ = _survey(codes, _parts(part.shape, choices), _past(part.shape))
-        raw = BLOCK * block[:, 1] @ [_shift(k) for k in range(_CONTEXTS)]
-        return _entropy(block) + _entropy(single) + 16.0 * float(single[:, 0].sum()) + float(raw)
+        raw = 16 * int(single[:, 0].sum()) + BLOCK * int(block[:, 1] @ shifts)
+        return _entropy(block) + _entropy(single) + raw
 
     best = Choices(prediction=1)
     changes: list[tuple[dict[str, int], ...]] = [
