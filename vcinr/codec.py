@@ -922,8 +922,7 @@ def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
         high, low = np.maximum(values, decoded), np.minimum(values, decoded)
         return (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        errors = np.subtract(values, decoded, dtype=np.float64)
-    return np.abs(errors, out=errors)
+        return np.abs(np.subtract(values, decoded, dtype=np.float64))
 
 
 def _exceptions(values: np.ndarray, where: np.ndarray) -> bytes:
