@@ -762,10 +762,12 @@ def decode_signal(stream: Binary, pasts: list[Past], t: int) -> list[int]:
 def decode_residual(section: bytes, mask: Array) -> Array:
     """The residual of the planes [T, C, H, W]."""
     step, plan = struct.unpack_from("<dB", section)
-    if plan > 63 or not 0 < step < math.inf:
+    if plan > 127 or plan & 3 > 2 or not 0 < step < math.inf:
         raise ValueError(f"step {step}, plan {plan} of a residual is unknown to this decoder")
+    if plan & 3 == 2:
+        return decode_interpolated(section[9:], step, mask.shape)
     stream = Binary(section[9:], [19660] * 6)
-    walk = Adaptive(stream, step, plan >> 2) if plan & 1 else Plain(stream, step)
+    walk = Adaptive(stream, step, plan >> 3) if plan & 3 else Plain(stream, step)
     times, levels, height, width = mask.shape
     blank = [[0.0] * width for _ in range(height)]
     nothing = Plane(blank, [[0] * width for _ in range(height)])
@@ -774,7 +776,7 @@ def decode_residual(section: bytes, mask: Array) -> Array:
     mean = np.zeros(mask.shape[1:])
     for t in range(times):
         planes.append([])
-        late = bool(plan & 2) and t > 0
+        late = bool(plan & 4) and t > 0
         for c in range(levels):
             around = Around(
                 planes[t - 1][c] if late else nothing,
@@ -1051,6 +1053,198 @@ def less(number: float, left: list[float], right: list[float]) -> float:
     for p, q in zip(left, right, strict=False):
         number -= p * q
     return number
+
+
+# Interpolated residual
+
+SHARE_AND_PACE = ((0.0, 0.0), (0.5, 0.5), (0.75, 0.5), (1.0, 0.25))
+
+
+def decode_interpolated(data: bytes, step: float, shape: tuple[int, ...]) -> Array:
+    """The residual of planes [T, C, H, W] of that shape."""
+    choices, count = data[0], data[1]
+    prediction, memory, tighten = choices & 3, choices >> 2 & 3, choices >> 4
+    if choices > 63 or prediction > 2 or count < 2:
+        raise ValueError(f"choices {choices} of an interpolated residual are unknown to this decoder")
+    records = struct.unpack_from(f"<{count}I", data, 2)
+    times, levels, height, width = shape
+    arrays = [(1, 1), *(size for _, sizes in lattices(height, width) for size in sizes)]
+    stream = Interleaved(data[2 + 4 * count :], records)
+    codes = np.array(stream.codes(math.prod(shape), levels * height * width, arrays if prediction else None, width))
+    if prediction == 0:
+        return codes.reshape(shape) * step
+    share, pace = SHARE_AND_PACE[memory]
+    planes, mean = np.zeros(shape), np.zeros(shape[1:])
+    for t in range(times):
+        for c in range(levels):
+            here, codes = codes[: height * width], codes[height * width :]
+            planes[t, c] = interpolate(here, height, width, step, tighten, prediction == 2) + share * mean[c]
+            mean[c] = mean[c] + pace * (planes[t, c] - mean[c]) if t else planes[t, c]
+    return planes
+
+
+def lattices(height: int, width: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Every level below top, from there down, and the shapes of its rows, columns and both."""
+    for level in range((max(height, width) - 1).bit_length() - 1, -1, -1):
+        high, wide = -(-height // 2**level), -(-width // 2**level)
+        h, w = -(-high // 2), -(-wide // 2)
+        yield level, [(h, wide // 2), (high // 2, w), (high // 2, wide // 2)]
+
+
+def interpolate(codes: Array, height: int, width: int, step: float, tighten: int, cubic: bool) -> Array:
+    """A plane from its codes."""
+    top = (max(height, width) - 1).bit_length()
+    factors = [1.0]
+    for _ in range(top):
+        factors.append(min(factors[-1] * (1 + tighten / 8), 4.0))
+    known, at = codes[:1].reshape(1, 1) * (step / factors[top]), 1
+    for level, shapes in lattices(height, width):
+        parts = []
+        for shape in shapes:
+            parts.append(step / factors[level] * codes[at : at + math.prod(shape)].reshape(shape))
+            at += math.prod(shape)
+        rows, columns, both = parts
+        rows = between(known.T, rows.shape[1], cubic).T + rows
+        columns = between(known, columns.shape[0], cubic) + columns
+        both = 0.5 * (between(columns.T, both.shape[1], cubic).T + between(rows, both.shape[0], cubic)) + both
+        fine = np.zeros((known.shape[0] + columns.shape[0], known.shape[1] + rows.shape[1]))
+        fine[::2, ::2], fine[::2, 1::2], fine[1::2, ::2], fine[1::2, 1::2] = known, rows, columns, both
+        known = fine
+    return known
+
+
+def between(a: Array, count: int, cubic: bool) -> Array:
+    """What lies between the first points of `a` along its first axis, `count` of it."""
+    m = len(a)
+    out = np.zeros((count, a.shape[1]))
+    for k in range(count):
+        if cubic and 1 <= k < m - 2:
+            out[k] = 0.5625 * (a[k] + a[k + 1]) - 0.0625 * (a[k - 1] + a[k + 2])
+        else:
+            out[k] = 0.5 * (a[k] + a[k + 1]) if k + 1 < m else a[k]
+    return out
+
+
+class Interleaved:
+    """Codes from words: four states, and the tables of the records."""
+
+    def __init__(self, data: bytes, records: tuple[int, ...]):
+        if len(data) < 16 or len(data) % 2:
+            raise ValueError("the words of an interpolated residual are damaged")
+        self.x, self.words, self.at = list(struct.unpack_from("<4I", data)), np.frombuffer(data, "<u2").tolist(), 8
+        self.records = records
+        contexts = [*range(len(records) - 1), 0]
+        self.tables = [table_of(r, reach_of(k)) if r & 4095 else [] for r, k in zip(records, contexts, strict=True)]
+
+    def take(self, i: int, often: int, bits: int, place: int) -> None:
+        """State i without what was decoded: an interval of `often` of 2^bits, at `place` in it."""
+        self.x[i] = often * (self.x[i] >> bits) + place
+        if self.x[i] < 2**16:
+            if self.at >= len(self.words):
+                raise ValueError("the words of an interpolated residual end too early")
+            self.x[i] = self.x[i] * 2**16 + self.words[self.at]
+            self.at += 1
+
+    def symbol(self, i: int, start: list[int]) -> int:
+        """A symbol from state i, under a table that is given by where its entries start, and its end."""
+        q = self.x[i] % 4096
+        s = bisect_right(start, q) - 1
+        self.take(i, start[s + 1] - start[s], 12, q - start[s])
+        return s
+
+    def raw(self, width: int) -> int:
+        """Raw bits."""
+        if width > 16:
+            low = self.raw(16)
+            return low + 2**16 * self.raw(width - 16)
+        value = self.x[0] % 2**width
+        if width:
+            self.take(0, 1, width, 0)
+        return value
+
+    def singles(self, count: int, record: int, context: int) -> list[int]:
+        """Single codes under the table of a record."""
+        reach, shift = reach_of(context), max(0, (context >> 1) - 10)
+        symbols = [self.symbol(j % 4, self.tables[record]) for j in range(count)]
+        codes = []
+        for s in symbols:
+            code = s - reach - 1
+            if s == 0:
+                a = self.raw(6)
+                code = (reach + 2 ** (a >> 1) + self.raw(a >> 1)) * (-1 if a & 1 else 1)
+            codes.append(code * 2**shift + self.raw(shift) - (2**shift >> 1))
+        return codes
+
+    def block(self, context: int) -> list[int]:
+        """The codes of a block."""
+        spare = len(self.records) - 1
+        record = self.records[context] if context < spare else 0
+        if record & 4095 == 0:
+            raise ValueError("a block of an interpolated residual has no table: it is damaged")
+        if self.symbol(0, [0, record & 4095, 4096]) == 0:
+            return [0] * 16
+        if not record >> 24 & 1:
+            return self.singles(16, context, context)
+        codes: list[int] = []
+        for s in [self.symbol(i, self.tables[context]) for i in range(4)]:
+            codes += [(s - 1) // 3**q % 3 - 1 for q in range(4)] if s else self.singles(4, spare, 0)
+        return codes
+
+    def codes(self, count: int, past: int, arrays: list[tuple[int, int]] | None, width: int) -> list[int]:
+        """All codes; arrays: the shapes of a plane's, None without prediction."""
+        sides, end, before = [], 0, 1
+        for rows, length in arrays or []:
+            if rows * length:
+                end += rows * length
+                sides.append((end, length, before))
+                before = rows * length
+        codes: list[int] = []
+        sizes: list[int] = []
+
+        def near(x: int) -> int:
+            if x < 0:
+                return 0
+            b, r = x >> 4, x % 16
+            return ((16 - r) * sizes[b] + r * (sizes[b + 1] if b + 1 < len(sizes) else 0)) >> 4
+
+        while len(codes) < count:
+            x = len(codes)
+            row, before = next(side[1:] for side in sides if x % end < side[0]) if sides else (width, 2 * width)
+            around = (sizes[-1] if sizes else 0) + near(x - row) + near(x - before) + near(x - past)
+            n = around.bit_length()
+            block = self.block(2 * n + (around >> (n - 2) & 1 if n > 1 else 0))
+            codes += block
+            sizes.append(sum(map(abs, block)))
+        if self.at != len(self.words) or self.x != [2**16] * 4:
+            raise ValueError("an interpolated residual does not end where it should")
+        return codes[:count]
+
+
+def reach_of(context: int) -> int:
+    """The largest magnitude that has a symbol."""
+    return {9: 30}.get(context >> 1, 14 if context >> 1 < 9 else 62)
+
+
+def table_of(record: int, reach: int) -> list[int]:
+    """Where the entries of a record's table start, and its end."""
+    zero, quads, last = record >> 12 & 4095, record >> 24 & 1, record >> 25
+    if quads:
+        frequencies, other = [8 * last + 1], (4096 - zero) >> 1
+        rest = 4096 - frequencies[0] - 81
+        for s in range(81):
+            digits = [s // 3**q % 3 for q in range(4)]
+            frequencies.append(1 + (rest * math.prod(zero if d == 1 else other for d in digits) >> 48))
+        frequencies[41] += 4096 - sum(frequencies)
+    else:
+        weights = [2**24]
+        for _ in range(reach):
+            weights.append(weights[-1] * last >> 7)
+        escape = 256 * weights[reach] // (128 - last)
+        total, rest = escape + 2 * sum(weights[:reach]), 4096 - zero - 2 * reach - 1
+        side = [1 + w * rest // total for w in weights[:reach]]
+        frequencies = [1 + escape * rest // total, *side[::-1], 0, *side]
+        frequencies[reach + 1] = 4096 - sum(frequencies)
+    return [sum(frequencies[:s]) for s in range(len(frequencies) + 1)]
 
 
 # Model

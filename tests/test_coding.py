@@ -1,5 +1,6 @@
 """Entropy coding: exact round trips, coded length against the model's, adversarial values."""
 
+import contextlib
 import math
 import os
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vcinr.coding import huffman, kernels, latents, mask, residual
+from vcinr.coding import huffman, interpolated, kernels, latents, mask, residual
 from vcinr.coding.hyperprior import SHIFT, Hyperprior, scale_levels
 from vcinr.coding.static import STATIC, TOTAL, reader, writer
 from vcinr.coding.tables import Tables, frequencies_of, levels_of, quantise_frequencies
@@ -125,6 +126,7 @@ PLANS = [
         ("plain", False, 0),
         ("adaptive", True, 0),
         ("adaptive", False, 3),
+        ("interpolated", True, 0),
     ]
 ]
 
@@ -140,6 +142,8 @@ def test_residual_holds_its_step_and_decodes_identically(data):
     valid = rng.random(shape) < 0.7 if data.draw(st.booleans()) else None
     step = 10 ** data.draw(st.floats(-8, 2))
     plan = data.draw(st.sampled_from(PLANS))
+    if plan.predictor == "interpolated":
+        step = max(step, 8 * np.abs(values).max() / interpolated.LIMIT)
     coded, recon = residual.encode(values, step, plan, valid)
     where = slice(None) if valid is None else valid
     scale = np.abs(values).max()
@@ -164,7 +168,7 @@ def test_residual_is_smaller_on_smooth_fields_than_noise(plan):
     smooth = (np.sin(x + 0.1 * t) * np.cos(y))[:, None]
     noise = np.random.default_rng(0).permutation(smooth.ravel()).reshape(smooth.shape)
     size = [len(residual.encode(field, 1e-2, plan)[0]) for field in (smooth, noise)]
-    assert size[0] < (0.15 if plan.predictor == "adaptive" else 0.6) * size[1]
+    assert size[0] < {"adaptive": 0.15, "interpolated": 0.2, "plain": 0.6}[plan.predictor] * size[1]
 
 
 def test_planes_before_are_used():
@@ -181,6 +185,65 @@ def test_zeros_are_nearly_free():
     sparse = np.zeros((20, 1, 40, 40))
     sparse[7, 0, 20, 20:23] = 5.0
     assert len(residual.encode(sparse, 1.0, residual.Plan("plain"))[0]) < 16
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_every_choice_of_interpolation_holds_its_step(data):
+    """Sizes from zeros to the largest, in one stream, whatever the writer would have chosen."""
+    shape = tuple(data.draw(st.tuples(*(st.integers(1, n) for n in (5, 3, 40, 40)))))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    values = rng.standard_normal(shape) * 10.0 ** rng.integers(-2, 1 + data.draw(st.integers(0, 7)), shape)
+    choices = interpolated.Choices(*data.draw(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3))))
+    assert interpolated.Choices.from_byte(choices.to_byte()) == choices
+    valid = rng.random(shape) < 0.7 if data.draw(st.booleans()) else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpolated, "_chosen", lambda *_: choices)
+        coded, recon = interpolated.encode(values, 0.5, valid)
+    where = slice(None) if valid is None else valid
+    assert np.abs(recon - values)[where].max(initial=0) <= 0.25 * (1 + 1e-12)
+    assert (interpolated.decode(coded, shape, 0.5) == recon).all()
+
+
+def test_interpolated_codes_take_their_entropy():
+    """Static tables cost little more than the frequencies by context allow, at any rate."""
+    rng = np.random.default_rng(0)
+    for spread in (0.1, 0.5, 3.0, 40.0, 3000.0):
+        values = rng.laplace(0, spread, (4, 1, 120, 120))
+        codes = np.floor(values + 0.5)
+        _, counts = np.unique(codes, return_counts=True)
+        ideal = (
+            -(counts * np.log2(counts / codes.size)).sum() if spread < 1000 else codes.size * np.log2(2 * np.e * spread)
+        )
+        assert 0.95 * ideal < 8 * len(interpolated.encode(values, 1.0)[0]) < 1.06 * ideal + 800
+
+
+def test_what_time_keeps_is_remembered():
+    rng = np.random.default_rng(0)
+    once = rng.standard_normal((1, 1, 40, 40))
+    again = np.repeat(once, 12, 0) + 0.02 * rng.standard_normal((12, 1, 40, 40))
+    sizes = [len(interpolated.encode(v, 0.05)[0]) for v in (again, rng.permutation(again.ravel()).reshape(again.shape))]
+    assert sizes[0] < 0.5 * sizes[1]
+
+
+def test_damaged_interpolated_streams_are_refused():
+    values = np.random.default_rng(0).standard_normal((2, 1, 20, 20)).cumsum(-1)
+    coded, _ = interpolated.encode(values, 0.1)
+    head = 2 + 4 * coded[1]
+    wrong = [
+        b"", coded[:1], coded[:head], b"\3" + coded[1:], b"\x40" + coded[1:], coded[:1] + b"\0" + coded[2:],
+        coded[:1] + b"\xff" + coded[2:], coded[: head - 4] + bytes(4) + coded[head:],
+        coded[:head] + bytes(8) + coded[head + 8 :], coded[:2] + bytes(head - 6) + coded[head - 4 :],
+    ]  # fmt: skip
+    for bad in wrong:
+        with pytest.raises(CorruptError):
+            interpolated.decode(bad, values.shape, 0.1)
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        flipped = bytearray(coded)
+        flipped[int(rng.integers(len(flipped)))] ^= 1 << int(rng.integers(8))
+        with contextlib.suppress(CorruptError):
+            assert interpolated.decode(bytes(flipped), values.shape, 0.1).shape == values.shape
 
 
 def test_overflow_is_reported():
@@ -259,8 +322,9 @@ import hashlib, numpy as np
 from vcinr.coding import residual
 rng = np.random.default_rng(1)
 values = rng.standard_normal((4, 2, 11, 13)).cumsum(-1).cumsum(-2)
-for plan in [residual.Plan("plain"), residual.Plan(), residual.Plan(temporal=False, tighten=2)]:
-    coded, recon = residual.encode(values, 0.05, plan, rng.random(values.shape) < 0.9)
+plans = [residual.Plan("plain"), residual.Plan(), residual.Plan(temporal=False, tighten=2)]
+for step, plan in [*((0.05, plan) for plan in plans), *((s, residual.Plan("interpolated")) for s in (1e-6, 0.05, 1.0))]:
+    coded, recon = residual.encode(values, step, plan, rng.random(values.shape) < 0.9)
     print(hashlib.sha256(coded + recon.tobytes()).hexdigest())
 """
 
@@ -273,7 +337,7 @@ def test_compiled_and_plain_python_agree_to_the_last_bit():
         )
         for jit in ("0", "1")
     ]
-    assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout.split()) == 3, runs[1].stderr
+    assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout.split()) == 6, runs[1].stderr
 
 
 def _tables():
@@ -412,19 +476,19 @@ def test_static_mask_costs_next_to_nothing():
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200), st.integers(0, 7))
+@given(st.binary(max_size=200), st.integers(0, 9))
 def test_any_bytes_are_decoded_or_refused(data, which):
     """Checksums come first; but were a stream to pass them, nothing outside its arrays may be touched."""
     offset, frequency = _tables()
     try:
-        if which == 3:
-            latents.decode(data, 20, 2, offset, frequency)
-        elif which == 4:
-            _hyperprior().decode(data, 40, 0)
-        elif which > 4:
-            Tables(offset, frequency).read(reader(STATIC[which - 5], data), 40)
-        else:
+        if which < len(PLANS):
             residual.decode(data, (4, 2, 9, 11), 1e300, PLANS[which])
+        elif which == 5:
+            latents.decode(data, 20, 2, offset, frequency)
+        elif which == 6:
+            _hyperprior().decode(data, 40, 0)
+        else:
+            Tables(offset, frequency).read(reader(STATIC[which - 7], data), 40)
     except CorruptError:
         pass
 

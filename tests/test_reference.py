@@ -80,8 +80,8 @@ def parts(path: Path, name: str) -> list[set[str]]:
                     found.add(f"latents: {CODERS[content[0] & 7]}")
                 if section == "RESIDUAL":
                     plan = content[8]
-                    found |= {("plain", "adaptive")[plan & 1], ("no past", "temporal")[plan >> 1 & 1]}
-                    found |= {"tighten"} if plan >> 2 else set()
+                    found |= {("plain", "adaptive", "interpolated")[plan & 3], ("no past", "temporal")[plan >> 2 & 1]}
+                    found |= {"tighten"} if plan >> 3 else set()
         result.append(found)
     return result
 
@@ -129,6 +129,13 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
     "tiny bound": (FIELD, {}, {"abs_error": 1e-9}, {"adaptive", "wide raw bits"}),
     "tiny bound float32": (FIELD.astype("f4"), {}, {"abs_error": 1e-9}, set()),
     "huge values": (FIELD * 1e300, {}, {"rel_error": 1e-3}, set()),
+    "fast": (FIELD, {}, {"abs_error": 0.3, "effort": "fast"}, {"CONSTANT", "interpolated"}),
+    "fast, fine": (FIELD, {}, {"abs_error": 1e-4, "effort": "fast"}, {"interpolated"}),
+    "fast gaps": (HOLES, {}, {"abs_error": 0.1, "chunk": 4, "effort": "fast"}, {"EXTENT", "MASK", "interpolated"}),
+    "fast many maps": (ALIKE, {}, {"abs_error": 0.02, "chunk": 60, "effort": "fast"}, {"interpolated"}),
+    "fast noise": (1e3 * RNG.standard_normal((5, 40, 40)), {}, {"abs_error": 0.5, "effort": "fast"}, {"interpolated"}),
+    "fast heavy tails": (RNG.standard_cauchy((5, 40, 40)), {}, {"abs_error": 0.1, "effort": "fast"}, {"interpolated"}),
+    "fast line": (FIELD.ravel(), {}, {"abs_error": 1e-3, "effort": "fast"}, {"interpolated"}),
     "smooth": (np.sin(X + 0.1 * T) * np.cos(Y), {}, {"abs_error": 1e-4}, {"adaptive", "temporal"}),
 }  # fmt: skip
 

@@ -290,7 +290,7 @@ def _encode(
         if native.dtype.kind == "f":
             tolerance -= float(np.finfo(native.dtype).eps)
     else:
-        target = np.where(valid, signals, 0).astype(np.float64)
+        target = (signals if valid.all() else np.where(valid, signals, 0)).astype(np.float64)
         if bound is not None:
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     coded = sections | log | _mask_sections(signals, valid)
@@ -314,7 +314,7 @@ def _encode(
         data = _assemble(_LOSSY, coded, candidate.stream, seed)
         decoded = _cropped(data, native, field, chunk_shape)
         found = _compared(native, decoded, field.fill, bound)
-    if len(data) > _SMALL * native.nbytes or native.nbytes < 1 << 16:
+    if len(data) > _SMALL[effort] * native.nbytes or native.nbytes < 1 << 16:
         lossless = exact()
         if len(lossless.data) <= len(data):
             return lossless
@@ -323,7 +323,7 @@ def _encode(
     return _measured(data, native, decoded, found, field, "+".join(names) or "constant", parts)
 
 
-_SMALL = 1 / 8  # of the values' own size: below it lossless coding is not tried on large chunks
+_SMALL = {"best": 1 / 8, "fast": 1 / 2}  # of the values' own size: below it large chunks are not tried losslessly
 
 
 def _cropped(data: bytes, values: np.ndarray, field: Field, chunk_shape: tuple[int, ...]) -> np.ndarray:
@@ -543,11 +543,16 @@ def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
     if not trial.possible:
         return None
     if latents is not None and (choice := latents.cheapest(trial)) is not None:
-        return trial(latents.prior(trial, *choice, refined=False), residual.Plan("plain"))
+        rate, length, share = choice
+        plan = residual.Plan("plain") if share < _RARE else _FAST
+        return trial(latents.prior(trial, rate, length, refined=False), plan)
     mean, plain = _constants(trial.kept(trial.target))
-    if plain is None:
-        return trial(_constant(trial, mean), residual.Plan())
-    return trial(_constant(trial, plain), residual.Plan("plain"))
+    prior = _constant(trial, mean if plain is None else plain)
+    return trial(prior, _FAST) or trial(prior, residual.Plan())
+
+
+_FAST = residual.Plan("interpolated", temporal=False)
+_RARE = 0.01  # of the values outside the bound: rows of zeros are coded in no time
 
 
 def _constants(kept: np.ndarray) -> tuple[float, float | None]:
@@ -703,9 +708,10 @@ class _Latents:
         missing = trial.kept(trial.target - _scaled(self.field, self.rounded(rate)[1]))
         return math.sqrt(float(np.square(missing).mean())) if missing.size else 0.0
 
-    def cheapest(self, trial: _Trial) -> tuple[int, int] | None:
-        """Rate and length that should take the fewest bytes, of a sample of the values; None where all leave too much.
+    def cheapest(self, trial: _Trial) -> tuple[int, int, float] | None:
+        """Rate and length that should take the fewest bytes, and the share of the values that they leave outside.
 
+        By a sample of the values; None where all leave too much.
         Bits of latents are those of the tables, bits of a residual what `refine` takes the coder to need.
         """
         quantiser, model, points = _quantiser(self.model), self.model, math.prod(self.grid)
@@ -743,7 +749,8 @@ class _Latents:
         best = min(found, key=lambda choice: found[choice])[0]
         next((length for length in self.lengths[::2] if not better(best, length)), None)
         choice = min(found, key=lambda choice: found[choice])
-        return choice if found[choice][1] <= _LOOSE or self.rate is not None else None
+        share = found[choice][1]
+        return (*choice, share) if share <= _LOOSE or self.rate is not None else None
 
     def _likely(self, rates: list[int], tolerance: float) -> int:
         """Where in `rates` to begin: the first whose rounding is well within the tolerance."""
@@ -971,7 +978,7 @@ def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
         high, low = np.maximum(values, decoded), np.minimum(values, decoded)
         return (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.abs(values.astype(np.float64) - decoded.astype(np.float64))
+        return np.abs(np.subtract(values, decoded, dtype=np.float64))
 
 
 def _exceptions(values: np.ndarray, where: np.ndarray) -> bytes:

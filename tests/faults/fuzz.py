@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import xarray as xr
@@ -45,9 +46,10 @@ def chunks() -> Iterator[Target]:
     field = codec.Field("v", (1, 2), (np.arange(9.0), np.arange(8.0)))
     for values, bound in cases:
         for shape in (values.shape, (8, 9, 8)):
-            data = codec.encode(values, field, bound, chunk_shape=shape).data
             seed = codec.seed_of(field, values.dtype, shape)
-            yield data, lambda b, s=shape, d=values.dtype, k=seed: codec.decode(sealed(b, k), s, d, field)
+            for effort in get_args(codec.Effort):
+                data = codec.encode(values, field, bound, chunk_shape=shape, effort=effort).data
+                yield data, lambda b, s=shape, d=values.dtype, k=seed: codec.decode(sealed(b, k), s, d, field)
 
 
 def models() -> Iterator[Target]:

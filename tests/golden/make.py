@@ -94,6 +94,7 @@ def archives() -> dict[str, dict[str, Any]]:
     both = ["single", "double", "packed", "constant", "clipped", "deep/er/half", "deep/er/line"]
     return {
         "absolute": {"abs_error": 0.25, "variables": [*both, "bytes", "mask"], "chunk": 3},
+        "fast": {"abs_error": 0.25, "variables": [*both, "bytes", "mask"], "chunk": 3, "effort": "fast"},
         "relative": {"point_rel_error": 0.01, "variables": ["single", "double", "deep/er/line"], "chunk": 4},
         "psnr": {"psnr": 45.0, "variables": ["single", "double"], "chunk": 7},
         "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},

@@ -1,6 +1,6 @@
-"""Residual coder: adaptive prediction with error feedback, context-mixed binary coding, one pass.
+"""Residual coder: prediction with error feedback on reconstructed values, and entropy coding under contexts.
 
-An array ``[T, C, H, W]`` (times, levels, a plane) is coded plane by plane. Two predictors:
+An array ``[T, C, H, W]`` (times, levels, a plane) is coded plane by plane. Three predictors:
 
 *adaptive*: a plane is refined from a single point by halving its lattice, first the centres of the cells, then the
 midpoints of their edges. A point's prediction is the mean of its four nearest known points plus a linear
@@ -9,10 +9,11 @@ such means; the weights solve a least-squares problem over what has been coded, 
 in lossless image coding (Wu, Barthel & Zhang 1998), but on *reconstructed* values at any quantisation.
 *plain*: nothing is predicted, what is coded are the rounded values in raster order, a row of zeros as one decision.
 Right for what a model has predicted already, and for sparse fields.
+*interpolated*: for speed, see `interpolated`, whose streams are of a kind of their own.
 
-The code, an integer multiple of a step, goes to `kernels.integer` under contexts made of the codes around it. All
-that prediction and contexts use is decoded integers and float64 arithmetic (add, multiply, divide, square root, in a
-fixed order, never fused), which IEEE 754 makes the same on every machine.
+Of the first two, the code, an integer multiple of a step, goes to `kernels.integer` under contexts made of the codes
+around it. All that prediction and contexts use is decoded integers and float64 arithmetic (add, multiply, divide,
+square root, in a fixed order, never fused), which IEEE 754 makes the same on every machine.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from typing import Literal
 
 import numpy as np
 
-from vcinr.coding import kernels
+from vcinr.coding import interpolated, kernels
 from vcinr.errors import CorruptError
 
-Predictor = Literal["plain", "adaptive"]
-_PREDICTORS: tuple[Predictor, ...] = ("plain", "adaptive")
+Predictor = Literal["plain", "adaptive", "interpolated"]
+_PREDICTORS: tuple[Predictor, ...] = ("plain", "adaptive", "interpolated")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Plan:
     """Choices of the writer that the reader is told, in one byte.
 
     predictor: see above. temporal: whether planes of earlier times are looked at. tighten: on lattice level l (0 the
-    finest) the step is divided by min((1 + tighten / 8)^l, 4).
+    finest) the step is divided by min((1 + tighten / 8)^l, 4). Streams of "interpolated" say such things themselves.
     """
 
     predictor: Predictor = "adaptive"
@@ -44,14 +45,14 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """One byte."""
-        return bytes([_PREDICTORS.index(self.predictor) | self.temporal << 1 | self.tighten << 2])
+        return bytes([_PREDICTORS.index(self.predictor) | self.temporal << 2 | self.tighten << 3])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
         """Inverse of `to_bytes`; raises CorruptError."""
-        if len(data) != 1 or data[0] >= 64:
+        if len(data) != 1 or data[0] >= 128 or data[0] & 3 >= len(_PREDICTORS):
             raise CorruptError("residual plan is malformed")
-        return cls(_PREDICTORS[data[0] & 1], bool(data[0] >> 1 & 1), data[0] >> 2)
+        return cls(_PREDICTORS[data[0] & 3], bool(data[0] >> 2 & 1), data[0] >> 3)
 
 
 def planes(index: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -79,6 +80,8 @@ def encode(
     reconstructed as predicted. Raises OverflowError when a value is too large for the step (the caller stores
     the chunk losslessly).
     """
+    if plan.predictor == "interpolated":
+        return interpolated.encode(values, step, valid)
     coder = kernels.coder(kernels.CONTEXTS)
     recon = np.zeros(values.shape)
     data, fits = _run(
@@ -92,7 +95,9 @@ def encode(
 def decode(
     data: bytes, shape: tuple[int, int, int, int], step: float, plan: Plan, valid: np.ndarray | None = None
 ) -> np.ndarray:
-    """Exact inverse of `encode`: the reconstruction, float64."""
+    """Exact inverse of `encode`: the reconstruction, float64. Raises CorruptError."""
+    if plan.predictor == "interpolated":
+        return interpolated.decode(data, shape, step)
     coder, recon = kernels.coder(kernels.CONTEXTS), np.zeros(shape)
     stream = kernels.open_stream(coder, data)
     _run(coder, stream, recon, recon, step, plan, valid, False)
