@@ -55,6 +55,21 @@ def test_a_case_is_measured_and_summed_up():
     assert "none v" in text and "geometric mean of gains" in text and "SPERR" in text
 
 
+def test_bytes_of_models_are_shared_out_over_a_year():
+    def row(variable: str, codec: str, bits: float, **rest) -> dict:
+        where = {"dataset": "speedy", "variable": variable, "part": "0", "bound_fraction": 0.1, "values": 8000}
+        return where | {"codec": codec, "bytes": int(1000 * bits), "bound_ratio": 1.0, "ours": False, **rest}
+
+    rows = [row(v, name, b) for v in "ab" for name, b in (("SZ3", 4.0), ("vcinr, no model", 2.0))]
+    gain = "speedy         0.1: geometric mean of gains"
+    assert f"{gain} 2.000, least 2.000\n" in summary(rows)
+    rows += [row(v, "vcinr", 0.5, model="small", model_bytes=12_000) for v in "ab"]  # 0.5 bits a value of the year
+    assert f"{gain} 4.000, least 4.000; bits per value of models: vcinr small 0.5000" in summary(rows)
+    rows += [row("a", "vcinr", 0.25, model="large", model_bytes=120_000)]  # 10 bits a value: not worth it
+    assert f"{gain} 4.000, least 4.000; bits per value of models: vcinr small 0.5000\n" in summary(rows)
+    assert "speedy a" in summary(rows) and "0.2500" in summary(rows)  # the smallest where none is counted
+
+
 def test_speeds_are_measured_beside_the_rivals():
     values = (WAVES * RNG.standard_normal((6, 1, 1))).astype("f4")
     field = xr.DataArray(values, dims=("time", "y", "x"), name="v")
