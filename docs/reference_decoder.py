@@ -669,10 +669,14 @@ def hyperprior_latents(data: bytes, model: "Model", rate: int, n: int) -> Array:
 
 def adaptive_latents(data: bytes, frequency: Rows, offset: list[int], times: int, levels: int) -> list[Rows]:
     """Signal by signal, each dimension as its difference from a guess; [times, levels, d]."""
-    stream, d = Binary(data, [21845] * 3 + [3276] * 3), len(offset)
-    used = stream.raw(d.bit_length())
+    d = len(offset)
+    head = (d.bit_length() + 7) // 8
+    used = int.from_bytes(data[:head], "little")
     if used > d:
         raise ValueError(f"{used} latents, the model has {d}")
+    if used == 0:
+        return [[[0] * d for _ in range(levels)] for _ in range(times)]
+    stream = Binary(data[head:], [21845] * 3 + [3276] * 3)
     tables = zip(frequency[:used], offset[:used], strict=True)
     sizes = [prime(stream, k, row[1:], start) for k, (row, start) in enumerate(tables)]
     pasts = [[Past(size) for size in sizes] for _ in range(levels)]

@@ -157,7 +157,7 @@ def test_a_linear_head_depends_on_the_batch_within_the_stated_slack():
     exact = (psi_0 + phi @ psi).reshape(9, 50, -1)
     every = slice(None, None, 3)
     for found, wanted in (
-        (model.reconstruct(phi, x), exact), (model.reconstruct(phi, x, every), exact[:, every]),
+        (model.reconstruct(phi, x), exact), (model.sampled(x, every)(phi), exact[:, every]),
         (np.concatenate([model.reconstruct(p[None], x) for p in phi]), exact),
     ):  # fmt: skip
         assert np.abs(found - wanted).max() <= 0.25 * DELTA * np.abs(exact).max()

@@ -278,7 +278,7 @@ def test_linear_head_learns_and_decodes(tiny_maps, tmp_path):
     decoded = model.reconstruct(phi, tiny_maps.inputs)
     assert -10 * np.log10(np.square(decoded - y).mean()) > 45.0, "two patterns need two latents"
     one = np.concatenate([model.reconstruct(phi[i : i + 1], tiny_maps.inputs) for i in range(len(phi))])
-    assert np.array_equal(one, decoded), "a signal does not depend on its batch"
+    assert np.abs(one - decoded).max() < model.slack / 2, "a signal depends on its batch by rounding alone"
     tensors = {k: torch.from_numpy(v) for k, v in model.params.items()}
     there = forward(model.spec, tensors, torch.from_numpy(phi), torch.from_numpy(tiny_maps.inputs))
     assert np.allclose(there, decoded, atol=1e-5)

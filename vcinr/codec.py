@@ -21,7 +21,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from functools import cached_property, partial
@@ -31,6 +31,7 @@ import numpy as np
 
 from vcinr.coding import mask as side
 from vcinr.coding import residual
+from vcinr.coding.restore import restore
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError
 from vcinr.inr.model import Model
 from vcinr.inr.ridge import linear_latents
@@ -77,6 +78,9 @@ class _Section(enum.IntFlag):
     LOG = 128
 
 
+_SECTIONS = tuple(_Section)
+
+
 @dataclass(frozen=True)
 class Field:
     """What writer and reader of a field's chunks both know.
@@ -95,6 +99,11 @@ class Field:
     scaling: tuple[float, float] = (0.0, 1.0)
     fill: tuple[float | int, ...] = ()
     limits: tuple[float, float] | None = None
+
+    @cached_property
+    def _digests(self) -> dict[tuple[np.dtype, tuple[int, ...]], int]:
+        """What `seed_of` has found."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -215,7 +224,7 @@ def _search_psnr(run: Callable[..., Encoded], bound: Bound, spread: float, rates
             first = middle + 1
     error, met = min(math.sqrt(3 * allowed), spread), False
     for _ in range(12):
-        encoded = run(Bound("absolute", error))
+        encoded = run(Bound("absolute", error), mean=True)
         ratio = room(encoded)
         met |= ratio >= 1
         if ratio >= 1 and (best is None or len(encoded.data) < len(best.data)):
@@ -250,9 +259,12 @@ def _search_rate(run: Callable[[Bound], Encoded], bound: Bound, spread: float, v
 
 def _encode(
     native: np.ndarray, field: Field, bound: Bound | None, *, chunk_shape: tuple[int, ...],
-    latents: _Latents | None, effort: Effort, alone: int | None = None,
+    latents: _Latents | None, effort: Effort, alone: int | None = None, mean: bool = False,
 ) -> Encoded:  # fmt: skip
-    """`encode` for a pointwise bound or none: then the model's prior `alone`, or else at its finest rate."""
+    """`encode` for a pointwise bound or none: then the model's prior `alone`, or else at its finest rate.
+
+    mean: what counts is the mean squared error; the bound says how fine to be, and values may miss it.
+    """
     seed = seed_of(field, native.dtype, chunk_shape)
     sections: dict[_Section, bytes] = {}
     if chunk_shape != native.shape:
@@ -283,7 +295,9 @@ def _encode(
             tolerance = _tolerance(bound.value, native.dtype, float(np.abs(target[valid]).max(initial=0.0)))
     coded = sections | log | _mask_sections(signals, valid)
     index = _index(native.shape, field)
-    trial = _Trial(target, valid, residual.planes(index, target.shape[1:]), residual.signal_counts(index), tolerance)
+    planes = residual.planes(index, target.shape[1:])
+    trial = _Trial(target, valid, planes, residual.signal_counts(index), tolerance, mean)
+    bound = None if mean else bound
     if tolerance is None:
         assert latents is not None
         candidate: _Candidate | None = _bare(latents.prior(trial, latents.rates[-1] if alone is None else alone))
@@ -354,6 +368,9 @@ def check_size(chunk_shape: tuple[int, ...], *, writing: bool = False) -> None:
 
 def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
     """CRC-32 of all that decoding a chunk depends on besides its bytes."""
+    seed = field._digests.get((dtype, chunk_shape))
+    if seed is not None:
+        return seed
     known = (
         field.variable, field.signal_axes, [[float(v).hex() for v in axis] for axis in field.axes],
         field.model.sha256 if field.model else None, [float(v).hex() for v in field.scaling],
@@ -361,7 +378,8 @@ def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
         None if field.limits is None else [float(v).hex() for v in field.limits],
         dtype.newbyteorder("<").str, chunk_shape,
     )  # fmt: skip
-    return zlib.crc32(json.dumps(known, separators=(",", ":")).encode())
+    seed = field._digests[dtype, chunk_shape] = zlib.crc32(json.dumps(known, separators=(",", ":")).encode())
+    return seed
 
 
 def _reconstruct(
@@ -397,16 +415,15 @@ def _reconstruct(
         left = residual.decode(section[9:], planes, step, plan, there).reshape(n, *grid)
     signs = _read_signs(sections[_Section.LOG], (n, *grid)) if _Section.LOG in sections else None
     out = np.empty((n, *grid), native)
-    for part in _parts(n, math.prod(grid)):
-        recon = np.zeros((part.stop - part.start, *grid)) if prior is None else _scaled(field, prior[part])
-        if constant:
-            recon += constant
-        if left is not None:
-            recon += left[part]
+    if native in _RESTORED and signs is None:
+        restore(prior, field.scaling, constant, left, _limits(native, field.limits), out)
+    else:
+        recon = np.empty(out.shape)
+        restore(prior, field.scaling, constant, left, (-math.inf, math.inf), recon)
         if signs is not None:
             with np.errstate(over="ignore"):
-                recon = np.exp(recon) * (signs[part] if signs.ndim else signs)
-        out[part] = _to_dtype(recon, native, field.limits)
+                recon = np.exp(recon) * signs
+        out[:] = _to_dtype(recon, native, field.limits)
     if valid is not None:
         specials = sections.get(_Section.SPECIALS, b"")
         out[~valid] = _decode_specials(specials, int((~valid).sum()), native)
@@ -416,14 +433,7 @@ def _reconstruct(
     return out
 
 
-_CACHED = 1 << 17  # values whose temporaries stay in a core's cache
-
-
-def _parts(signals: int, points: int) -> Iterator[slice]:
-    """Some signals after the other."""
-    size = max(1, _CACHED // max(1, points))
-    for start in range(0, signals, size):
-        yield slice(start, min(start + size, signals))
+_RESTORED = (np.dtype(np.float32), np.dtype(np.float64))  # types that are restored in one pass
 
 
 def describe(data: bytes) -> dict[str, int | str | None]:
@@ -472,21 +482,14 @@ def _scaled(field: Field, evaluated: np.ndarray) -> np.ndarray:
 
 def _inputs(field: Field, model: Model) -> np.ndarray:
     """The network's inputs on the field's grid; those of the last grid are kept."""
-    known = model.kept.get("inputs")
-    if known is None or len(known[0]) != len(field.axes) or not all(map(np.array_equal, known[0], field.axes)):
-        known = field.axes, coordinates.inputs(dict(model.system), field.axes)
-        model.kept["inputs"] = known
-    return known[1]
+    return model.once("inputs", field.axes, lambda: coordinates.inputs(dict(model.system), field.axes))
 
 
 def _quantiser(model: Model) -> Quantiser:
     """The model's quantiser, made once."""
-    known = model.kept.get("quantiser")
-    if known is None:
-        known = Quantiser.from_tensors(model.quantiser)
-        if known.offset.shape[1] != model.spec.latent:
-            raise ModelError(f"model {model.sha256[:12]}: the quantiser is not of this network's latents")
-        model.kept["quantiser"] = known
+    known = model.once("quantiser", (), lambda: Quantiser.from_tensors(model.quantiser))
+    if known.offset.shape[1] != model.spec.latent:
+        raise ModelError(f"model {model.sha256[:12]}: the quantiser is not of this network's latents")
     return known
 
 
@@ -539,8 +542,8 @@ def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
     """One candidate: the model where it leaves little to code, else a constant; None as for `_best`."""
     if not trial.possible:
         return None
-    if latents is not None and (rate := latents.cheapest(trial)) is not None:
-        return trial(latents.prior(trial, rate, refined=False), residual.Plan("plain"))
+    if latents is not None and (choice := latents.cheapest(trial)) is not None:
+        return trial(latents.prior(trial, *choice, refined=False), residual.Plan("plain"))
     mean, plain = _constants(trial.kept(trial.target))
     if plain is None:
         return trial(_constant(trial, mean), residual.Plan())
@@ -569,7 +572,7 @@ def _most_common(values: np.ndarray) -> float | None:
 class _Trial:
     """Codes a chunk's signals `target` ``[n, *grid]`` under a prior and a plan, within `tolerance`.
 
-    planes: as the residual coder sees them; signals: of how many times and levels.
+    planes: as the residual coder sees them; signals: of how many times and levels; mean: as in `_encode`.
     """
 
     target: np.ndarray
@@ -577,6 +580,7 @@ class _Trial:
     planes: tuple[int, int, int, int]
     signals: tuple[int, int]
     tolerance: float | None
+    mean: bool
 
     @cached_property
     def whole(self) -> bool:
@@ -605,6 +609,8 @@ class _Trial:
         if not kept.size or max(kept.max(), -kept.min()) <= room:
             return _bare(prior)  # a residual could only add to it
         step, there = 2.0 * room, None if self.whole else self.valid.reshape(self.planes)
+        if self.mean and plan.predictor == "plain":
+            left = np.sign(left) * np.maximum(np.abs(left) - _DEAD * step, 0.0)
         try:
             data, _ = residual.encode(left.reshape(self.planes), step, plan, there)
         except OverflowError:
@@ -660,8 +666,18 @@ class _Latents:
         """How far another machine's decoder may be off where the network gives `output`: rounding grows with it."""
         return self.model.slack * abs(self.field.scaling[1]) * max(1.0, float(np.abs(output).max(initial=0.0)))
 
-    def rounded(self, rate: int) -> tuple[np.ndarray, np.ndarray]:
-        """The latents quantised at `rate`, and the model's output for them ``[n, *grid]`` float32."""
+    @property
+    def lengths(self) -> list[int]:
+        """How many latents may be enough, fewer and fewer to none, where they come in order of importance."""
+        d = self.model.spec.latent
+        return [d >> k for k in (2, 3, 4, 5, d.bit_length())] if self.model.linear else []
+
+    def rounded(self, rate: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The first `length` latents quantised at `rate`, and the model's output for them ``[n, *grid]`` float32."""
+        if length is not None:
+            z = self.rounded(rate)[0].copy()
+            z[:, length:] = 0
+            return z, self._output(z, rate)
         if rate not in self.made:
             z = _quantiser(self.model).quantise(self.latents, rate)
             found = z, self._output(z, rate)
@@ -670,10 +686,13 @@ class _Latents:
             self.made[rate] = found
         return self.made[rate]
 
-    def prior(self, trial: _Trial, rate: int, *, refined: bool = True) -> _Prior:
-        """The latents quantised at `rate` and decoded again; `refined`: for the tolerance there is, and coded best."""
-        z, output = self.rounded(rate)
-        if refined and (better := self._refined(trial, z, rate, output)) is not None:
+    def prior(self, trial: _Trial, rate: int, length: int | None = None, *, refined: bool = True) -> _Prior:
+        """The first `length` latents quantised at `rate` and decoded again.
+
+        refined: for the tolerance there is, and coded best.
+        """
+        z, output = self.rounded(rate, length)
+        if refined and (better := self._refined(trial, z, rate, length, output)) is not None:
             z, output = better, self._output(better, rate)
         coder, data = _quantiser(self.model).code(z.reshape(*trial.signals, -1), rate, quick=not refined)
         section = {_Section.PRIOR: bytes([rate << 3 | coder])}
@@ -684,39 +703,63 @@ class _Latents:
         missing = trial.kept(trial.target - _scaled(self.field, self.rounded(rate)[1]))
         return math.sqrt(float(np.square(missing).mean())) if missing.size else 0.0
 
-    def cheapest(self, trial: _Trial) -> int | None:
-        """The rate that should take the fewest bytes, of a sample of the values; None where all leave too much.
+    def cheapest(self, trial: _Trial) -> tuple[int, int] | None:
+        """Rate and length that should take the fewest bytes, of a sample of the values; None where all leave too much.
 
         Bits of latents are those of the tables, bits of a residual what `refine` takes the coder to need.
         """
         quantiser, model, points = _quantiser(self.model), self.model, math.prod(self.grid)
         chosen = slice(None, None, max(1, min(len(self.latents) * points // _SAMPLE, points // _SAMPLED)))
         target = trial.target.reshape(len(self.latents), -1)[:, chosen]
-        valid = trial.valid.reshape(target.shape[0], -1)[:, chosen]
-        if not valid.any():
+        valid = None if trial.whole else trial.valid.reshape(len(target), -1)[:, chosen]
+        if not target.size or (valid is not None and not valid.any()):
             return None
-        found = []
-        for rate in self.rates:
-            z = quantiser.quantise(self.latents, rate)
-            output = model.reconstruct(
-                model.start(self.field.variable) + quantiser.dequantise(z, rate), _inputs(self.field, model), chosen
-            )[..., 0]
-            tolerance = (trial.tolerance or 0.0) - self.slack(output)
-            if tolerance <= 0:
-                return None
-            over = np.abs(target - _scaled(self.field, output))[valid] / tolerance - 1.0
-            outside = over > 0
-            bits = outside_bits(over[outside]) * points / target.shape[1] + _table_bits(z, quantiser, rate)
-            found.append((bits, rate, float(outside.mean())))
-            if len(found) > 1 and bits > found[-2][0]:
-                break
-        _, rate, share = min(found)
-        return rate if share <= _LOOSE or self.rate is not None else None
+        asked = trial.tolerance
+        assert asked is not None
+        evaluate, start = model.sampled(_inputs(self.field, model), chosen), model.start(self.field.variable)
+        codes: dict[int, np.ndarray] = {}
+        found: dict[tuple[int, int], tuple[float, float]] = {}  # bits, and share of the values outside
+
+        def better(rate: int, length: int) -> bool:
+            """Assess a choice; whether there is none better so far."""
+            if rate not in codes:
+                codes[rate] = quantiser.quantise(self.latents, rate)
+            z = codes[rate].copy()
+            z[:, length:] = 0
+            output = evaluate(start + quantiser.dequantise(z, rate))[..., 0]
+            tolerance = asked - self.slack(output)
+            over = np.abs(target - _scaled(self.field, output)) / tolerance - 1.0
+            outside = (over if valid is None else over[valid]).ravel()
+            outside, counted = outside[outside > 0], outside.size
+            bits = outside_bits(outside) * points / target.shape[1] + quantiser.bits(z[:, :length], rate)
+            found[rate, length] = (bits, len(outside) / counted) if tolerance > 0 else (math.inf, 1.0)
+            return found[rate, length] <= min(found.values())
+
+        rates, whole = self.rates, model.spec.latent
+        at = self._likely(rates, asked)
+        better(rates[at], whole)
+        for way in (rates[at + 1 :], rates[:at][::-1]):
+            next((rate for rate in way if not better(rate, whole)), None)
+        best = min(found, key=lambda choice: found[choice])[0]
+        next((length for length in self.lengths[::2] if not better(best, length)), None)
+        choice = min(found, key=lambda choice: found[choice])
+        return choice if found[choice][1] <= _LOOSE or self.rate is not None else None
+
+    def _likely(self, rates: list[int], tolerance: float) -> int:
+        """Where in `rates` to begin: the first whose rounding is well within the tolerance."""
+        units = [_quantiser(self.model).unit(rate) for rate in rates]
+        if not self.model.linear or units[0] is None:
+            return 0
+        # Rounding by a step has an error of step / sqrt(12); the basis is orthonormal.
+        noise = [abs(self.field.scaling[1]) * float(np.linalg.norm(u)) / math.sqrt(12) for u in units if u is not None]
+        return next((k for k, error in enumerate(noise) if error < tolerance / 4), len(rates) - 1)
 
     def _output(self, z: np.ndarray, rate: int) -> np.ndarray:
         return _evaluated(self.field, self.model, _quantiser(self.model).dequantise(z, rate), self.grid)
 
-    def _refined(self, trial: _Trial, z: np.ndarray, rate: int, output: np.ndarray) -> np.ndarray | None:
+    def _refined(
+        self, trial: _Trial, z: np.ndarray, rate: int, length: int | None, output: np.ndarray
+    ) -> np.ndarray | None:
         """Rate-distortion optimised codes, where the latents enter linearly and the bound is a loose one."""
         quantiser = _quantiser(self.model)
         unit = quantiser.unit(rate)
@@ -726,24 +769,21 @@ class _Latents:
         if np.mean(np.abs(left) > trial.tolerance) > _LOOSE:
             return None
         _, psi = self.model.basis(_inputs(self.field, self.model))
-        effect = self.field.scaling[1] * unit[:, None] * psi
-        tolerance = trial.tolerance - self.slack(output)
-        return refine(z, left, effect, quantiser.costs(rate), quantiser.offset[rate], tolerance)
+        z, kept = z.copy(), slice(length)
+        effect = self.field.scaling[1] * unit[kept, None] * psi[kept]
+        bits, offset = quantiser.costs(rate)[kept], quantiser.offset[rate, kept]
+        z[:, kept] = refine(z[:, kept], left, effect, bits, offset, trial.tolerance - self.slack(output))
+        return z
 
 
+_DEAD = 0.25
+"""For a mean squared error, what is left counts as smaller by so much of a step: for a peaked distribution a quantiser
+that rounds towards zero takes fewer bits (Sullivan 1996, uniform threshold quantisers with a dead zone)."""
 _KEPT = 1 << 22  # numbers of a prior that are kept
+_HOPELESS = 1.04  # times the bytes of the best: fewer latents still will not be better
+_WORTH = 4  # bytes that it is worth to decode half as many latents, or no residual
 _SAMPLE, _SAMPLED = 1 << 14, 64  # values that a rate is chosen by, and points of each signal at least
 _LOOSE = 0.1  # of the values outside the bound: with more, rounding to the nearest is as good
-
-
-def _table_bits(z: np.ndarray, quantiser: Quantiser, rate: int) -> float:
-    """Bits of z ``[n, d]`` under the tables; an escape takes its table's share and its raw bits."""
-    symbol, table = z - quantiser.offset[rate] + 1, quantiser.frequency[rate]
-    symbol = np.where((symbol > 0) & (symbol < table.shape[1]), symbol, 0)
-    often = np.take_along_axis(table, symbol.T, 1)
-    escaped = (symbol == 0) | (often.T == 0)
-    bits = 16 - np.log2(np.where(escaped, table[:, 0], often.T))
-    return float(bits.sum()) + 32.0 * int(escaped.sum())
 
 
 def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
@@ -769,10 +809,20 @@ def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
             best = min(best, _cost(tried[k, plan]))
             k += way
     (k, plan), candidate = min(tried.items(), key=lambda item: _cost(item[1]))
-    if candidate is None or candidate.plan is None:
+    if candidate is None:
+        return None
+    prior, others = priors[k], [p for p in plans if (k, p) not in tried]
+    for length in latents.lengths:
+        shorter = latents.prior(trial, rates[k], length)
+        found = trial(shorter, plan)
+        if _cost(found) > _HOPELESS * candidate.cost:
+            break
+        worth = -_WORTH if candidate.plan is None and found is not None and found.plan is not None else _WORTH
+        if found is not None and found.cost <= candidate.cost + worth:
+            prior, candidate = shorter, found
+    if candidate.plan is None:
         return candidate
-    others = (trial(priors[k], p) for p in plans if (k, p) not in tried)
-    return min([_refined(trial, priors[k], plan, candidate), *others], key=_cost)
+    return min([_refined(trial, prior, plan, candidate), *(trial(prior, p) for p in others)], key=_cost)
 
 
 def _cost(candidate: _Candidate | None) -> float:
@@ -829,20 +879,24 @@ def _tolerance(abs_error: float, dtype: np.dtype, magnitude: float) -> float:
 
 
 def _to_dtype(recon: np.ndarray, dtype: np.dtype, limits: tuple[float, float] | None) -> np.ndarray:
-    if limits is not None:
-        # Rounded inwards, so that rounding to the dtype stays inside.
-        low, high = np.ceil(limits[0]), np.floor(limits[1])
-        if dtype.kind == "f":
-            low, high = _inside(limits[0], dtype, 1), _inside(limits[1], dtype, -1)
-        recon = np.clip(recon, low, high)
+    recon = np.clip(recon, *_limits(dtype, limits), out=recon)
     if dtype.kind in "iu":
         info, rounded = np.iinfo(dtype), np.rint(recon)
         above, below = rounded >= float(info.max), rounded <= float(info.min)  # 2^63 - 1 is no float64
         out = np.where(above | below, 0.0, rounded).astype(dtype)
         out[above], out[below] = info.max, info.min
         return out
+    return recon.astype(dtype)
+
+
+def _limits(dtype: np.dtype, limits: tuple[float, float] | None) -> tuple[float, float]:
+    """What decoded values are clipped to, so that rounding to the dtype stays inside CF's `limits` and is finite."""
+    if dtype.kind in "iu":
+        return (-math.inf, math.inf) if limits is None else (math.ceil(limits[0]), math.floor(limits[1]))
     limit = float(np.finfo(dtype).max)
-    return np.clip(recon, -limit, limit, out=recon).astype(dtype)
+    if limits is None:
+        return -limit, limit
+    return max(-limit, _inside(limits[0], dtype, 1)), min(limit, _inside(limits[1], dtype, -1))
 
 
 def _inside(limit: float, dtype: np.dtype, towards: int) -> float:
@@ -961,7 +1015,7 @@ def _measured(
 
 def _assemble(mode: int, sections: dict[_Section, bytes], stream: bytes, seed: int) -> bytes:
     flags, body = 0, b""
-    for section in _Section:
+    for section in _SECTIONS:
         if section in sections:
             flags |= section
             body += _leb128(len(sections[section])) + sections[section]
@@ -979,11 +1033,11 @@ def _disassemble(data: bytes, seed: int | None) -> tuple[int, dict[_Section, byt
     if data[2] > VERSION:
         raise CorruptError(f"chunk of format version {data[2]}; this vcinr reads up to {VERSION}: upgrade it")
     (flags,) = struct.unpack_from("<H", body)
-    if data[3] not in (_LOSSLESS, _LOSSY) or flags >= 2 * max(_Section):
+    if data[3] not in (_LOSSLESS, _LOSSY) or flags >= 2 * _SECTIONS[-1].value:
         raise CorruptError("chunk of an unknown mode")
     position, sections = 2, {}
-    for section in _Section:
-        if flags & section:
+    for section in _SECTIONS:
+        if flags & section.value:
             length, position = _read_leb128(body, position)
             if length > len(body) - position:
                 raise CorruptError("section is longer than its chunk")

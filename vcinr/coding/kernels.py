@@ -27,6 +27,7 @@ _inner = partial(njit, cache=True, nogil=True, error_model="numpy", _nrt=False)
 """For what allocates nothing: counting references to arrays at every use of one would take most of the time."""
 
 INPUTS = 6
+_I = np.uint64(6)
 _UNARY = 20
 _SIGN = _UNARY
 NODES = _UNARY + 1
@@ -83,7 +84,7 @@ def coder(contexts: int) -> Coder:
     stretch, squash, reciprocal = _tables()
     return Coder(
         np.array([0, 0xFFFFFFFF, 0, 1, 0], np.int64), counter, np.full(contexts, 1 << 27, np.int32),
-        np.full((SETS * NODES, INPUTS), int(0.3 * 65536), np.int64), np.zeros(INPUTS, np.int64),
+        np.full((SETS * NODES, INPUTS), int(0.3 * 65536), np.int64), np.zeros(INPUTS, np.uint64),
         np.zeros(INPUTS, np.int64), stretch, squash, reciprocal,
     )  # fmt: skip
 
@@ -161,17 +162,17 @@ def _shift(state: np.ndarray, data: np.ndarray) -> None:
 @_inner(inline="always")  # the call would cost more than it does
 def bit(c: Coder, data: np.ndarray, node: int, weights: int, value: int, writing: bool) -> int:
     """Code one decision under the contexts set; returns it."""
-    total = 0
-    for i in range(INPUTS):
-        logit = int(c.stretch[c.counter[i, node, c.context[i]] >> 15])
+    total, which, row = 0, np.uint64(node), np.uint64(weights)
+    for i in range(_I):
+        logit = int(c.stretch[np.uint64(c.counter[i, which, c.context[i]] >> 15)])
         c.logit[i] = logit
-        total += c.weight[weights, i] * logit
-    p = int(c.squash[max(-_LOGIT, min(_LOGIT, total >> 16)) + _LOGIT])
+        total += c.weight[row, i] * logit
+    p = int(c.squash[np.uint64(max(-_LOGIT, min(_LOGIT, total >> 16)) + _LOGIT)])
     value = _code(c.state, data, p, value, writing)
     error = ((value << 16) - p) * 10
-    for i in range(INPUTS):
-        c.weight[weights, i] += (c.logit[i] * error + (1 << 19)) >> 20
-        c.counter[i, node, c.context[i]] = _learn(c, int(c.counter[i, node, c.context[i]]), value)
+    for i in range(_I):
+        c.weight[row, i] += (c.logit[i] * error + (1 << 19)) >> 20
+        c.counter[i, which, c.context[i]] = _learn(c, int(c.counter[i, which, c.context[i]]), value)
     return value
 
 
@@ -188,7 +189,7 @@ def rare(c: Coder, data: np.ndarray, context: int, value: int, writing: bool) ->
 def _learn(c: Coder, counter: int, value: int) -> int:
     """The counter after a decision: 1 / (n + 1.6) of the way towards it."""
     seen, probability = counter & 1023, counter >> 10
-    probability += ((value << 21) - probability) * c.reciprocal[seen] >> 16
+    probability += ((value << 21) - probability) * c.reciprocal[np.uint64(seen)] >> 16
     return probability << 10 | min(seen + 1, COUNT_LIMIT)
 
 
@@ -843,9 +844,3 @@ def _latent_signal(c: Coder, data: np.ndarray, z: np.ndarray, past: np.ndarray, 
         past[0, k], past[2, k] = value, difference
         past[1, k] += ((value << 8) - mean) // min(t + 1, 16)
         past[3, k] += (16 * abs(difference) - recent) >> 2
-
-
-@njit(cache=True, nogil=True)
-def raw(c: Coder, data: np.ndarray, value: int, width: int, writing: bool) -> int:
-    """`width` bits of even odds; a writer's buffer has room for them."""
-    return _raw(c.state, data, value, width, writing)

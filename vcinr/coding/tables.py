@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -78,18 +79,24 @@ class Tables:
         return np.where((symbol >= 1) & (symbol < len(row)), symbol, 0)
 
     def bits(self, z: np.ndarray) -> float:
-        """Rate of z ``[n, m]`` in bits: -log2 of the frequencies, and the raw bits of escapes."""
-        total = 0.0
-        for i in range(z.shape[1]):
-            row = self._row(i)
-            symbol = self._symbols(z[:, i], i, row)
-            total -= float(np.log2(row[symbol] / TOTAL).sum()) - ESCAPE_BITS * int((symbol == 0).sum())
-        return total
+        """Rate of z ``[n, m]`` in bits, or of the first variables: -log2 of the frequencies, and escapes' raw bits."""
+        symbol = z - self.offset[: z.shape[1]] + 1
+        symbol = np.where((symbol > 0) & (symbol < self.frequency.shape[1]), symbol, 0)
+        cost = self._bits
+        return float(cost.ravel()[symbol + np.arange(z.shape[1]) * cost.shape[1]].sum())
 
     def costs(self) -> np.ndarray:
         """Bits of the symbols ``offset[i] + j`` ``[m, S - 1]``; infinite where a table has none."""
         with np.errstate(divide="ignore"):
             return -np.log2(self.frequency[:, 1:] / TOTAL)
+
+    @cached_property
+    def _bits(self) -> np.ndarray:
+        """Bits of entries ``[m, S]``; what has no symbol escapes."""
+        with np.errstate(divide="ignore"):
+            bits = -np.log2(self.frequency / TOTAL)
+        bits[:, 0] += ESCAPE_BITS
+        return np.where(np.isinf(bits), bits[:, :1], bits)
 
     def write(self, writer: Writer, z: np.ndarray) -> None:
         """Code z ``[n, m]``, of 32 bits with their sign, variable by variable."""

@@ -13,13 +13,14 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numba import njit
 
 from vcinr.errors import ConfigError, ModelError
 from vcinr.inr.conditioning import conditioning
@@ -36,6 +37,8 @@ _MALFORMED = (
 TILE = 2048
 """Points evaluated at a time: one tile's activations stay in cache, and every decoder uses the same tiles."""
 _KEPT = 1 << 24  # numbers of a basis that are kept: 64 MiB
+_FEW = 24  # latents up to which adding up is faster than a matrix product
+_T = TypeVar("_T")
 DELTA = 2.0**-18
 """Least slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
 
@@ -117,26 +120,27 @@ class Model:
         """phi_0 of `variable`, ``[d]``: where its inner loop starts, and what its coded latents are relative to."""
         return self.params["phi_0"][self.index(variable)]
 
-    def reconstruct(self, phi: np.ndarray, x: np.ndarray, chosen: slice = slice(None)) -> np.ndarray:
+    def reconstruct(self, phi: np.ndarray, x: np.ndarray) -> np.ndarray:
         """f(x; theta, phi) in plain NumPy: phi ``[B, d]``, x ``[P, d_in]`` -> ``[B, P, d_out]`` float32.
-
-        chosen: points of x, if not all.
 
         Signals are evaluated one at a time in tiles of `TILE` points, so the result of a signal does not
         depend on what else is decoded with it; those of a linear head together, and what depends on the others is well
-        within DELTA. Of its latents those after the last that differs between signals are added up once.
+        within DELTA. Of its latents those that do not differ between signals are added up once.
         """
         if self.linear:
             psi_0, psi = self.basis(x)
-            if chosen != slice(None):
-                psi_0 = psi_0.reshape(len(x), -1)[chosen].ravel()
-                psi = psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1)
             phi = phi.astype(np.float32)
-            own = int(np.flatnonzero((phi != phi[:1]).any(0)).max(initial=-1)) + 1
-            values = phi[:, :own] @ psi[:own]
-            values += psi_0 + phi[:1, own:] @ psi[own:]
+            differ = (phi != phi[:1]).any(0)
+            still = np.where(differ, 0, phi[0]) if len(phi) else np.zeros(len(psi), np.float32)
+            base = self.once("still", (psi_0, still), lambda: psi_0 + still @ psi)
+            few = np.flatnonzero(differ)
+            if len(few) <= _FEW:
+                values = _added(base, np.ascontiguousarray(phi[:, few]), psi[few])
+            else:
+                own = few[-1] + 1
+                values = np.where(differ[:own], phi[:, :own], 0) @ psi[:own]
+                values += base
             return values.reshape(len(phi), psi_0.size // self.spec.d_out, self.spec.d_out)
-        x = x[chosen]
         out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
         cond = conditioning(self.spec.conditioning)
         for b in range(len(phi)):
@@ -144,6 +148,15 @@ class Model:
             for p in range(0, len(x), TILE):
                 out[b, p : p + TILE] = evaluate(self.spec, self.params, modulation, x[p : p + TILE])[0]
         return out
+
+    def sampled(self, x: np.ndarray, chosen: slice) -> Callable[[np.ndarray], np.ndarray]:
+        """`reconstruct` at some of the points, but for rounding, as a function of phi."""
+        if not self.linear:
+            return partial(self.reconstruct, x=x[chosen])
+        psi_0, psi = self.basis(x)
+        base = psi_0.reshape(len(x), -1)[chosen]
+        some = psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1)
+        return lambda phi: (phi.astype(np.float32) @ some).reshape(len(phi), *base.shape) + base
 
     @property
     def linear(self) -> bool:
@@ -155,15 +168,46 @@ class Model:
 
         That of the last grid is kept, unless it is large.
         """
-        known = self.kept.get("basis")
-        if known is not None and (known[0] is x or np.array_equal(known[0], x)):
-            return known[1], known[2]
-        tiles = [basis(self.spec, self.params, x[p : p + TILE]) for p in range(0, len(x), TILE)]
-        psi_0 = np.concatenate([t[0].ravel() for t in tiles])
-        psi = np.ascontiguousarray(np.concatenate([t[1].reshape(-1, self.spec.latent) for t in tiles]).T)
-        if psi.size <= _KEPT:
-            self.kept["basis"] = x, psi_0, psi
-        return psi_0, psi
+
+        def made() -> tuple[np.ndarray, np.ndarray]:
+            tiles = [basis(self.spec, self.params, x[p : p + TILE]) for p in range(0, len(x), TILE)]
+            psi_0 = np.concatenate([t[0].ravel() for t in tiles])
+            return psi_0, np.ascontiguousarray(np.concatenate([t[1].reshape(-1, self.spec.latent) for t in tiles]).T)
+
+        large = len(x) * self.spec.d_out * self.spec.latent > _KEPT
+        return made() if large else self.once("basis", (x,), made)
+
+    def once(self, name: str, key: tuple[np.ndarray, ...], make: Callable[[], _T]) -> _T:
+        """What `make` makes of the arrays `key`; the last by that `name` is kept."""
+        known = self.kept.get(name)
+        if (
+            known is None
+            or len(known[0]) != len(key)
+            or not all(a is b or np.array_equal(a, b) for a, b in zip(known[0], key, strict=True))
+        ):
+            known = self.kept[name] = key, make()
+        return known[1]
+
+
+@njit(cache=True, nogil=True)
+def _added(base: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
+    """base ``[Q]`` + phi ``[B, k]`` @ psi ``[k, Q]``, float32, a tile at a time.
+
+    All but the first are made from it, since most latents are those of another signal.
+    """
+    out = np.empty((len(phi), len(base)), np.float32)
+    for p in range(0, len(base), TILE):
+        for i in range(len(phi)):
+            row, start = out[i, p : p + TILE], (base if i == 0 else out[0])[p : p + TILE]
+            for q in range(len(row)):
+                row[q] = start[q]
+            for k in range(len(psi)):
+                factor = phi[i, k] - (phi[0, k] if i > 0 else np.float32(0))
+                if factor != 0:
+                    column = psi[k, p : p + TILE]
+                    for q in range(len(row)):
+                        row[q] += factor * column[q]
+    return out
 
 
 def freeze(model: Model) -> Model:

@@ -46,7 +46,9 @@ def synthesise(params: Params, blocks: int, y: Array) -> Array:
 
 
 def _network(params: Params, name: str, blocks: int, h: Array) -> Array:
-    # A residual network around the identity: with its last weights at zero it is plain scalar quantisation.
+    # A residual network around the identity: with its last weights at zero, or no width, it is scalar quantisation.
+    if not params[f"{name}.in.bias"].shape[0]:
+        return h + params[f"{name}.out.bias"]
     u = h @ params[f"{name}.in.weight"].T + params[f"{name}.in.bias"]
     u = residual_network(params, f"{name}.block", blocks, u)
     return h + u @ params[f"{name}.out.weight"].T + params[f"{name}.out.bias"]
@@ -153,7 +155,11 @@ class Quantiser:
         """The static tables of a rate, ``[d]``; raises CorruptError for one that there is not."""
         if not 0 <= rate < self.rates:
             raise CorruptError(f"rate {rate} is not one of the model's {self.rates}")
-        return Tables(self.offset[rate], self.frequency[rate])
+        return self._tables[rate]
+
+    @cached_property
+    def _tables(self) -> list[Tables]:
+        return [Tables(offset, frequency) for offset, frequency in zip(self.offset, self.frequency, strict=True)]
 
     def bits(self, z: np.ndarray, rate: int) -> float:
         """Modelled rate of z ``[B, d]`` in bits under the static tables, escapes included."""
