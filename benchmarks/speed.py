@@ -18,9 +18,8 @@ from typing import Any, TypeVar, get_args
 
 from benchmarks.rivals import RIVALS
 from benchmarks.side_by_side import record
-from benchmarks.table import Case, _model, cases
+from benchmarks.table import Case, cases, field_of, models_of
 from vcinr import codec
-from vcinr.signals.tiling import layout_of
 
 RESULT = Path("benchmarks/results/speed.json")
 BOUNDS = (0.1, 0.05, 0.03, 0.01, 0.001)
@@ -39,11 +38,7 @@ def best_of(repeat: int, call: Callable[[], _T]) -> tuple[float, _T]:
 
 def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, Any]]:
     """Rows of one case: codec, bound as a fraction of the range, bits per value, MB/s of raw input."""
-    layout, values = layout_of(case.test), case.test.values
-    axes = tuple(case.test.dims.index(d) for d in layout.dims)
-    model = _model(case.dataset)
-    if model is not None and case.variable not in model.normalisation:
-        model = None
+    values, model = case.test.values, next(iter(models_of(case).values()), None)
 
     def row(name: str, bound: float, size: int, times: tuple[float, float]) -> dict[str, Any]:
         speeds = {f"{k}_mbs": values.nbytes / 1e6 / s for k, s in zip(("encode", "decode"), times, strict=True)}
@@ -58,8 +53,7 @@ def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, 
             decoding, _ = best_of(repeat, partial(rival.decode, data, values.shape, values.dtype))
             yield row(name, fraction, len(data), (coding, decoding))
         for used in (model, None) if model is not None else (None,):
-            scaling = used.normalisation[case.variable] if used is not None else (0.0, 1.0)
-            field = codec.Field(case.variable, axes, layout.axes, used, scaling)
+            field = field_of(case, used)
             for effort in get_args(codec.Effort):
                 encode = partial(codec.encode, values, field, bound, effort=effort)
                 coding, encoded = best_of(repeat if effort == "fast" else 1, encode)

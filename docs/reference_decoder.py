@@ -1284,20 +1284,23 @@ class Model:
         """Inputs of the network at the points of the full grid, in C order: [points, d_in]."""
         points = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], 1)
         system = self.header["system"]
-        if system["system"] == "box":
-            columns = [
-                2 * (column - low) / (high - low) - 1 if high != low else np.zeros(len(column))
-                for column, (low, high) in zip(points.T, system["bounds"], strict=True)
-            ]
-        elif system["system"] == "sphere":
-            latitude, longitude = np.deg2rad(points.T)
-            columns = [
+        bounds = system.get("bounds", [])
+        if system["system"] not in ("box", "sphere"):
+            raise ValueError(f"coordinate system {system['system']!r} of a model is unknown to this decoder")
+        round_ = system["system"] == "sphere"
+        if len(axes) != len(bounds) + 2 * round_:
+            raise ValueError("a model has another number of axes than its array")
+        columns = [
+            2 * (column - low) / (high - low) - 1 if high != low else np.zeros(len(column))
+            for column, (low, high) in zip(points.T, bounds, strict=False)
+        ]
+        if round_:
+            latitude, longitude = np.deg2rad(points.T[-2:])
+            columns += [
                 np.cos(latitude) * np.cos(longitude),
                 np.cos(latitude) * np.sin(longitude),
                 np.sin(latitude),
             ]
-        else:
-            raise ValueError(f"coordinate system {system['system']!r} of a model is unknown to this decoder")
         return np.stack(columns, 1).astype(np.float32)
 
     def linear(self, name: str, x: Array) -> Array:

@@ -12,10 +12,12 @@ import xarray as xr
 import zarr
 
 import vcinr
+from vcinr import codec, config
 from vcinr.archive import models, write
 from vcinr.archive.zarr_codec import VcinrCodec, decode_axis, encode_axis
 from vcinr.errors import CorruptError, InputError, ModelError
 from vcinr.inr.model import load_model
+from vcinr.training import train
 
 
 @pytest.fixture
@@ -437,3 +439,24 @@ def test_numcodecs_finds_the_codec_and_keeps_the_bound():
     for damaged in (data[:20], b"x" + data[1:], data[:-1] + b"!"):
         with pytest.raises(CorruptError):
             encoder.decode(damaged)
+
+
+def test_a_model_of_all_levels_of_a_globe(tmp_path):
+    """One latent for whole columns: trained, in an archive, opened by plain xarray."""
+    rng = np.random.default_rng(0)
+    coords = {"level": np.arange(3.0), "lon": np.arange(0.0, 360.0, 30.0), "lat": np.linspace(-80, 80, 9)}
+    z, lon, lat = np.meshgrid(*coords.values(), indexing="ij")
+    pattern = np.cos(np.deg2rad(lon)) * np.cos(np.deg2rad(lat)) * (1 + z)
+    values = rng.standard_normal((24, 1, 1, 1)) * pattern + 0.01 * rng.standard_normal((24, *z.shape))
+    data = xr.Dataset({"v": (("time", *coords), values.astype("f4"))}, coords)
+    params = config.Params(
+        inr={"width": 24, "depth": 3, "latent": 3}, meta={"steps": 150, "batch": 4, "validate_every": 50},
+        quantiser={"steps": 60, "lambdas": (10.0, 1000.0)}, threads=1,
+    )  # fmt: skip
+    model = train(data, tmp_path / "m.vcinr", signal_dims=("lat", "level", "lon"), params=params)
+    assert model.dims == ("level", "lat", "lon") and model.system == {"system": "sphere", "bounds": [[0.0, 2.0]]}
+    vcinr.compress(data, tmp_path / "a.zarr", model=model, abs_error=0.5)
+    back = xr.open_zarr(tmp_path / "a.zarr")
+    assert np.abs(back["v"].values - data["v"].values).max() <= 0.5
+    assert back["v"].attrs["vcinr_model_sha256"] == model.sha256
+    assert codec.describe((tmp_path / "a.zarr/v/c/0/0/0/0").read_bytes())["rate"] is not None

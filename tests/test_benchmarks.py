@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import speed
+from benchmarks import speed, table
 from benchmarks.floor import floor, water_filling
 from benchmarks.quality import dssim, spectral_error
 from benchmarks.rivals import RIVALS, by_level
 from benchmarks.table import Case, run, summary
+from vcinr.config import Inr, Meta, Params, Quantiser
 
 RNG = np.random.default_rng(0)
 WAVES = np.add.outer(np.sin(np.arange(30) / 5), np.cos(np.arange(40) / 7))
@@ -53,6 +54,43 @@ def test_a_case_is_measured_and_summed_up():
     assert [r["psnr_db"] >= 40.0 for r in ours if r["bound_fraction"] is None] == [True]
     text = summary(rows)
     assert "none v" in text and "geometric mean of gains" in text and "SPERR" in text
+
+
+def test_models_are_trained_as_planned_and_used(tmp_path, monkeypatch):
+    values = (WAVES[:, ::2] * RNG.standard_normal((40, 2, 1, 1)) + 0.01 * RNG.standard_normal((40, 2, 30, 20))).astype(
+        "f4"
+    )
+    field = xr.DataArray(values, dims=("time", "level", "y", "x"), name="v")
+    params = Params(
+        inr=Inr(width=24, depth=3, latent=3), meta=Meta(steps=150, batch=4, validate_every=50),
+        quantiser=Quantiser(lambdas=(10.0, 1000.0), steps=60),
+    )  # fmt: skip
+    plan = table.Plan("columns", ("v",), ("level", "y", "x"), params)
+    monkeypatch.setattr(table, "MODELS", tmp_path)
+    monkeypatch.setitem(table.DATASETS, "none", lambda: iter([(field[:30], field[30:])]))
+    monkeypatch.setitem(table.PLANS, "none", (plan,))
+    case = Case("none", "v", "0", field[30:], values[:30], float(np.ptp(values)))
+    assert table.models_of(case) == {}
+    table.train_models(["none"], 1)
+    assert table.models_of(case)["columns"].dims == ("level", "y", "x")
+    (row,) = [r for r in run(case, (0.1,), (), slow=False) if r.get("model") == "columns"]
+    assert row["codec"] == "vcinr" and row["model_bytes"] == (tmp_path / "columns.vcinr").stat().st_size
+    assert row["bound_ratio"] <= 1.0
+
+
+def test_bytes_of_models_are_shared_out_over_a_year():
+    def row(variable: str, codec: str, bits: float, **rest) -> dict:
+        where = {"dataset": "speedy", "variable": variable, "part": "0", "bound_fraction": 0.1, "values": 8000}
+        return where | {"codec": codec, "bytes": int(1000 * bits), "bound_ratio": 1.0, "ours": False, **rest}
+
+    rows = [row(v, name, b) for v in "ab" for name, b in (("SZ3", 4.0), ("vcinr, no model", 2.0))]
+    gain = "speedy         0.1: geometric mean of gains"
+    assert f"{gain} 2.000, least 2.000\n" in summary(rows)
+    rows += [row(v, "vcinr", 0.5, model="small", model_bytes=12_000) for v in "ab"]  # 0.5 bits a value of the year
+    assert f"{gain} 4.000, least 4.000; bits per value of models: vcinr small 0.5000" in summary(rows)
+    rows += [row("a", "vcinr", 0.25, model="large", model_bytes=120_000)]  # 10 bits a value: not worth it
+    assert f"{gain} 4.000, least 4.000; bits per value of models: vcinr small 0.5000\n" in summary(rows)
+    assert "speedy a" in summary(rows) and "0.2500" in summary(rows)  # the smallest where none is counted
 
 
 def test_speeds_are_measured_beside_the_rivals():

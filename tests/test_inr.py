@@ -5,17 +5,57 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from tests.golden.make import small_model
-from vcinr.errors import ConfigError, ModelError
+from vcinr.errors import ConfigError, InputError, ModelError
 from vcinr.inr import model as artifact
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import DELTA
 from vcinr.inr.ridge import linear_latents
 from vcinr.inr.siren import forward, initialise
 from vcinr.inr.spec import InrSpec
+from vcinr.signals import coordinates
+from vcinr.signals.tiling import layout_of
 
 SPEC = InrSpec(2, 1, 16, 4, 30.0, 6, "gates", 3, 12, 1)
+
+
+def test_inputs_of_a_sphere_with_levels():
+    """Levels as in a box, places as unit vectors: no seam, one pole."""
+    axes = [np.array([2.0, 1.0, 0.0]), np.array([-90.0, 0.0, 60.0]), np.array([0.0, 90.0, 360.0])]
+    globe = coordinates.sphere(axes[:1])
+    assert (globe, coordinates.dimension(globe)) == ({"system": "sphere", "bounds": [[0.0, 2.0]]}, 4)
+    found = coordinates.inputs(globe, axes).reshape(3, 3, 3, 4)
+    assert np.allclose(found[..., 0], np.array([1, 0, -1])[:, None, None])
+    assert np.allclose(found[0, :, :, 1:], coordinates.inputs(coordinates.sphere(), axes[1:]).reshape(3, 3, 3))
+    assert np.allclose(found[..., 0, :], found[..., 2, :], atol=1e-6) and np.ptp(found[0, 0], axis=0).max() < 1e-6
+    assert np.allclose(found[0, 2, 1], [1, 0, 0.5, np.sqrt(0.75)], atol=1e-6)
+    with pytest.raises(InputError, match="3 coordinate axes, the data 2"):
+        coordinates.inputs(globe, axes[1:])
+
+
+@pytest.mark.parametrize("dims", [("level", "lat", "lon"), ("lat", "level", "lon")])
+def test_latitude_and_longitude_come_last_on_the_sphere(dims):
+    coords = {"level": np.arange(2.0), "lat": np.linspace(-80, 80, 5), "lon": np.arange(0.0, 360.0, 60.0)}
+    field = xr.DataArray(np.zeros((3, 2, 6, 5)), coords, ("time", "level", "lon", "lat"))
+    layout = layout_of(field, dims)
+    assert layout.dims == ("level", "lat", "lon") and layout.grid == (2, 5, 6)
+    assert layout.system == coordinates.sphere(layout.axes[:1])
+    half = field.sel(lon=slice(0, 120))  # does not go round
+    assert layout_of(half, dims).dims == dims and layout_of(half, dims).system["system"] == "box"
+    with pytest.raises(InputError, match="needs latitude and longitude"):
+        layout_of(field, ("level", "lat"), "sphere")
+
+
+@pytest.mark.parametrize(
+    "system",
+    [{"system": "sphere", "bounds": [[0.0, np.inf]]}, {"system": "sphere", "bounds": [[0.0]]}, {"system": "disc"}],
+)
+def test_systems_that_are_none_are_malformed(system):
+    model = replace(small_model("linear"), system=system)
+    with pytest.raises(ModelError, match="malformed"):
+        artifact.from_bytes(model.data, "made")
 
 
 def test_numpy_and_torch_agree():

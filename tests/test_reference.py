@@ -21,9 +21,11 @@ from tests.test_archive import waves
 from vcinr.archive.zarr_codec import VcinrCodec
 from vcinr.coding.static import STATIC, writer
 from vcinr.coding.tables import quantise_frequencies
+from vcinr.errors import ModelError
 from vcinr.inr.model import from_bytes, load_model
 from vcinr.quantise.state import CODERS, Quantiser
 from vcinr.quantise.train import fit
+from vcinr.signals import coordinates
 
 SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "reference_decoder.py"
 
@@ -238,6 +240,26 @@ def test_every_conditioning(conditioning, tmp_path):
     expected, back = stored(tmp_path / "a.zarr", "double"), reference.read(tmp_path / "a.zarr", "double")
     assert np.abs(back - expected).max() <= model.slack * 30 + np.spacing(np.abs(expected)).max()
     assert np.ptp(expected) > 0
+
+
+def test_levels_on_the_sphere(tmp_path):
+    """A signal of all levels of a globe: levels as a box has them, before latitude and longitude."""
+    axes = np.array([1.0, 0.5, 0.1]), np.linspace(-80, 80, 9), np.arange(0.0, 360.0, 30.0)
+    model, noise = small_model("linear"), np.random.default_rng(0).standard_normal((4, 3, 12, 9))
+    first = np.random.default_rng(1).uniform(-0.1, 0.1, (8, 4)).astype("f4")
+    model = replace(
+        model, spec=replace(model.spec, d_in=4), params={**model.params, "siren.0.weight": first},
+        system=coordinates.sphere(axes[:1]), dims=("level", "lat", "lon"),
+    )  # fmt: skip
+    model = from_bytes(model.data, "made")
+    data = xr.Dataset({"double": (("t", "level", "lon", "lat"), noise - 30)}, dict(zip(model.dims, axes, strict=True)))
+    vcinr.compress(data, tmp_path / "a.zarr", model=model)
+    assert any("PRIOR" in part for part in parts(tmp_path / "a.zarr", "double"))
+    expected, back = stored(tmp_path / "a.zarr", "double"), reference.read(tmp_path / "a.zarr", "double")
+    assert np.abs(back - expected).max() <= model.slack * 30 + np.spacing(np.abs(expected)).max()
+    assert min(np.ptp(expected, axis).max() for axis in range(4)) > 1e-3  # every coordinate matters
+    with pytest.raises(ModelError, match="grid"):
+        vcinr.compress(data.isel(level=0), tmp_path / "b.zarr", model=model)
 
 
 @pytest.mark.parametrize(

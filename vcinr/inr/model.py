@@ -299,10 +299,8 @@ def _check(model: Model) -> None:
     conditioning(spec.conditioning).check(spec, model.params)
     if not DELTA <= model.slack < 1:
         raise ValueError(f"slack is {model.slack}")
-    bounds = model.system["bounds"] if model.system["system"] == "box" else []
-    if not all(len(b) == 2 and all(math.isfinite(v) for v in b) for b in bounds):
-        raise ValueError("the coordinate system has no bounds")
-    if spec.d_in != coordinates.dimension(dict(model.system)) or model.system["system"] not in ("box", "sphere"):
+    coordinates.check(dict(model.system))
+    if spec.d_in != coordinates.dimension(dict(model.system)):
         raise ValueError("the network does not fit its coordinate system")
     if any(not math.isfinite(offset) or not 0 < scale < math.inf for offset, scale in model.normalisation.values()):
         raise ValueError("the normalisation is not made of numbers")

@@ -68,7 +68,8 @@ def extract_modulations(
 ) -> dict[str, Any]:  # fmt: skip
     """Write ``out``: a Zarr group a split with ``phi [N, d]``, ``psnr_db [N]`` and ``psnr_phi_0_db [N]``.
 
-    ``psnr_phi_0_db`` is the PSNR before adaptation: the gain over it shows that the inner loop is alive.
+    ``psnr_phi_0_db`` is the PSNR before adaptation: the gain over it shows that the inner loop is alive. On large
+    grids both are those of 2,048 fixed points, as in validation.
     """
     torch.set_num_threads(threads)
     place = device_of(device)
@@ -112,12 +113,12 @@ def _extract(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """phi ``[N, d]`` of a split, its PSNR, and the PSNR at phi_0, ``[N]`` each."""
     inputs, params = data.inputs, torch_params(model, device)
-    x = torch.from_numpy(inputs).to(device)
+    x, where = torch.from_numpy(inputs).to(device), fixed_points(len(inputs), 2048)
     phis, after, before = [], [], []
-    for part in _parts(len(data.splits[split]), len(x), model):
-        batch = batch_of(data, split, x, part)
-        weight = None if batch.weight is None else batch.weight.cpu().numpy()
-        y, variable = batch.y.cpu().numpy(), batch.variable.cpu().numpy()
+    for part in _parts(len(data.splits[split]), len(where), model):
+        batch = batch_of(data, split, x, part, where)
+        y, weight = data.normalised(split, part)
+        variable = data.variable_index(split)[part]
         phi = find_latents(model, inputs, y, weight, variable, steps=steps, device=device)
         phis.append(phi)
         after.append(psnr(model.spec, params, batch, torch.from_numpy(phi).to(device)).cpu().numpy())

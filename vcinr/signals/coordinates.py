@@ -6,11 +6,13 @@ travels in the model, so the same place on Earth has the same input whatever gri
 
 ``box``     each axis scaled to [-1, 1] over the training axes' extent; d_in = number of axes.
 ``sphere``  (latitude, longitude) in degrees to unit vectors (cos lat cos lon, cos lat sin lon, sin lat), as in
-            COIN++ (Dupont et al. 2022, section 4.3): no seam at the date line, no singular poles; d_in = 3.
+            COIN++ (Dupont et al. 2022, section 4.3): no seam at the date line, no singular poles. Axes before these two
+            (level, height) are scaled as those of a box, and their inputs come first; d_in = number of axes + 1.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,17 +23,31 @@ from vcinr.errors import InputError
 
 def box(axes: Sequence[np.ndarray]) -> dict[str, Any]:
     """The box system spanning `axes`."""
-    return {"system": "box", "bounds": [[float(np.min(a)), float(np.max(a))] for a in axes]}
+    return {"system": "box", "bounds": _extents(axes)}
 
 
-def sphere() -> dict[str, Any]:
-    """The sphere system; axes are latitude and longitude in degrees, in this order."""
-    return {"system": "sphere"}
+def sphere(further: Sequence[np.ndarray] = ()) -> dict[str, Any]:
+    """The sphere system; axes are those `further` ones, then latitude and longitude in degrees."""
+    return {"system": "sphere"} | ({"bounds": _extents(further)} if further else {})
+
+
+def _extents(axes: Sequence[np.ndarray]) -> list[list[float]]:
+    return [[float(np.min(a)), float(np.max(a))] for a in axes]
+
+
+def check(system: dict[str, Any]) -> None:
+    """Raise ValueError, or another error of malformed data, unless `inputs` knows the system."""
+    if system["system"] not in ("box", "sphere"):
+        raise ValueError(f"unknown coordinate system {system['system']!r}")
+    bounds = system["bounds"] if system["system"] == "box" else system.get("bounds", [])
+    if not all(len(b) == 2 and all(math.isfinite(v) for v in b) for b in bounds):
+        raise ValueError("the coordinate system has no bounds")
 
 
 def dimension(system: dict[str, Any]) -> int:
     """d_in of a system."""
-    return 3 if system["system"] == "sphere" else len(system["bounds"])
+    scaled = len(system.get("bounds", []))
+    return scaled + 3 if system["system"] == "sphere" else scaled
 
 
 def inputs(system: dict[str, Any], axes: Sequence[np.ndarray]) -> np.ndarray:
@@ -39,20 +55,20 @@ def inputs(system: dict[str, Any], axes: Sequence[np.ndarray]) -> np.ndarray:
 
     Raises InputError when the number of axes does not fit the system.
     """
-    if system["system"] == "sphere":
-        if len(axes) != 2:
-            raise InputError(f"the sphere has the axes latitude and longitude, got {len(axes)} axes")
-        lat, lon = np.meshgrid(*(np.deg2rad(np.asarray(a, np.float64)) for a in axes), indexing="ij")
-        out = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-    elif system["system"] == "box":
-        bounds = system["bounds"]
-        if len(axes) != len(bounds):
-            raise InputError(f"the model has {len(bounds)} coordinate axes, the data {len(axes)}")
-        scaled = [
-            np.zeros(len(a)) if hi == lo else 2.0 * (np.asarray(a, np.float64) - lo) / (hi - lo) - 1.0
-            for a, (lo, hi) in zip(axes, bounds, strict=True)
-        ]
-        out = np.stack(np.meshgrid(*scaled, indexing="ij"), axis=-1)
-    else:
+    if system["system"] not in ("box", "sphere"):
         raise InputError(f"unknown coordinate system {system['system']!r}")
+    bounds, round_ = system.get("bounds", []), system["system"] == "sphere"
+    count = len(bounds) + 2 * round_
+    if len(axes) != count:
+        raise InputError(f"the model has {count} coordinate axes, the data {len(axes)}")
+    scaled = [
+        np.zeros(len(a)) if hi == lo else 2.0 * (np.asarray(a, np.float64) - lo) / (hi - lo) - 1.0
+        for a, (lo, hi) in zip(axes, bounds, strict=False)
+    ]
+    scaled += [np.deg2rad(np.asarray(a, np.float64)) for a in axes[len(bounds) :]]
+    columns = list(np.meshgrid(*scaled, indexing="ij"))
+    if round_:
+        lat, lon = columns[-2:]
+        columns[-2:] = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
+    out = np.stack(columns, axis=-1)
     return np.ascontiguousarray(out.reshape(-1, out.shape[-1]), dtype=np.float32)

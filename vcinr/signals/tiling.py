@@ -41,7 +41,8 @@ def layout_of(field: xr.DataArray, signal_dims: tuple[str, ...] | None = None, s
 
     Without `signal_dims` these are latitude and longitude where the field has both, else its last two
     dimensions (its only one in 1-D). ``auto`` takes the sphere for latitude and longitude that go round the
-    globe, the box otherwise. Raises InputError naming the variable for a dimension that is missing or empty.
+    globe, the box otherwise. On the sphere these two come last, after further `signal_dims` in their order. Raises
+    InputError naming the variable for a dimension that is missing or empty.
     """
     name = field.name or "array"
     if field.ndim == 0 or field.size == 0:
@@ -57,13 +58,13 @@ def layout_of(field: xr.DataArray, signal_dims: tuple[str, ...] | None = None, s
     for dim in signal_dims:
         if dim not in field.dims:
             raise InputError(f"variable {name!r} has no dimension {dim!r}; it has {', '.join(map(str, field.dims))}")
-    horizontal = lat is not None and lon is not None and set(signal_dims) == {lat, lon}
+    horizontal = lat is not None and lon is not None and {lat, lon} <= set(signal_dims)
     if system == "sphere" and not horizontal:
         raise InputError(f"variable {name!r}: the sphere needs latitude and longitude as the signal's dimensions")
     if horizontal and (system == "sphere" or (system == "auto" and _goes_round(field[lon].values))):
-        dims = (str(lat), str(lon))
+        dims = (*(d for d in signal_dims if d not in (lat, lon)), str(lat), str(lon))
         axes = tuple(_axis(field, d) for d in dims)
-        return Layout(dims, axes, coordinates.sphere())
+        return Layout(dims, axes, coordinates.sphere(axes[:-2]))
     axes = tuple(_axis(field, d) for d in signal_dims)
     return Layout(signal_dims, axes, coordinates.box(axes))
 
