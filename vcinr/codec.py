@@ -552,6 +552,7 @@ def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
 
 
 _FAST = residual.Plan("interpolated", temporal=False)
+CAP = 128
 _RARE = 0.01  # of the values outside the bound: rows of zeros are coded in no time
 
 
@@ -741,13 +742,13 @@ class _Latents:
             found[rate, length] = (bits, len(outside) / counted) if tolerance > 0 else (math.inf, 1.0)
             return found[rate, length] <= min(found.values())
 
-        rates, whole = self.rates, model.spec.latent
+        rates, whole = self.rates, min(model.spec.latent, CAP)
         at = self._likely(rates, asked)
         better(rates[at], whole)
         for way in (rates[at + 1 :], rates[:at][::-1]):
             next((rate for rate in way if not better(rate, whole)), None)
         best = min(found, key=lambda choice: found[choice])[0]
-        next((length for length in self.lengths[::2] if not better(best, length)), None)
+        next((length for length in self.lengths[::2] if length < whole and not better(best, length)), None)
         choice = min(found, key=lambda choice: found[choice])
         share = found[choice][1]
         return (*choice, share) if share <= _LOOSE or self.rate is not None else None
@@ -794,7 +795,7 @@ _LOOSE = 0.1  # of the values outside the bound: with more, rounding to the near
 
 
 def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
-    """The best of the model's priors: ordered by rate, their sizes have one minimum, but for noise."""
+    """The best of the model's priors: ordered by rate, their sizes have one minimum, but for one worse before a better."""
     rates, tolerance = latents.rates, trial.tolerance
     assert tolerance is not None
     start, end = 0, len(rates) - 1
@@ -808,11 +809,11 @@ def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
         tried[start, plans[1]] = trial(priors[start], plans[1])
     plan = min(plans, key=lambda p: _cost(tried.get((start, p))))
     for way in (-1, 1):
-        k, best, better = start + way, _cost(tried[start, plan]), True
-        while 0 <= k < len(rates) and better:
+        k, best, worse = start + way, _cost(tried[start, plan]), 0
+        while 0 <= k < len(rates) and worse < 2:
             priors[k] = latents.prior(trial, rates[k])
             tried[k, plan] = trial(priors[k], plan)
-            better = _cost(tried[k, plan]) < best
+            worse = 0 if _cost(tried[k, plan]) < best else worse + 1
             best = min(best, _cost(tried[k, plan]))
             k += way
     (k, plan), candidate = min(tried.items(), key=lambda item: _cost(item[1]))

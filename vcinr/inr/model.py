@@ -155,7 +155,11 @@ class Model:
             return partial(self.reconstruct, x=x[chosen])
         psi_0, psi = self.basis(x)
         base = psi_0.reshape(len(x), -1)[chosen]
-        some = psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1)
+
+        def made() -> np.ndarray:
+            return np.ascontiguousarray(psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1))
+
+        some = self.once("sampled", (psi, np.array(chosen.step)), made)
         return lambda phi: (phi.astype(np.float32) @ some).reshape(len(phi), *base.shape) + base
 
     @property
