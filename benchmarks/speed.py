@@ -16,9 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+import numpy as np
+
 from benchmarks.rivals import RIVALS
 from benchmarks.side_by_side import record
-from benchmarks.table import Case, cases, field_of, models_of
+from benchmarks.table import DATASETS, Case, cases, field_of, models_of
 from vcinr import codec
 
 RESULT = Path("benchmarks/results/speed.json")
@@ -63,6 +65,25 @@ def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, 
                 yield row(name, fraction, len(encoded.data), (coding, decoding))
 
 
+def medians(rows: Sequence[dict[str, Any]]) -> str:
+    """By bound, how many times as fast as SPERR and SZ3 the median variable is."""
+    lines = []
+    for bound in dict.fromkeys(r["bound_fraction"] for r in rows):
+        some = [r for r in rows if r["bound_fraction"] == bound]
+        rivals = {(r["dataset"], r["variable"], r["codec"]): r for r in some}
+        for name in dict.fromkeys(r["codec"] for r in some if r["codec"].startswith("vcinr")):
+            own = [r for r in some if r["codec"] == name]
+            encode, decode = (
+                [r[f"{way}_mbs"] / rivals[r["dataset"], r["variable"], rival][f"{way}_mbs"] for r in own]
+                for way, rival in (("encode", "SPERR"), ("decode", "SZ3"))
+            )
+            lines.append(
+                f"{bound:g}, {name}, median of {len(own)} variables: encode / SPERR {np.median(encode):.3f} (least "
+                f"{min(encode):.3f}), decode / SZ3 {np.median(decode):.3f} (least {min(decode):.3f})"
+            )
+    return "\n".join(lines)
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Bits per value, MB/s, and how many times as fast as SZ3 and SPERR, by variable and bound."""
     lines = [f"{'':44} {'bound':>6} {'bits':>8} {'enc MB/s':>9} {'/ SPERR':>8} {'dec MB/s':>9} {'/ SZ3':>7}"]
@@ -80,12 +101,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Parse arguments, run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=["hadgem"], help="data sets of benchmarks.table")
+    parser.add_argument("--data", nargs="+", default=list(DATASETS), choices=DATASETS, help="those of benchmarks.table")
     parser.add_argument("--bounds", nargs="+", type=float, default=BOUNDS)
     parser.add_argument("--repeat", type=int, default=7)
     chosen = parser.parse_args()
     rows = [row for case in cases(chosen.data, 1_000) for row in run(case, chosen.bounds, chosen.repeat)]
-    print(table(rows))
+    print(table(rows), medians(rows), sep="\n\n")
     RESULT.write_text(json.dumps(record(rows=rows), indent=1) + "\n")
 
 

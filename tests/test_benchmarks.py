@@ -100,3 +100,10 @@ def test_speeds_are_measured_beside_the_rivals():
     assert {r["codec"] for r in rows} == {"SZ3", "SPERR", "vcinr fast, no model", "vcinr best, no model"}
     assert all(r["encode_mbs"] > 0 and r["decode_mbs"] > 0 for r in rows)
     assert "1.000" in speed.table(rows)
+    rows = [
+        {"dataset": "d", "variable": str(v), "codec": name, "bound_fraction": 0.1, "encode_mbs": way, "decode_mbs": way}
+        for v in range(3) for name, way in (("SZ3", 2.0), ("SPERR", 1.0), ("vcinr fast", 1.0 + v))
+    ]  # fmt: skip
+    assert speed.medians(rows) == (
+        "0.1, vcinr fast, median of 3 variables: encode / SPERR 2.000 (least 1.000), decode / SZ3 1.000 (least 0.500)"
+    )

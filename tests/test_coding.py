@@ -197,12 +197,20 @@ def test_every_choice_of_interpolation_holds_its_step(data):
     choices = interpolated.Choices(*data.draw(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3))))
     assert interpolated.Choices.from_byte(choices.to_byte()) == choices
     valid = rng.random(shape) < 0.7 if data.draw(st.booleans()) else None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpolated, "_chosen", lambda *_: choices)
-        coded, recon = interpolated.encode(values, 0.5, valid)
+    coded, recon = interpolated.encode(values, 0.5, valid, choices)
     where = slice(None) if valid is None else valid
     assert np.abs(recon - values)[where].max(initial=0) <= 0.25 * (1 + 1e-12)
     assert (interpolated.decode(coded, shape, 0.5) == recon).all()
+
+
+def test_the_fast_plan_says_beforehand_what_it_takes():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(6, 1, 200, 240)).cumsum(2).cumsum(3)
+    for step in (1.0, 20.0):
+        plan, size = residual.fast_plan(values, step)
+        coded, _ = residual.encode(values, step, plan)
+        assert plan.choices is not None and plan.choices.prediction > 0 and abs(size / len(coded) - 1) < 0.25
+        assert coded == residual.encode(values, step, residual.Plan("interpolated", False))[0]
 
 
 def test_interpolated_codes_take_their_entropy():

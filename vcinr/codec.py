@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -539,21 +539,26 @@ def _best(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
 
 
 def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
-    """One candidate: the model where it leaves little to code, else a constant; None as for `_best`."""
+    """One candidate: the model where it should take fewer bytes, else a constant; None as for `_best`."""
     if not trial.possible:
         return None
-    if latents is not None and (choice := latents.cheapest(trial)) is not None:
-        rate, length, share = choice
-        plan = residual.Plan("plain") if share < _RARE else _FAST
-        return trial(latents.prior(trial, rate, length, refined=False), plan)
+    choice = None if latents is None else latents.cheapest(trial)
+    if latents is not None and choice is not None and choice.share < _RARE and choice.length <= _SHORT:
+        return trial(latents.prior(trial, choice.rate, choice.length, refined=False), residual.Plan("plain"))
     mean, plain = _constants(trial.kept(trial.target))
-    prior = _constant(trial, mean if plain is None else plain)
-    return trial(prior, _FAST) or trial(prior, residual.Plan())
+    constant = _constant(trial, mean if plain is None else plain)
+    plan, size = trial.fast_plan(constant)
+    if latents is not None and choice is not None:
+        slower = _SLOWER if choice.length > _SHORT else 1.0
+        if latents.rate is not None or slower * choice.bits < 8 * size:
+            prior = latents.prior(trial, choice.rate, choice.length, refined=False)
+            return trial(prior, residual.Plan("plain" if choice.share < _RARE else "interpolated", False))
+    return trial(constant, plan) or trial(constant, residual.Plan())
 
 
-_FAST = residual.Plan("interpolated", temporal=False)
-CAP = 128
-_RARE = 0.01  # of the values outside the bound: rows of zeros are coded in no time
+_RARE = 0.002  # of the values outside the bound: rows of zeros are coded in no time
+_SHORT, _SLOWER = 16, 2.0
+"""To decode more latents than so many takes longer than all else, so that they have to save this much."""
 
 
 def _constants(kept: np.ndarray) -> tuple[float, float | None]:
@@ -624,6 +629,13 @@ class _Trial:
         section = {_Section.RESIDUAL: struct.pack("<d", step) + plan.to_bytes() + data}
         return _Candidate(prior.rate, plan, prior.sections | section, prior.stream)
 
+    def fast_plan(self, prior: _Prior) -> tuple[residual.Plan, float]:
+        """The fastest plan, and the bytes that it should take."""
+        assert self.tolerance is not None
+        there = None if self.whole else self.valid.reshape(self.planes)
+        left = (self.target - prior.values).reshape(self.planes)
+        return residual.fast_plan(left, 2.0 * (self.tolerance - prior.slack), there)
+
     def start_costs(self, prior: _Prior, plan: residual.Plan) -> float:
         """Bytes that the first quarter of the times takes: the whole takes more."""
         quarter = self.planes[0] // 4
@@ -637,6 +649,15 @@ class _Trial:
 def _bare(prior: _Prior) -> _Candidate:
     """The prior alone."""
     return _Candidate(prior.rate, None, prior.sections, prior.stream)
+
+
+class _Choice(NamedTuple):
+    """Of a model's latents: bits that they and what they leave should take, rate, how many, what share they leave."""
+
+    bits: float
+    rate: int
+    length: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -709,11 +730,10 @@ class _Latents:
         missing = trial.kept(trial.target - _scaled(self.field, self.rounded(rate)[1]))
         return math.sqrt(float(np.square(missing).mean())) if missing.size else 0.0
 
-    def cheapest(self, trial: _Trial) -> tuple[int, int, float] | None:
-        """Rate and length that should take the fewest bytes, and the share of the values that they leave outside.
+    def cheapest(self, trial: _Trial) -> _Choice | None:
+        """What should take the fewest bytes, by a sample of the values; None where all leave too much outside.
 
-        By a sample of the values; None where all leave too much.
-        Bits of latents are those of the tables, bits of a residual what `refine` takes the coder to need.
+        A linear head's first few latents, unless all of them take far fewer bytes.
         """
         quantiser, model, points = _quantiser(self.model), self.model, math.prod(self.grid)
         chosen = slice(None, None, max(1, min(len(self.latents) * points // _SAMPLE, points // _SAMPLED)))
@@ -725,7 +745,7 @@ class _Latents:
         assert asked is not None
         evaluate, start = model.sampled(_inputs(self.field, model), chosen), model.start(self.field.variable)
         codes: dict[int, np.ndarray] = {}
-        found: dict[tuple[int, int], tuple[float, float]] = {}  # bits, and share of the values outside
+        found: list[_Choice] = []
 
         def better(rate: int, length: int) -> bool:
             """Assess a choice; whether there is none better so far."""
@@ -739,19 +759,21 @@ class _Latents:
             outside = (over if valid is None else over[valid]).ravel()
             outside, counted = outside[outside > 0], outside.size
             bits = outside_bits(outside) * points / target.shape[1] + quantiser.bits(z[:, :length], rate)
-            found[rate, length] = (bits, len(outside) / counted) if tolerance > 0 else (math.inf, 1.0)
-            return found[rate, length] <= min(found.values())
+            found.append(_Choice(bits if tolerance > 0 else math.inf, rate, length, len(outside) / counted))
+            return found[-1] == min(found)
 
-        rates, whole = self.rates, min(model.spec.latent, CAP)
+        rates, whole = self.rates, model.spec.latent
+        short = min(whole, _SHORT) if model.linear else whole
         at = self._likely(rates, asked)
-        better(rates[at], whole)
+        better(rates[at], short)
         for way in (rates[at + 1 :], rates[:at][::-1]):
-            next((rate for rate in way if not better(rate, whole)), None)
-        best = min(found, key=lambda choice: found[choice])[0]
-        next((length for length in self.lengths[::2] if length < whole and not better(best, length)), None)
-        choice = min(found, key=lambda choice: found[choice])
-        share = found[choice][1]
-        return (*choice, share) if share <= _LOOSE or self.rate is not None else None
+            next((rate for rate in way if not better(rate, short)), None)
+        best = min(found)
+        next((length for length in self.lengths if length < short and not better(best.rate, length)), None)
+        best = min(found)
+        if short < whole and better(best.rate, whole) and _SLOWER * found[-1].bits < best.bits:
+            best = found[-1]
+        return best if best.share <= _LOOSE or self.rate is not None else None
 
     def _likely(self, rates: list[int], tolerance: float) -> int:
         """Where in `rates` to begin: the first whose rounding is well within the tolerance."""
@@ -795,7 +817,7 @@ _LOOSE = 0.1  # of the values outside the bound: with more, rounding to the near
 
 
 def _climb(trial: _Trial, latents: _Latents) -> _Candidate | None:
-    """The best of the model's priors: ordered by rate, their sizes have one minimum, but for one worse before a better."""
+    """The best of the model's priors: ordered by rate, their sizes have one minimum, or one worse on the way to it."""
     rates, tolerance = latents.rates, trial.tolerance
     assert tolerance is not None
     start, end = 0, len(rates) - 1

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numba import njit
@@ -38,9 +38,7 @@ _MASK = _TOTAL - 1
 _LOW = 1 << 16  # states are in [_LOW, _LOW << 16), words have 16 bits
 _SINGLES = 126  # symbols of a code, at most: 0 the escape, then codes from -_reach to _reach
 _MOST_ZEROS = _TOTAL - 256  # frequency of a code's zero, at most
-_QUADS = (
-    3**4 + 1
-)  # symbols of four codes of size 1 at most: 0 the escape, then numbers of base 3, the first code lowest
+_QUADS = 82  # symbols of four codes of size 1 at most: 0 the escape, then numbers of base 3, the first code lowest
 _NO_QUAD = 41  # all zero
 _CONTEXTS = 80
 _PADDING = 8 * BLOCK  # words that a block may take, at least
@@ -736,17 +734,20 @@ def _unpack(data: bytes) -> np.ndarray:
 # --- streams
 
 
-def encode(values: np.ndarray, step: float, valid: np.ndarray | None = None) -> tuple[bytes, np.ndarray]:
+def encode(
+    values: np.ndarray, step: float, valid: np.ndarray | None = None, choices: Choices | None = None
+) -> tuple[bytes, np.ndarray]:
     """Code float64 `values` ``[T, C, H, W]`` so that each is within step / 2 of its reconstruction.
 
     Returns the bitstream and the reconstruction. Points outside `valid` (bool, same shape) have code 0 and are
-    reconstructed as predicted. Raises OverflowError for codes from `LIMIT` on.
+    reconstructed as predicted. choices: those to take instead of the best of `choose`. Raises OverflowError for codes
+    from `LIMIT` on.
     """
     if values.size == 0:
         return b"", np.zeros(values.shape)
     values = np.require(values, np.float64, ["C"])
     there = np.ones((1, 1, 1, 1), bool) if valid is None else np.require(valid, bool, ["C"])
-    choices = _chosen(values, step, there)
+    choices = choices or choose(values, step, there)[0]
     codes, recon = _quantised(values, step, choices, there)
     context, *counts = _survey(codes, _parts(values.shape, choices), _past(values.shape))
     record = _records(*counts)
@@ -799,8 +800,8 @@ def _quantised(values: np.ndarray, step: float, choices: Choices, valid: np.ndar
     return codes, recon
 
 
-def _chosen(values: np.ndarray, step: float, valid: np.ndarray) -> Choices:
-    """The choices that need the fewest bits on a part of the values, one improved after the other."""
+def choose(values: np.ndarray, step: float, valid: np.ndarray) -> tuple[Choices, float]:
+    """The choices that need the fewest bits on a part of the values, one improved after the other; bits for all."""
     times, _, height, width = values.shape
     times = min(times, _SAMPLE_TIMES)
     side = max(8, math.isqrt(_SAMPLE // times))
@@ -811,6 +812,7 @@ def _chosen(values: np.ndarray, step: float, valid: np.ndarray) -> Choices:
 
     shifts = [_shift(k) for k in range(_CONTEXTS)]
 
+    @cache
     def bits(choices: Choices) -> float:
         codes, _ = _quantised(part, step, choices, there)
         _, block, single, *_ = _survey(codes, _parts(part.shape, choices), _past(part.shape))
@@ -826,7 +828,7 @@ def _chosen(values: np.ndarray, step: float, valid: np.ndarray) -> Choices:
     for ways in changes:
         if best.prediction > 0:
             best = min([best, *(replace(best, **way) for way in ways)], key=bits)
-    return best
+    return best, bits(best) * values.size / part.size
 
 
 _SAMPLE, _SAMPLE_TIMES = 1 << 15, 8  # values, and times of them, that choices are made by

@@ -77,13 +77,16 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return stretch.astype(np.int16), squash, 655360 // (10 * seen + 16)
 
 
-def coder(contexts: int) -> Coder:
-    """A coder that expects, at first, an integer to be zero with odds of 3:1, a rare decision to be 0 with 15:1."""
+def coder(contexts: int, rare: int = 0) -> Coder:
+    """A coder that expects, at first, an integer to be zero with odds of 3:1, a rare decision to be 0 with 15:1.
+
+    contexts: of integers; rare: of decisions taken alone.
+    """
     counter = np.full((INPUTS, NODES, contexts), 1 << 30, np.int32)
     counter[:, 0] = 1 << 29
     stretch, squash, reciprocal = _tables()
     return Coder(
-        np.array([0, 0xFFFFFFFF, 0, 1, 0], np.int64), counter, np.full(contexts, 1 << 27, np.int32),
+        np.array([0, 0xFFFFFFFF, 0, 1, 0], np.int64), counter, np.full(rare, 1 << 27, np.int32),
         np.full((SETS * NODES, INPUTS), int(0.3 * 65536), np.int64), np.zeros(INPUTS, np.uint64),
         np.zeros(INPUTS, np.int64), stretch, squash, reciprocal,
     )  # fmt: skip
@@ -267,6 +270,8 @@ def _gamma_length(state: np.ndarray, data: np.ndarray, length: int, writing: boo
 _LEVELS = 4  # lattice levels that have weights and contexts of their own; coarser ones share the last
 _KINDS = 2 * _LEVELS  # classes of points: level and cell centre or edge midpoint; one more for the first point
 CONTEXTS = 4096
+PLAIN_CONTEXTS = 1120
+"""Of integers, with and without prediction; the latter are fewer, and soon made. CONTEXTS also of decisions alone."""
 _FORGET = 4096  # points after which a least-squares problem halves its memory
 _MOST = 4095  # magnitudes are cut here as contexts
 

@@ -36,12 +36,14 @@ class Plan:
     """Choices of the writer that the reader is told, in one byte.
 
     predictor: see above. temporal: whether planes of earlier times are looked at. tighten: on lattice level l (0 the
-    finest) the step is divided by min((1 + tighten / 8)^l, 4). Streams of "interpolated" say such things themselves.
+    finest) the step is divided by min((1 + tighten / 8)^l, 4). Streams of "interpolated" say such things themselves:
+    choices, where the writer knows them already.
     """
 
     predictor: Predictor = "adaptive"
     temporal: bool = True
     tighten: int = 0
+    choices: interpolated.Choices | None = None
 
     def to_bytes(self) -> bytes:
         """One byte."""
@@ -81,8 +83,8 @@ def encode(
     the chunk losslessly).
     """
     if plan.predictor == "interpolated":
-        return interpolated.encode(values, step, valid)
-    coder = kernels.coder(kernels.CONTEXTS)
+        return interpolated.encode(values, step, valid, plan.choices)
+    coder = _coder(plan)
     recon = np.zeros(values.shape)
     data, fits = _run(
         coder, np.empty(0, np.uint8), np.require(values, np.float64, ["C", "W"]), recon, step, plan, valid, True
@@ -98,11 +100,25 @@ def decode(
     """Exact inverse of `encode`: the reconstruction, float64. Raises CorruptError."""
     if plan.predictor == "interpolated":
         return interpolated.decode(data, shape, step)
-    coder, recon = kernels.coder(kernels.CONTEXTS), np.zeros(shape)
+    coder, recon = _coder(plan), np.zeros(shape)
     stream = kernels.open_stream(coder, data)
     _run(coder, stream, recon, recon, step, plan, valid, False)
     kernels.check_end(coder, stream)
     return recon
+
+
+def _coder(plan: Plan) -> kernels.Coder:
+    return kernels.coder(kernels.PLAIN_CONTEXTS if plan.predictor == "plain" else kernels.CONTEXTS, kernels.CONTEXTS)
+
+
+def fast_plan(values: np.ndarray, step: float, valid: np.ndarray | None = None) -> tuple[Plan, float]:
+    """The interpolated plan for these values, and the bytes that it should take, by a sample.
+
+    Arguments as those of `encode`.
+    """
+    there = np.ones((1, 1, 1, 1), bool) if valid is None else valid
+    choices, bits = interpolated.choose(np.require(values, np.float64, ["C"]), step, there)
+    return Plan("interpolated", False, choices=choices), bits / 8
 
 
 def _run(
