@@ -134,11 +134,13 @@ class Model:
             still = np.where(differ, 0, phi[0]) if len(phi) else np.zeros(len(psi), np.float32)
             base = self.once("still", (psi_0, still), lambda: psi_0 + still @ psi)
             few = np.flatnonzero(differ)
+            own = slice(few.max(initial=-1) + 1)
+            phi = np.where(differ, phi, 0)
             if len(few) <= _FEW:
-                values = _added(base, np.ascontiguousarray(phi[:, few]), psi[few])
+                some = own if own.stop <= _FEW else few  # a slice is no copy
+                values = _added(base, np.ascontiguousarray(phi[:, some]), psi[some])
             else:
-                own = few[-1] + 1
-                values = np.where(differ[:own], phi[:, :own], 0) @ psi[:own]
+                values = phi[:, own] @ psi[own]
                 values += base
             return values.reshape(len(phi), psi_0.size // self.spec.d_out, self.spec.d_out)
         out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
@@ -159,7 +161,7 @@ class Model:
         def made() -> np.ndarray:
             return np.ascontiguousarray(psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1))
 
-        some = self.once("sampled", (psi, np.array(chosen.step)), made)
+        some = made() if psi.size > _KEPT else self.once("sampled", (psi, np.array(chosen.step)), made)
         return lambda phi: (phi.astype(np.float32) @ some).reshape(len(phi), *base.shape) + base
 
     @property
