@@ -1,7 +1,7 @@
 """Speed of encoding and decoding beside SZ3 and SPERR, one process, one thread: ``python -m benchmarks.speed``.
 
 Every time is the best of `--repeat` runs of the whole call on arrays in memory, after one that compiles and fills
-caches; ours are with the data set's model in models/, where there is one, and without, at each effort. SZ3's setting
+caches, but for "cold": the first decoding after the model was loaded, which evaluates its network on the grid. Ours are with the data set's model in models/, where there is one, and without, at each effort. SZ3's setting
 is the one with the fewest bytes. Rows are written to benchmarks/results/speed.json with machine and date;
 OMP_NUM_THREADS=1 for one thread.
 """
@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -22,6 +23,7 @@ from benchmarks.rivals import RIVALS
 from benchmarks.side_by_side import record
 from benchmarks.table import DATASETS, Case, cases, field_of, models_of
 from vcinr import codec
+from vcinr.inr.model import from_bytes
 
 RESULT = Path("benchmarks/results/speed.json")
 BOUNDS = (0.1, 0.05, 0.03, 0.01, 0.001)
@@ -42,8 +44,8 @@ def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, 
     """Rows of one case: codec, bound as a fraction of the range, bits per value, MB/s of raw input."""
     values, model = case.test.values, next(iter(models_of(case).values()), None)
 
-    def row(name: str, bound: float, size: int, times: tuple[float, float]) -> dict[str, Any]:
-        speeds = {f"{k}_mbs": values.nbytes / 1e6 / s for k, s in zip(("encode", "decode"), times, strict=True)}
+    def row(name: str, bound: float, size: int, times: dict[str, float]) -> dict[str, Any]:
+        speeds = {f"{way}_mbs": values.nbytes / 1e6 / seconds for way, seconds in times.items()}
         where = {"dataset": case.dataset, "variable": case.variable, "codec": name, "bound_fraction": bound}
         return where | {"bytes": size, "bits_per_value": 8 * size / values.size} | speeds
 
@@ -53,7 +55,7 @@ def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, 
             rival = min(RIVALS[name], key=lambda r: len(r.encode(values, bound)))
             coding, data = best_of(repeat, partial(rival.encode, values, bound))
             decoding, _ = best_of(repeat, partial(rival.decode, data, values.shape, values.dtype))
-            yield row(name, fraction, len(data), (coding, decoding))
+            yield row(name, fraction, len(data), {"encode": coding, "decode": decoding})
         for used in (model, None) if model is not None else (None,):
             field = field_of(case, used)
             for effort in get_args(codec.Effort):
@@ -62,7 +64,13 @@ def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, 
                 decode = partial(codec.decode, encoded.data, values.shape, values.dtype, field)
                 decoding, _ = best_of(repeat, decode)
                 name = f"vcinr {effort}{'' if used is not None else ', no model'}"
-                yield row(name, fraction, len(encoded.data), (coding, decoding))
+                times = {"encode": coding, "decode": decoding}
+                if used is not None:
+                    fresh = replace(field, model=from_bytes(used.data, used.sha256))
+                    began = time.perf_counter()
+                    codec.decode(encoded.data, values.shape, values.dtype, fresh)
+                    times["cold"] = time.perf_counter() - began
+                yield row(name, fraction, len(encoded.data), times)
 
 
 def medians(rows: Sequence[dict[str, Any]]) -> str:
@@ -86,14 +94,17 @@ def medians(rows: Sequence[dict[str, Any]]) -> str:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Bits per value, MB/s, and how many times as fast as SZ3 and SPERR, by variable and bound."""
-    lines = [f"{'':44} {'bound':>6} {'bits':>8} {'enc MB/s':>9} {'/ SPERR':>8} {'dec MB/s':>9} {'/ SZ3':>7}"]
+    lines = [
+        f"{'':44} {'bound':>6} {'bits':>8} {'enc MB/s':>9} {'/ SPERR':>8} {'dec MB/s':>9} {'/ SZ3':>7} {'cold':>8}"
+    ]
     for row in rows:
         same = {r["codec"]: r for r in rows if all(r[k] == row[k] for k in ("dataset", "variable", "bound_fraction"))}
         encode, decode = row["encode_mbs"], row["decode_mbs"]
         name = f"{row['dataset']} {row['variable']}: {row['codec']}"
         lines.append(
             f"{name:44} {row['bound_fraction']:6g} {row['bits_per_value']:8.4f} {encode:9.2f} "
-            f"{encode / same['SPERR']['encode_mbs']:8.3f} {decode:9.2f} {decode / same['SZ3']['decode_mbs']:7.3f}"
+            f"{encode / same['SPERR']['encode_mbs']:8.3f} {decode:9.2f} {decode / same['SZ3']['decode_mbs']:7.3f} "
+            f"{row.get('cold_mbs', float('nan')):8.2f}"
         )
     return "\n".join(lines)
 

@@ -241,7 +241,6 @@ def summary(rows: list[dict[str, Any]]) -> str:
     lines = [f"{'':38} {'bound':>7} {'vcinr':>9} {'no model':>9} {'best rival':>11}  {'gain':>6}"]
     cells: dict[tuple[str, float], list[_Cell]] = {}
     behind: list[str] = []
-    speeds: dict[str, list[float]] = {"decode / SZ3": [], "encode / SPERR": []}
     groups: dict[tuple[str, str, float], dict[str, dict[str, dict[str, Any]]]] = {}
     for row in rows:
         if row["bound_fraction"] is not None:
@@ -269,12 +268,6 @@ def summary(rows: list[dict[str, Any]]) -> str:
             for n, b in size.items()
             if n in kept and ours > 1.01 * b
         ]
-        if abs(bound - 0.05) < 1e-9:
-            own = by_codec[min(models, key=lambda n: models[n], default=NO_MODEL)]
-            for name, what in (("SZ3", "decode"), ("SPERR", "encode")):
-                if name in by_codec:
-                    for mine, other in zip(own, by_codec[name], strict=True):
-                        speeds[f"{what} / {name}"].append(mine[f"{what}_mbs"] / other[f"{what}_mbs"])
         learned = f"  (EOF {size['EOF']:.4f})" if "EOF" in size else ""
         lines.append(
             f"{dataset + ' ' + variable:38} {bound:7g} {min(models.values(), default=math.nan):9.4f} "
@@ -284,7 +277,6 @@ def summary(rows: list[dict[str, Any]]) -> str:
     for (dataset, bound), there in cells.items():
         mean, least, shipped = _counted(there)
         lines.append(f"{dataset:10} {bound:7g}: geometric mean of gains {mean:.3f}, least {least:.3f}{shipped}")
-    lines += [f"median speed at bound 0.05, {k}: {float(np.median(v)):.4f}" for k, v in speeds.items() if v]
     return "\n".join([*lines, "", *_equal_psnr(rows)]) + "\n"
 
 

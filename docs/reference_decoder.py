@@ -762,7 +762,7 @@ def decode_signal(stream: Binary, pasts: list[Past], t: int) -> list[int]:
 def decode_residual(section: bytes, mask: Array) -> Array:
     """The residual of the planes [T, C, H, W]."""
     step, plan = struct.unpack_from("<dB", section)
-    if plan > 127 or plan & 3 > 2 or not 0 < step < math.inf:
+    if plan > 127 or plan & 3 > 2 or (plan & 2 and plan != 2) or not 0 < step < math.inf:
         raise ValueError(f"step {step}, plan {plan} of a residual is unknown to this decoder")
     if plan & 3 == 2:
         return decode_interpolated(section[9:], step, mask.shape)

@@ -1,6 +1,8 @@
 """Chunk codec: the bound, masks, dtypes, damage; property tests over generated arrays."""
 
+import pickle
 import warnings
+from dataclasses import replace
 from functools import partial, reduce
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vcinr import codec
+from vcinr.coding import residual
 from vcinr.coding.restore import restore
 from vcinr.coding.tables import levels_of
 from vcinr.config import Params
@@ -30,9 +33,9 @@ def field_of(shape, fill=()):
     return codec.Field("v", axes, tuple(np.arange(float(shape[a])) for a in axes), fill=fill)
 
 
-def check(values, bound, fill=()):
+def check(values, bound, fill=(), effort="best"):
     field = field_of(values.shape, fill)
-    encoded = codec.encode(values, field, bound)
+    encoded = codec.encode(values, field, bound, effort=effort)
     back = codec.decode(encoded.data, values.shape, values.dtype, field)
     native = values.astype(values.dtype.newbyteorder("="))
     assert back.dtype == native.dtype and back.shape == native.shape
@@ -57,7 +60,7 @@ def test_bound_holds_for_any_floats(data):
     fill = () if fill is None else (float(np.asarray(fill, dtype)),)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an overflow or an invalid cast is a defect here
-        check(values, bound, fill)
+        check(values, bound, fill, data.draw(st.sampled_from(["best", "fast"])))
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
@@ -102,7 +105,7 @@ def test_bound_holds_for_any_integers(data):
     dtype = np.dtype(data.draw(st.sampled_from(INTEGERS)))
     shape = tuple(data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=4)))
     values = data.draw(hnp.arrays(dtype, shape, elements=hnp.from_dtype(dtype)))
-    check(values, data.draw(st.sampled_from([0.5, 1, 2.5, 100, 1e6])))
+    check(values, data.draw(st.sampled_from([0.5, 1, 2.5, 100, 1e6])), (), data.draw(st.sampled_from(["best", "fast"])))
 
 
 @pytest.mark.parametrize("bound", [1e-6, 1e-3, 0.1, 3.0])
@@ -278,8 +281,6 @@ def test_a_rate_is_decoded_once_for_all_bounds(tiny_model, tiny_maps, monkeypatc
 
 def test_a_chunk_is_bound_to_its_metadata():
     """Read under another grid, scaling, fill, dtype or shape, a chunk is an error and not another value."""
-    from dataclasses import replace
-
     values = np.random.default_rng(0).standard_normal((4, 6, 6)).astype("f4")
     field = field_of(values.shape)
     data = codec.encode(values, field, 0.1).data
@@ -423,3 +424,50 @@ def test_what_is_restored_is_what_its_parts_say(data):
     out = np.empty((3, 5), dtype)
     restore(prior, (offset, scale), constant, left, (low, high), out)
     assert np.array_equal(out, np.clip(expected, low, high).astype(dtype))
+
+
+@pytest.mark.parametrize("scale", [1e9, 1e15])
+def test_fast_coding_of_values_that_are_large_for_their_bound(scale):
+    values = np.random.default_rng(0).normal(size=(4, 30, 40)) * scale
+    check(values, 1e-3 * max(1.0, scale / 1e14), effort="fast")
+
+
+def test_fast_coding_leaves_out_a_model_whose_slack_is_larger_than_the_bound(neural_basis):
+    field, values = neural_basis
+    tight = 0.5 * field.model.slack * field.scaling[1]
+    encoded = codec.encode(values.astype("f8"), field, tight, effort="fast")
+    assert encoded.mode == "residual" and encoded.max_abs_error <= tight
+
+
+def test_best_is_never_larger_than_fast():
+    """Where codes are large for the adaptive contexts, the interpolating coder is the smaller."""
+    t, y, x = np.meshgrid(np.arange(6), np.linspace(0, 3, 60), np.linspace(0, 2, 70), indexing="ij")
+    smooth = 10 * np.sin(x + 0.3 * t) * np.cos(y) + 0.01 * np.random.default_rng(0).standard_normal(t.shape)
+    for bound in (1e-2, 1e-5, 1e-7):
+        assert len(check(smooth, bound).data) <= len(check(smooth, bound, effort="fast").data)
+
+
+def test_what_is_kept_of_a_model_is_of_its_grid(neural_basis):
+    """psi_0 may be the same on two grids of a size: what the latents add to it is not."""
+    field, _ = neural_basis
+    weights = dict(field.model.params)
+    for name in ("weight", "bias"):
+        last = weights[f"siren.3.{name}"].copy()
+        last[0] = 0
+        weights[f"siren.3.{name}"] = last
+    phi = np.ones((3, 16), "f4")
+    model = replace(field.model, params=weights)
+    grids = [np.random.default_rng(k).uniform(-1, 1, (50, 2)).astype("f4") for k in range(2)]
+    for x in grids:
+        found = model.reconstruct(phi, x)
+        assert np.allclose(found, replace(model).reconstruct(phi, x)) and found.std() > 0
+    assert pickle.loads(pickle.dumps(model)).kept == {} and model.kept
+
+
+def test_a_sample_sees_every_level():
+    """An empty top level says nothing of what is below."""
+    values = np.random.default_rng(0).normal(size=(12, 8, 40, 40))
+    values[:, 0] = 0.0
+    plan, size = residual.fast_plan(values, 0.1)
+    coded, _ = residual.encode(values, 0.1, plan)
+    assert 0.5 < size / len(coded) < 2

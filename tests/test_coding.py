@@ -126,7 +126,7 @@ PLANS = [
         ("plain", False, 0),
         ("adaptive", True, 0),
         ("adaptive", False, 3),
-        ("interpolated", True, 0),
+        ("interpolated", False, 0),
     ]
 ]
 

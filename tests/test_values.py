@@ -140,8 +140,8 @@ def within(values, back, field, bound):
 
 
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(cases())
-def test_no_array_breaks_its_bound(case):
+@given(cases(), st.sampled_from(["best", "fast"]))
+def test_no_array_breaks_its_bound(case, effort):
     values, field, bound, chunk = case
     if bound is not None and bound.kind == "psnr":
         native = values.astype(values.dtype.newbyteorder("="))
@@ -151,7 +151,7 @@ def test_no_array_breaks_its_bound(case):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an overflow or an invalid cast is a defect here
         try:
-            encoded = codec.encode(values, field, bound, chunk_shape=chunk)
+            encoded = codec.encode(values, field, bound, chunk_shape=chunk, effort=effort)
         except BoundError:
             assert bound is not None and bound.kind == "rate", "only a rate can be too low"
             return
@@ -163,7 +163,7 @@ def test_no_array_breaks_its_bound(case):
     assert (back[outside] == 1).all()
     if bound is not None and bound.kind == "rate" and values.size and values.dtype.kind != "b":
         assert 8 * len(encoded.data) <= bound.value * values.size
-    again = codec.encode(values, field, bound, chunk_shape=chunk)
+    again = codec.encode(values, field, bound, chunk_shape=chunk, effort=effort)
     assert again.data == encoded.data
 
 

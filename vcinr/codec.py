@@ -1,10 +1,10 @@
 """Chunk codec: an array with named signal axes to bytes and back, within an error bound that was checked.
 
 Encoding follows one recipe: (1) set aside what is not a number to be bounded (mask, coded losslessly); (2) try
-priors (none, and every rate of the model: the latents are quantised, then *decoded again* by the decoder's own
-code); (3) code what is left with the residual coder at a step that leaves room for rounding to the output type
-and for the decoder's slack between machines; (4) keep the smallest of the candidates, lossless among them;
-(5) decode the very bytes, store the values that miss the bound verbatim, and decode again.
+priors (none, and the model's at the rates and lengths that promise most: the latents are quantised, then *decoded
+again* by the decoder's own code); (3) code what is left with a residual coder at a step that leaves room for rounding
+to the output type and for the decoder's slack between machines; (4) keep the smallest of the candidates, lossless
+among them; (5) decode the very bytes, store the values that miss the bound verbatim, and decode again.
 
 Chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else and of the field | u16 flags |
 the sections that the flags announce, in the order of `_Section`, each a LEB128 length and its bytes | stream. In mode 0
@@ -171,7 +171,8 @@ def encode(
     if latents is None:
         latents = latents_of(values, field)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
-    check_size(chunk_shape or native.shape, writing=True)
+    shape = native.shape if chunk_shape is None else tuple(chunk_shape)
+    check_size(shape, writing=True)
     if isinstance(bound, float | int):
         bound = Bound("absolute", float(bound))
     if bound is not None and bound.kind == "relative":
@@ -179,7 +180,7 @@ def encode(
     offered = None
     if latents is not None:
         offered = _Latents(field, latents, gather(native, field.signal_axes).shape[1:], rate)
-    run = partial(_encode, native, field, chunk_shape=chunk_shape or native.shape, latents=offered, effort=effort)
+    run = partial(_encode, native, field, chunk_shape=shape, latents=offered, effort=effort)
     if bound is None or bound.kind in ("absolute", "relative"):
         return run(bound)
     kept = native[valid_values(native, field.fill)] if native.dtype.kind in "fiu" else native.ravel()[:0]
@@ -340,7 +341,7 @@ def decode(
     Raises CorruptError for bytes that are not a chunk or of another shape, ModelError when a prior is needed
     and the field has no model.
     """
-    native = np.dtype(dtype).newbyteorder("=")
+    native, chunk_shape = np.dtype(dtype).newbyteorder("="), tuple(chunk_shape)
     check_size(chunk_shape)
     mode, sections, stream = _disassemble(data, seed_of(field, native, chunk_shape))
     shape = _extent(sections.get(_Section.EXTENT), chunk_shape)
@@ -535,6 +536,10 @@ def _best(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
             candidate = trial(prior, plan)
             if _cost(candidate) < 1.2 * _cost(best):
                 best = min(best, _refined(trial, prior, plan, candidate), key=_cost)
+        constant = _constant(trial, mean)
+        fast, size = trial.fast_plan(constant)
+        if size < _cost(best):  # under tight bounds codes are too large for contexts to help
+            best = min(best, trial(constant, fast), key=_cost)
     return best
 
 
@@ -543,17 +548,22 @@ def _quick(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
     if not trial.possible:
         return None
     choice = None if latents is None else latents.cheapest(trial)
-    if latents is not None and choice is not None and choice.share < _RARE and choice.length <= _SHORT:
-        return trial(latents.prior(trial, choice.rate, choice.length, refined=False), residual.Plan("plain"))
+    forced = latents is not None and latents.rate is not None
+
+    def predicted() -> _Candidate | None:
+        assert latents is not None and choice is not None
+        plan = residual.Plan("plain") if choice.share < _RARE else residual.Plan("interpolated", False)
+        return trial(latents.prior(trial, choice.rate, choice.length, refined=False), plan)
+
+    if choice is not None and (forced or (choice.share < _RARE and choice.length <= _SHORT)):
+        found = predicted()
+        if found is not None or forced:
+            return found
     mean, plain = _constants(trial.kept(trial.target))
     constant = _constant(trial, mean if plain is None else plain)
     plan, size = trial.fast_plan(constant)
-    if latents is not None and choice is not None:
-        slower = _SLOWER if choice.length > _SHORT else 1.0
-        if latents.rate is not None or slower * choice.bits < 8 * size:
-            prior = latents.prior(trial, choice.rate, choice.length, refined=False)
-            return trial(prior, residual.Plan("plain" if choice.share < _RARE else "interpolated", False))
-    return trial(constant, plan) or trial(constant, residual.Plan())
+    wins = choice is not None and choice.bits * (_SLOWER if choice.length > _SHORT else 1.0) < 8 * size
+    return (predicted() if wins else None) or trial(constant, plan) or trial(constant, residual.Plan())
 
 
 _RARE = 0.002  # of the values outside the bound: rows of zeros are coded in no time
@@ -630,11 +640,14 @@ class _Trial:
         return _Candidate(prior.rate, plan, prior.sections | section, prior.stream)
 
     def fast_plan(self, prior: _Prior) -> tuple[residual.Plan, float]:
-        """The fastest plan, and the bytes that it should take."""
+        """The fastest plan, and the bytes that it should take: no number of them where values are too large for it."""
         assert self.tolerance is not None
         there = None if self.whole else self.valid.reshape(self.planes)
         left = (self.target - prior.values).reshape(self.planes)
-        return residual.fast_plan(left, 2.0 * (self.tolerance - prior.slack), there)
+        try:
+            return residual.fast_plan(left, 2.0 * (self.tolerance - prior.slack), there)
+        except OverflowError:
+            return residual.Plan(), math.inf
 
     def start_costs(self, prior: _Prior, plan: residual.Plan) -> float:
         """Bytes that the first quarter of the times takes: the whole takes more."""
@@ -697,7 +710,7 @@ class _Latents:
     def lengths(self) -> list[int]:
         """How many latents may be enough, fewer and fewer to none, where they come in order of importance."""
         d = self.model.spec.latent
-        return [d >> k for k in (2, 3, 4, 5, d.bit_length())] if self.model.linear else []
+        return list(dict.fromkeys(d >> k for k in (2, 3, 4, 5, d.bit_length()))) if self.model.linear else []
 
     def rounded(self, rate: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The first `length` latents quantised at `rate`, and the model's output for them ``[n, *grid]`` float32."""
@@ -755,11 +768,14 @@ class _Latents:
             z[:, length:] = 0
             output = evaluate(start + quantiser.dequantise(z, rate))[..., 0]
             tolerance = asked - self.slack(output)
+            if tolerance <= 0:
+                found.append(_Choice(math.inf, rate, length, 1.0))
+                return False
             over = np.abs(target - _scaled(self.field, output)) / tolerance - 1.0
             outside = (over if valid is None else over[valid]).ravel()
             outside, counted = outside[outside > 0], outside.size
             bits = outside_bits(outside) * points / target.shape[1] + quantiser.bits(z[:, :length], rate)
-            found.append(_Choice(bits if tolerance > 0 else math.inf, rate, length, len(outside) / counted))
+            found.append(_Choice(bits, rate, length, len(outside) / counted))
             return found[-1] == min(found)
 
         rates, whole = self.rates, model.spec.latent

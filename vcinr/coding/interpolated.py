@@ -802,13 +802,16 @@ def _quantised(values: np.ndarray, step: float, choices: Choices, valid: np.ndar
 
 def choose(values: np.ndarray, step: float, valid: np.ndarray) -> tuple[Choices, float]:
     """The choices that need the fewest bits on a part of the values, one improved after the other; bits for all."""
-    times, _, height, width = values.shape
-    times = min(times, _SAMPLE_TIMES)
-    side = max(8, math.isqrt(_SAMPLE // times))
-    y, x = max(0, height - side) // 2, max(0, width - side) // 2
-    window = np.s_[:times, :1, y : y + side, x : x + side]
-    part = np.ascontiguousarray(values[window])
-    there = np.ascontiguousarray(valid[window]) if valid.size > 1 else valid
+    total, levels, height, width = values.shape
+    times = min(total, _SAMPLE_TIMES)
+    some = np.unique(np.linspace(0, levels - 1, _SAMPLE_LEVELS).round().astype(int))
+    side = max(8, math.isqrt(_SAMPLE // (times * len(some))))
+    t, y, x = (total - times) // 2, max(0, height - side) // 2, max(0, width - side) // 2
+
+    def window(array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array[t : t + times, :, y : y + side, x : x + side][:, some])
+
+    part, there = window(values), window(valid) if valid.size > 1 else valid
 
     shifts = [_shift(k) for k in range(_CONTEXTS)]
 
@@ -831,7 +834,7 @@ def choose(values: np.ndarray, step: float, valid: np.ndarray) -> tuple[Choices,
     return best, bits(best) * values.size / part.size
 
 
-_SAMPLE, _SAMPLE_TIMES = 1 << 15, 8  # values, and times of them, that choices are made by
+_SAMPLE, _SAMPLE_TIMES, _SAMPLE_LEVELS = 1 << 15, 8, 4  # values, times and levels of them, that choices are made by
 
 
 def _entropy(counts: np.ndarray) -> float:

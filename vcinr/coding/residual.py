@@ -47,12 +47,14 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """One byte."""
+        if self.predictor == "interpolated":
+            return bytes([_PREDICTORS.index(self.predictor)])
         return bytes([_PREDICTORS.index(self.predictor) | self.temporal << 2 | self.tighten << 3])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
         """Inverse of `to_bytes`; raises CorruptError."""
-        if len(data) != 1 or data[0] >= 128 or data[0] & 3 >= len(_PREDICTORS):
+        if len(data) != 1 or data[0] >= 128 or data[0] & 3 >= len(_PREDICTORS) or (data[0] & 2 and data[0] != 2):
             raise CorruptError("residual plan is malformed")
         return cls(_PREDICTORS[data[0] & 3], bool(data[0] >> 2 & 1), data[0] >> 3)
 

@@ -70,6 +70,10 @@ class Model:
     slack: float = DELTA
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: not what has been made of it."""
+        return {**self.__dict__, "kept": {}}
+
     @cached_property
     def data(self) -> bytes:
         """The artifact's bytes."""
@@ -132,7 +136,7 @@ class Model:
             phi = phi.astype(np.float32)
             differ = (phi != phi[:1]).any(0)
             still = np.where(differ, 0, phi[0]) if len(phi) else np.zeros(len(psi), np.float32)
-            base = self.once("still", (psi_0, still), lambda: psi_0 + still @ psi)
+            base = self.once("still", (x, still), lambda: psi_0 + still @ psi)
             few = np.flatnonzero(differ)
             own = slice(few.max(initial=-1) + 1)
             phi = np.where(differ, phi, 0)
@@ -184,7 +188,7 @@ class Model:
         return made() if large else self.once("basis", (x,), made)
 
     def once(self, name: str, key: tuple[np.ndarray, ...], make: Callable[[], _T]) -> _T:
-        """What `make` makes of the arrays `key`; the last by that `name` is kept."""
+        """What `make` makes of the arrays `key`, which nobody changes; the last by that `name` is kept."""
         known = self.kept.get(name)
         if (
             known is None
