@@ -1,8 +1,9 @@
 """Speed of encoding and decoding beside SZ3 and SPERR, one process, one thread: ``python -m benchmarks.speed``.
 
 Every time is the best of `--repeat` runs of the whole call on arrays in memory, after one that compiles and fills
-caches, but for "cold": the first decoding after the model was loaded, which evaluates its network on the grid. Ours are with the data set's model in models/, where there is one, and without, at each effort. SZ3's setting
-is the one with the fewest bytes. Rows are written to benchmarks/results/speed.json with machine and date;
+caches, but for "cold": the first decoding after the model was loaded, which evaluates its network on the grid. Ours are
+with the data set's first model in models/, where there is one, and without, at each effort. SZ3's and SPERR's settings
+are those with the fewest bytes. Rows are written to benchmarks/results/speed.json with machine and date;
 OMP_NUM_THREADS=1 for one thread.
 """
 
@@ -102,9 +103,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         encode, decode = row["encode_mbs"], row["decode_mbs"]
         name = f"{row['dataset']} {row['variable']}: {row['codec']}"
         lines.append(
-            f"{name:44} {row['bound_fraction']:6g} {row['bits_per_value']:8.4f} {encode:9.2f} "
+            f"{name:43} {row['bound_fraction']:6g} {row['bits_per_value']:8.4f} {encode:9.2f} "
             f"{encode / same['SPERR']['encode_mbs']:8.3f} {decode:9.2f} {decode / same['SZ3']['decode_mbs']:7.3f} "
-            f"{row.get('cold_mbs', float('nan')):8.2f}"
+            f"{row.get('cold_mbs', float('nan')):7.2f}"
         )
     return "\n".join(lines)
 
