@@ -27,7 +27,7 @@ from vcinr import codec
 from vcinr.inr.model import from_bytes
 
 RESULT = Path("benchmarks/results/speed.json")
-BOUNDS = (0.1, 0.05, 0.03, 0.01, 0.001)
+BOUNDS = (0.1, 0.05, 0.01, 0.001)
 _T = TypeVar("_T")
 
 
