@@ -536,10 +536,9 @@ def _best(trial: _Trial, latents: _Latents | None) -> _Candidate | None:
             candidate = trial(prior, plan)
             if _cost(candidate) < 1.2 * _cost(best):
                 best = min(best, _refined(trial, prior, plan, candidate), key=_cost)
-        constant = _constant(trial, mean)
-        fast, size = trial.fast_plan(constant)
-        if size < _cost(best):  # under tight bounds codes are too large for contexts to help
-            best = min(best, trial(constant, fast), key=_cost)
+        for value in {mean, mean if plain is None else plain}:  # quickly tried; smaller at times where codes are large
+            constant = _constant(trial, value)
+            best = min(best, trial(constant, trial.fast_plan(constant)[0]), key=_cost)
     return best
 
 
