@@ -1,9 +1,10 @@
 """The exponential of pointwise-relative bounds, the same bits on every processor.
 
-Library exponentials differ by a unit in the last place between processors, since each vector width has code of its own.
-This one uses IEEE 754 addition, subtraction and multiplication one by one in a fixed order, never fused: the argument is
-reduced by a multiple of ln 2 in two parts (Cody & Waite 1980, "Software Manual for the Elementary Functions", chapter 6)
-and the Taylor polynomial of degree 13 is evaluated by Horner's rule. The relative error is below 2^-52.
+The exponentials of libraries differ by a unit in the last place between processors, since each vector width has code of
+its own. This one uses IEEE 754 addition, subtraction and multiplication one by one in a fixed order, never fused: the
+argument is reduced by a multiple of ln 2 in two parts (Cody & Waite 1980, "Software Manual for the Elementary
+Functions", chapter 6), and the Taylor polynomial of degree 13 is evaluated by Horner's rule. The relative error is below
+2^-52.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def exponentiate(values: np.ndarray) -> None:
             x = -LIMIT
         if x > LIMIT:
             x = LIMIT
-        k = int(math.floor(x * LOG2_E + 0.5))
+        k = math.floor(x * LOG2_E + 0.5)  # Numba: an integer
         r = (x - k * LN2_HIGH) - k * LN2_LOW
         y = 0.0
         for n in range(COEFFICIENTS.size):
