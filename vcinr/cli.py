@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -191,8 +192,18 @@ def _table(facts: dict[str, Any]) -> None:
     _say(f"{facts['archive']}: {facts['total_bytes']:,} bytes in all")
 
 
+@app.command()
+def warm_up() -> None:
+    """Compile the coder for this processor ahead: otherwise the first commands that need it do, in some 20 seconds."""
+    from vcinr.warm_up import warm_up as run
+
+    run(_watch)
+
+
 def main() -> None:
     """Entry point of the console script."""
+    logging.basicConfig(format="vcinr: %(message)s", level=logging.WARNING)  # on standard error
+    logging.getLogger("vcinr").setLevel(logging.INFO)
     try:
         app(standalone_mode=True)
     except VcinrError as error:

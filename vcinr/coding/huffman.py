@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
+from vcinr.compiled import outer
 from vcinr.errors import CorruptError
 
 
@@ -81,7 +81,7 @@ def decode(bits: np.ndarray, position: int, count: int, book: Codebook) -> tuple
     return found, end
 
 
-@njit(cache=True, nogil=True)
+@outer
 def _decode(
     bits: np.ndarray, position: int, order: np.ndarray, first: np.ndarray, start: np.ndarray, found: np.ndarray
 ) -> int:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 
 from vcinr.coding.static import TOTAL, reader, writer
 from vcinr.coding.tables import ESCAPE_BITS, Tables, frequencies_of, levels_of, quantise_frequencies, sound
+from vcinr.compiled import outer
 
 SHIFT = 8
 SMALLEST, PER_OCTAVE = 0.11, 4
@@ -118,7 +118,7 @@ class Hyperprior:
         w = np.tile(self.centre[rate, : self.side].astype(np.int64), (len(z), 1))
         column = self.column(z - self.centre[rate, self.side :])
         _descend(w, column, self.cost, self.centre[rate].astype(np.int64), self.scale[rate].astype(np.int64),
-                 self.weight.astype(np.int64))  # fmt: skip
+                 self.weight.astype(np.int64), np.empty(column.shape[1], np.int64))  # fmt: skip
         return w
 
     def encode(self, z: np.ndarray, rate: int) -> bytes:
@@ -148,13 +148,14 @@ class Hyperprior:
         return Tables(self.tables.offset[k : k + 1], self.tables.frequency[k : k + 1])
 
 
-@njit(cache=True, nogil=True)
+@outer
 def _descend(
-    w: np.ndarray, column: np.ndarray, cost: np.ndarray, centre: np.ndarray, scale: np.ndarray, weight: np.ndarray
-) -> None:
+    w: np.ndarray, column: np.ndarray, cost: np.ndarray, centre: np.ndarray, scale: np.ndarray, weight: np.ndarray,
+    total: np.ndarray,
+) -> None:  # fmt: skip
+    """Change w ``[n, r]`` in place; total int64 ``[d]``: scratch."""
     signals, side = w.shape
     d, last, half = column.shape[1], len(cost) - 1, cost.shape[1] // 2
-    total = np.empty(d, np.int64)
     for n in range(signals):
         for i in range(d):
             total[i] = scale[side + i]
@@ -186,3 +187,9 @@ def _descend(
                         total[i] += way * weight[i, j]
             if not moved:
                 break
+
+
+def warm() -> None:
+    """Compile what `Hyperprior.search` runs."""
+    one = np.zeros((1, 1), np.int64)
+    _descend(one, one, np.zeros((1, 3)), np.zeros(2, np.int64), np.zeros(2, np.int64), one, np.zeros(1, np.int64))

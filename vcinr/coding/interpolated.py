@@ -19,15 +19,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from vcinr.compiled import inner, outer
 from vcinr.errors import CorruptError
-
-_inner = partial(njit, cache=True, nogil=True, error_model="numpy", _nrt=False)
-_outer = partial(njit, cache=True, nogil=True, error_model="numpy")
 
 LIMIT = 1 << 30
 """Magnitudes from here on cannot be coded."""
@@ -41,6 +39,10 @@ _MOST_ZEROS = _TOTAL - 256  # frequency of a code's zero, at most
 _QUADS = 82  # symbols of four codes of size 1 at most: 0 the escape, then numbers of base 3, the first code lowest
 _NO_QUAD = 41  # all zero
 _CONTEXTS = 80
+_ESCAPE_BITS: Any = np.int64(6)  # NumPy's integers, as Numba would compile a function anew for a literal
+_FIRST: Any = np.int64(0)
+_ZERO: Any = np.int64(0)
+_ONE: Any = np.int64(1)
 _PADDING = 8 * BLOCK  # words that a block may take, at least
 
 
@@ -84,7 +86,7 @@ _MEMORY = ((0.0, 0.0), (0.5, 0.5), (0.75, 0.5), (1.0, 0.25))
 # --- prediction
 
 
-@_inner(forceinline=True)
+@inner()
 def _along(line: np.ndarray, out: np.ndarray, cubic: bool) -> None:
     """Predict what lies between the points of a line, and after the last if `out` is as long."""
     near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
@@ -100,44 +102,52 @@ def _along(line: np.ndarray, out: np.ndarray, cubic: bool) -> None:
         out[n - 1] = line[n - 1]
 
 
-@_inner(forceinline=True)
+@inner()
 def _across(lines: np.ndarray, i: int, out: np.ndarray, cubic: bool) -> None:
-    """Predict the line between lines i and i + 1, or after the last."""
-    m = lines.shape[0]
-    b = lines[i]
-    if i + 1 == m:
-        for k in range(out.size):
+    """Predict the line between lines i and i + 1, each as long as `out`, or after the last."""
+    n = out.size
+    m = lines.size // n if n else 0
+    b = lines[i * n : (i + 1) * n]
+    if i + 1 >= m:
+        for k in range(n):
             out[k] = b[k]
         return
-    c = lines[i + 1]
+    c = lines[(i + 1) * n : (i + 2) * n]
     if not cubic or i == 0 or i + 2 == m:
-        for k in range(out.size):
+        for k in range(n):
             out[k] = 0.5 * (b[k] + c[k])
         return
-    a, d = lines[i - 1], lines[i + 2]
-    for k in range(out.size):
+    a, d = lines[(i - 1) * n : i * n], lines[(i + 2) * n : (i + 3) * n]
+    for k in range(n):
         out[k] = 0.5625 * (b[k] + c[k]) - 0.0625 * (a[k] + d[k])
 
 
-@_inner()
-def _quantise(target: np.ndarray, there: np.ndarray, guess: np.ndarray, code: np.ndarray, size: float) -> int:
-    """Codes of a line of targets; how many are too large."""
-    wrong = 0
+@inner()
+def _quantise(
+    target: np.ndarray, there: np.ndarray, start: int, stride: int, guess: np.ndarray, code: np.ndarray, size: float
+) -> int:
+    """Codes of the targets from `start` on, `stride` apart, as many as there are guesses; how many are too large.
+
+    there: which of the targets count; of one value where all do.
+    """
+    wrong, masked = 0, there.size > 1
     for j in range(guess.size):
-        scaled = (target[j] - guess[j]) / size
+        o = start + j * stride
+        scaled = (target[o] - guess[j]) / size
+        counts = not masked or there[o]
         fits = abs(scaled) < LIMIT - 1
-        wrong += 0 if fits or not there[j] else 1
-        code[j] = int(np.floor(scaled + 0.5)) if fits and there[j] else 0
+        wrong += 0 if fits or not counts else 1
+        code[j] = int(np.floor(scaled + 0.5)) if fits and counts else 0
     return wrong
 
 
-@_inner(forceinline=True)
+@inner(forceinline=True)
 def _add(guess: np.ndarray, code: np.ndarray, size: float) -> None:
     for j in range(guess.size):
         guess[j] += size * code[j]
 
 
-@_inner(forceinline=True)
+@inner(forceinline=True)
 def _interleave(even: np.ndarray, odd: np.ndarray, out: np.ndarray) -> None:
     n = odd.size
     for j in range(n):
@@ -147,58 +157,73 @@ def _interleave(even: np.ndarray, odd: np.ndarray, out: np.ndarray) -> None:
         out[2 * n] = even[n]
 
 
-@_inner()
+@inner()
 def _refine(
-    coarse: np.ndarray, fine: np.ndarray, row: np.ndarray, column: np.ndarray, both: np.ndarray, other: np.ndarray,
-    codes: np.ndarray, target: np.ndarray, there: np.ndarray, cubic: bool, size: float, writing: bool,
+    coarse: np.ndarray, fine: np.ndarray, high: int, wide: int, lines: _Lines, codes: np.ndarray, target: np.ndarray,
+    there: np.ndarray, width: int, stride: int, cubic: bool, size: float, writing: bool,
 ) -> int:  # fmt: skip
     """Double a lattice; how many codes are too large.
 
-    coarse ``[h, w]``; fine ``[H, W]`` is filled. row ``[h, W - w]``, column ``[w]``, both, other ``[W - w]``: scratch,
-    for points beside a known one in its row, in its column, and in neither. codes: those of the first, of the second
-    and of the third, one after the other. target, there ``[H, W]``: looked at when writing.
+    coarse ``[h * w]``, fine ``[high * wide]``: its points, row after row; fine is filled. codes: those of the points
+    between two known ones of a row, of a column, and of the others, one after the other. target, there ``[H * W]``, a
+    plane of rows of `width` points of which the lattice has every `stride`-th: looked at when writing.
     """
-    (h, w), left, low, wrong = coarse.shape, both.size, fine.shape[0] - coarse.shape[0], 0
+    h, w, low, left = (high + 1) // 2, (wide + 1) // 2, high // 2, wide // 2
+    column, both, other = lines.column[:w], lines.both[:left], lines.other[:left]
+    rows = lines.rows[: h * left]
+    down, wrong = stride * width, 0
     for i in range(h + 2):  # lines go on while what has been made of those before is still near
         if i < h:
-            guess, code = row[i], codes[i * left : (i + 1) * left]
-            _along(coarse[i], guess, cubic)
+            guess, code = rows[i * left : (i + 1) * left], codes[i * left : (i + 1) * left]
+            _along(coarse[i * w : (i + 1) * w], guess, cubic)
             if writing:
-                wrong += _quantise(target[2 * i, 1::2], there[2 * i, 1::2], guess, code, size)
+                wrong += _quantise(target, there, 2 * i * down + stride, 2 * stride, guess, code, size)
             _add(guess, code, size)
         k = i - 2
         if k >= 0:
-            _interleave(coarse[k], row[k], fine[2 * k])
+            _interleave(
+                coarse[k * w : (k + 1) * w], rows[k * left : (k + 1) * left], fine[2 * k * wide : (2 * k + 1) * wide]
+            )
         if 0 <= k < low:
             o = h * left + k * w
             code = codes[o : o + w]
             _across(coarse, k, column, cubic)
             if writing:
-                wrong += _quantise(target[2 * k + 1, ::2], there[2 * k + 1, ::2], column, code, size)
+                wrong += _quantise(target, there, (2 * k + 1) * down, 2 * stride, column, code, size)
             _add(column, code, size)
             o = h * left + low * w + k * left
             code = codes[o : o + left]
             _along(column, both, cubic)
-            _across(row, k, other, cubic)
+            _across(rows, k, other, cubic)
             for j in range(left):
                 both[j] = 0.5 * (both[j] + other[j])
             if writing:
-                wrong += _quantise(target[2 * k + 1, 1::2], there[2 * k + 1, 1::2], both, code, size)
+                wrong += _quantise(target, there, (2 * k + 1) * down + stride, 2 * stride, both, code, size)
             _add(both, code, size)
-            _interleave(column, both, fine[2 * k + 1])
+            _interleave(column, both, fine[(2 * k + 1) * wide : (2 * k + 2) * wide])
     return wrong
 
 
-@njit(cache=True, nogil=True)
 def _levels(height: int, width: int) -> int:
     """Lattice levels of a plane: how often it is halved until one point is left."""
-    top = 0
-    while (height - 1) >> top or (width - 1) >> top:
-        top += 1
-    return top
+    return max(height - 1, width - 1, 0).bit_length()
 
 
-@_outer()
+class _Lines(NamedTuple):
+    """Scratch of `_refine`, for a plane ``[H, W]``.
+
+    rows: of a lattice, the points between two known ones of a row; column, both, other: lines. even, odd: lattices, of
+    even and of odd levels.
+    """
+
+    rows: np.ndarray
+    column: np.ndarray
+    both: np.ndarray
+    other: np.ndarray
+    even: np.ndarray
+    odd: np.ndarray
+
+
 def _planes(
     codes: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, sizes: np.ndarray, cubic: bool,
     share: float, pace: float, writing: bool,
@@ -208,50 +233,60 @@ def _planes(
     codes int32: of each plane in turn the first point's, then those of each level. valid: of one value if all are.
     """
     times, levels, height, width = recon.shape
-    masked = valid.size > 1
-    everywhere = np.ones((1, 1) if masked or not writing else (height, width), np.bool_)
-    mean = np.zeros((levels, height * width if share > 0.0 else 0))
-    target = np.zeros((height, width) if writing else (1, 1))
-    first = np.zeros(1)
+    planes, points = times * levels, height * width
+    quarter, half = ((height + 1) // 2) * ((width + 1) // 2), (width + 1) // 2
+    lines = _Lines(*(np.empty(n) for n in (quarter, half, half, half, quarter, quarter)))
+    mean = np.zeros((levels, points if share > 0.0 else 0))
+    target = np.zeros(points if writing else 1)
+    there = valid.reshape(planes, points) if valid.size > 1 else valid.reshape(1, 1)
+    flat, given = recon.reshape(planes, points), values.reshape(planes, points)
     top = _levels(height, width)
-    quarter = ((height + 1) // 2) * ((width + 1) // 2)
-    lattices, row, lines = np.empty((2, quarter)), np.empty(quarter), np.empty((3, (width + 1) // 2))
+    fit: bool = _plane_by_plane(
+        codes, given, flat, there, sizes, mean, target, lines, width, top, cubic, share, pace, writing
+    )
+    return fit
+
+
+@outer
+def _plane_by_plane(
+    codes: np.ndarray, given: np.ndarray, flat: np.ndarray, valid: np.ndarray, sizes: np.ndarray, mean: np.ndarray,
+    target: np.ndarray, lines: _Lines, width: int, top: int, cubic: bool, share: float, pace: float, writing: bool,
+) -> bool:  # fmt: skip
+    """`_planes` for `given` and `flat` ``[T * C, H * W]``; mean ``[C, H * W]`` and target ``[H * W]``: scratch."""
+    levels, height = mean.shape[0], flat.shape[1] // width
     o, wrong = 0, 0
-    for t in range(times):
-        for c in range(levels):
-            there = valid[t, c] if masked else everywhere
-            out, known = recon[t, c].reshape(-1), mean[c]
-            if writing:
-                wanted, now = target.reshape(-1), values[t, c].reshape(-1)
-                for k in range(out.size):
-                    wanted[k] = now[k] - share * known[k] if share > 0.0 else now[k]
-                first[0] = 0.0
-                wrong += _quantise(target[0, :1], there[0, :1], first, codes[o : o + 1], sizes[top])
-            lattice = lattices[top & 1] if top > 0 else out
-            lattice[0] = codes[o] * sizes[top]
-            o += 1
-            for level in range(top - 1, -1, -1):
-                s = 1 << level
-                high, wide = (height - 1 >> level) + 1, (width - 1 >> level) + 1
-                h, w, left = (high + 1) // 2, (wide + 1) // 2, wide // 2
-                count = high * wide - h * w
-                coarse = lattice[: h * w].reshape(h, w)
-                lattice = lattices[level & 1] if level > 0 else out
-                wrong += _refine(
-                    coarse, lattice[: high * wide].reshape(high, wide), row[: h * left].reshape(h, left), lines[0, :w],
-                    lines[1, :left], lines[2, :left], codes[o : o + count], target[::s, ::s], there[::s, ::s], cubic,
-                    sizes[level], writing,
-                )  # fmt: skip
-                o += count
-            if share > 0.0:
-                move = pace if t > 0 else 1.0
-                for k in range(out.size):
-                    out[k] += share * known[k]
-                    known[k] += move * (out[k] - known[k])
+    first = lines.other[:1]
+    for p in range(flat.shape[0]):
+        there = valid[p if valid.size > 1 else 0]
+        out, known, now = flat[p], mean[p % levels], given[p]
+        if writing:
+            for k in range(out.size):
+                target[k] = now[k] - share * known[k] if share > 0.0 else now[k]
+            first[0] = 0.0
+            wrong += _quantise(target, there, _FIRST, _ONE, first, codes[o : o + 1], sizes[top])
+        lattice = out if top == 0 else (lines.odd if top & 1 else lines.even)
+        lattice[0] = codes[o] * sizes[top]
+        o += 1
+        for level in range(top - 1, -1, -1):
+            high, wide = (height - 1 >> level) + 1, (width - 1 >> level) + 1
+            h, w = (high + 1) // 2, (wide + 1) // 2
+            count = high * wide - h * w
+            coarse = lattice[: h * w]
+            lattice = out if level == 0 else (lines.odd if level & 1 else lines.even)
+            wrong += _refine(
+                coarse, lattice, high, wide, lines, codes[o : o + count], target, there, width, 1 << level, cubic,
+                sizes[level], writing,
+            )  # fmt: skip
+            o += count
+        if share > 0.0:
+            move = pace if p >= levels else 1.0
+            for k in range(out.size):
+                out[k] += share * known[k]
+                known[k] += move * (out[k] - known[k])
     return wrong == 0
 
 
-@_outer()
+@outer
 def _rounded(
     codes: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, size: float, writing: bool
 ) -> bool:
@@ -303,9 +338,13 @@ def _quad_table() -> np.ndarray:
 _SUM_CONTEXT = _context_table()
 _QUAD_CODES = _quad_table()
 _QUAD_SIZE = np.abs(_QUAD_CODES).sum(1)
+_SHIFT = np.maximum((np.arange(_CONTEXTS) >> 1) - 10, 0)
+"""Raw bits of each code of a block, by its context, so that what is left is about 8 in size."""
+_REACH = (16 << np.clip((np.arange(_CONTEXTS) >> 1) - 8, 0, 2)) - 2
+"""Largest magnitude, without raw bits, that has a symbol, by context: 14, 30 or 62."""
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _size_at(size: np.ndarray, position: int) -> int:
     """Sum of |codes| of 16 codes from a position on, as far as the sizes of its two blocks tell."""
     if position < 0:
@@ -314,7 +353,7 @@ def _size_at(size: np.ndarray, position: int) -> int:
     return ((BLOCK - r) * size[b] + r * size[b + 1]) >> 4
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _context(size: np.ndarray, b: int, row: int, before: int, past: int) -> int:
     """Context of block b. size: of the blocks, 0 from b on; size[-1] is 0."""
     p = b << 4
@@ -327,27 +366,38 @@ def _context(size: np.ndarray, b: int, row: int, before: int, past: int) -> int:
     return 2 * bits + (around >> (bits - 2) & 1)
 
 
-@_inner(inline="always")
-def _shift(context: int) -> int:
-    """Raw bits of each code of a block, so that what is left is about 8 in size."""
-    return max(0, (context >> 1) - 10)
+class _Survey(NamedTuple):
+    """Context of every block, and counts by context.
+
+    context: uint8 ``[blocks]``. block ``[contexts, 2]``: zero and other blocks. Of the latter: single ``[contexts,
+    symbols]``, symbols of single codes; rest, those of codes in quads that escape; quad ``[contexts, 6]``, quads by how
+    many of their codes are not 0, last those that escape.
+    """
+
+    context: np.ndarray
+    block: np.ndarray
+    single: np.ndarray
+    rest: np.ndarray
+    quad: np.ndarray
 
 
-@_inner(inline="always")
-def _reach(context: int) -> int:
-    """Largest magnitude, without raw bits, that has a symbol: 14, 30 or 62."""
-    return (16 << max(0, min(2, (context >> 1) - 8))) - 2
-
-
-@_outer()
-def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> tuple[np.ndarray, ...]:
-    """Context of every block, and counts by context: zero and other blocks; of the latter symbols of single codes, of
-    all and of those in quads that escape; quads by how many of their codes are not 0, last those that escape.
-    """  # fmt: skip
+def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> _Survey:
+    """Contexts and counts of whole blocks of codes."""
     blocks = codes.size // BLOCK
-    context, size = np.zeros(blocks, np.uint8), np.zeros(blocks + 1, np.int64)
-    block, quad = np.zeros((_CONTEXTS, 2), np.int64), np.zeros((_CONTEXTS, 6), np.int64)
-    single, rest = np.zeros((_CONTEXTS, _SINGLES), np.int64), np.zeros((_CONTEXTS, _SINGLES), np.int64)
+    survey = _Survey(
+        np.zeros(blocks, np.uint8), *(np.zeros((_CONTEXTS, n), np.int64) for n in (2, _SINGLES, _SINGLES, 6))
+    )
+    _count(codes, parts, past, np.zeros(blocks + 1, np.int64), *survey)
+    return survey
+
+
+@outer
+def _count(
+    codes: np.ndarray, parts: np.ndarray, past: int, size: np.ndarray, context: np.ndarray, block: np.ndarray,
+    single: np.ndarray, rest: np.ndarray, quad: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill a `_Survey`; size: of the blocks, zeros at first."""
+    blocks = context.size
     plane, part = 0, 0
     length = parts[parts.shape[0] - 1, 0]
     for b in range(blocks):
@@ -366,8 +416,8 @@ def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> tuple[np.ndarray
         block[k, 1 if total else 0] += 1
         if total == 0:
             continue
-        h = _shift(k)
-        half, reach = (1 << h) >> 1, _reach(k)
+        h = _SHIFT[k]
+        half, reach = (1 << h) >> 1, _REACH[k]
         for g in range(p, p + BLOCK, 4):
             some, large = 0, False
             for q in range(g, g + 4):
@@ -380,10 +430,9 @@ def _survey(codes: np.ndarray, parts: np.ndarray, past: int) -> tuple[np.ndarray
                 single[k, symbol] += 1
                 if large:
                     rest[k, symbol] += 1
-    return context, block, single, rest, quad
 
 
-@_inner()
+@inner()
 def _single_frequencies(zero: int, decay: int, reach: int, out: np.ndarray) -> None:
     """Frequencies of a code's symbols: two-sided geometric, but for zero, which takes what is left over too."""
     weight, total = 1 << 24, 0
@@ -403,7 +452,7 @@ def _single_frequencies(zero: int, decay: int, reach: int, out: np.ndarray) -> N
     out[reach + 1] = _TOTAL - used - out[0]
 
 
-@_inner()
+@inner()
 def _quad_frequencies(zero: int, escape: int, out: np.ndarray) -> None:
     """Frequencies of a quad's symbols: independent codes, 0 with probability zero / 2^12; zeros take what is left."""
     out[0] = 8 * escape + 1
@@ -418,23 +467,32 @@ def _quad_frequencies(zero: int, escape: int, out: np.ndarray) -> None:
     out[_NO_QUAD] += _TOTAL - used
 
 
-@_outer()
 def _frequencies(record: np.ndarray) -> np.ndarray:
     """Frequencies ``[contexts, symbols]`` of records ``[contexts, 4]``."""
     frequency = np.zeros((record.shape[0], _SINGLES), np.int64)
+    _fill_frequencies(record, frequency)
+    return frequency
+
+
+@outer
+def _fill_frequencies(record: np.ndarray, frequency: np.ndarray) -> None:
     for k in range(record.shape[0]):
-        reach = _reach(k) if k + 1 < record.shape[0] else _reach(0)
+        reach = _REACH[k] if k + 1 < record.shape[0] else _REACH[0]
         if record[k, 0] > 0 and record[k, 2]:
             _quad_frequencies(record[k, 1], record[k, 3], frequency[k])
         elif record[k, 0] > 0:
             _single_frequencies(record[k, 1], record[k, 3], reach, frequency[k])
-    return frequency
 
 
-@_outer()
 def _slots(frequency: np.ndarray) -> np.ndarray:
     """By context and slot: symbol in 7 bits, its frequency - 1 in 12, the slot's place in it in 12."""
-    table = np.zeros(frequency.shape[0] << _BITS, np.uint32)
+    table = np.zeros(len(frequency) << _BITS, np.uint32)
+    _fill_slots(frequency, table)
+    return table
+
+
+@outer
+def _fill_slots(frequency: np.ndarray, table: np.ndarray) -> None:
     for k in range(frequency.shape[0]):
         o = k << _BITS
         for s in range(_SINGLES):
@@ -442,63 +500,81 @@ def _slots(frequency: np.ndarray) -> np.ndarray:
             for place in range(frequency[k, s]):
                 table[o + place] = entry | place << 19
             o += frequency[k, s]
-    return table
 
 
-@_inner()
-def _push(x: np.ndarray, k: int, words: np.ndarray, o: int, start: int, often: int, bits: int) -> int:
-    """Code, on state k, an interval of 2^bits; returns where the last word is."""
+@inner()
+def _push(x: np.ndarray, k: int, words: np.ndarray, o: int, start: int, often: int) -> int:
+    """Code a symbol of this interval on state k; returns where the last word is."""
     state = x[k]
-    if state >= often << (32 - bits):
+    if state >= often << (32 - _BITS):
         o -= 1
         words[o] = state & 0xFFFF
         state >>= 16
-    x[k] = (state // often << bits) + state % often + start
+    x[k] = (state // often << _BITS) + state % often + start
     return o
 
 
-@_inner()
+@inner()
+def _push_raw(x: np.ndarray, words: np.ndarray, o: int, value: int, bits: int) -> int:
+    """Code raw bits, 16 at most, on the first state; returns where the last word is."""
+    state = x[0]
+    if state >= 1 << (32 - bits):
+        o -= 1
+        words[o] = state & 0xFFFF
+        state >>= 16
+    x[0] = (state << bits) + value
+    return o
+
+
+@inner()
 def _push_singles(
     x: np.ndarray, words: np.ndarray, o: int, codes: np.ndarray, context: int, start: np.ndarray, often: np.ndarray
 ) -> int:
     """Code 4 or 16 codes one by one, each without its lowest bits, then escapes and these bits."""
-    h, reach = _shift(context), _reach(context)
+    h, reach = _SHIFT[context], _REACH[context]
     half, mask = (1 << h) >> 1, (1 << h) - 1
     for q in range(codes.size - 1, -1, -1):
         code = int(codes[q]) + half
         symbol = code >> h
         if h > 16:
-            o = _push(x, 0, words, o, (code & mask) >> 16, 1, h - 16)
+            o = _push_raw(x, words, o, (code & mask) >> 16, h - 16)
         if h > 0:
-            o = _push(x, 0, words, o, code & mask & 0xFFFF, 1, min(h, 16))
+            o = _push_raw(x, words, o, code & mask & 0xFFFF, min(h, 16))
         if abs(symbol) > reach:
             more, n = abs(symbol) - reach, 0
             while more >> (n + 1):
                 n += 1
             more -= 1 << n
             if n > 16:
-                o = _push(x, 0, words, o, more >> 16, 1, n - 16)
+                o = _push_raw(x, words, o, more >> 16, n - 16)
             if n > 0:
-                o = _push(x, 0, words, o, more & 0xFFFF, 1, min(n, 16))
-            o = _push(x, 0, words, o, 2 * n + (1 if symbol < 0 else 0), 1, 6)
+                o = _push_raw(x, words, o, more & 0xFFFF, min(n, 16))
+            o = _push_raw(x, words, o, 2 * n + (1 if symbol < 0 else 0), _ESCAPE_BITS)
     for q in range(codes.size - 1, -1, -1):
         symbol = (int(codes[q]) + half) >> h
         s = symbol + reach + 1 if abs(symbol) <= reach else 0
-        o = _push(x, q & 3, words, o, start[s], often[s], _BITS)
+        o = _push(x, q & 3, words, o, start[s], often[s])
     return o
 
 
-@_outer()
 def _write(codes: np.ndarray, context: np.ndarray, record: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     """The words of all blocks, the last one first: what is coded last is decoded first."""
+    words = np.empty(8 + _PADDING * context.size, np.uint16)
+    start = np.cumsum(frequency, 1) - frequency
+    x, symbols = np.full(4, _LOW, np.int64), np.zeros(4, np.int64)
+    return words[_fill_words(codes, context, record, frequency, start, x, symbols, words) :].copy()
+
+
+@outer
+def _fill_words(
+    codes: np.ndarray, context: np.ndarray, record: np.ndarray, frequency: np.ndarray, start: np.ndarray,
+    x: np.ndarray, symbols: np.ndarray, words: np.ndarray,
+) -> int:  # fmt: skip
+    """Write the words from the end of `words` on; returns where they begin.
+
+    start: sum of the frequencies before. x ``[4]``: the states at first; symbols ``[4]``: scratch.
+    """
     blocks, rest = context.size, record.shape[0] - 1
-    words = np.empty(8 + _PADDING * blocks, np.uint16)
-    start = np.zeros(frequency.shape, np.int64)
-    for k in range(frequency.shape[0]):
-        for s in range(1, _SINGLES):
-            start[k, s] = start[k, s - 1] + frequency[k, s - 1]
-    x = np.full(4, _LOW, np.int64)
-    symbols = np.zeros(4, np.int64)
     o = words.size
     for b in range(blocks - 1, -1, -1):
         k, code = int(context[b]), codes[b * BLOCK : (b + 1) * BLOCK]
@@ -506,7 +582,7 @@ def _write(codes: np.ndarray, context: np.ndarray, record: np.ndarray, frequency
         for q in range(BLOCK):
             some |= code[q]
         if some == 0:
-            o = _push(x, 0, words, o, 0, zero, _BITS)
+            o = _push(x, _FIRST, words, o, _ZERO, zero)
             continue
         if record[k, 2]:
             for g in range(3, -1, -1):
@@ -516,25 +592,25 @@ def _write(codes: np.ndarray, context: np.ndarray, record: np.ndarray, frequency
                     symbol += 3**q * (code[4 * g + q] + 1)
                 symbols[g] = 0 if large else symbol
                 if large:
-                    o = _push_singles(x, words, o, code[4 * g : 4 * g + 4], 0, start[rest], frequency[rest])
+                    o = _push_singles(x, words, o, code[4 * g : 4 * g + 4], _ZERO, start[rest], frequency[rest])
             for g in range(3, -1, -1):
-                o = _push(x, g, words, o, start[k, symbols[g]], frequency[k, symbols[g]], _BITS)
+                o = _push(x, g, words, o, start[k, symbols[g]], frequency[k, symbols[g]])
         else:
             o = _push_singles(x, words, o, code, k, start[k], frequency[k])
-        o = _push(x, 0, words, o, zero, _TOTAL - zero, _BITS)
+        o = _push(x, _FIRST, words, o, zero, _TOTAL - zero)
     for k in range(3, -1, -1):
         words[o - 1], words[o - 2] = x[k] >> 16, x[k] & 0xFFFF
         o -= 2
-    return words[o:].copy()
+    return o
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _step(state: int, entry: int) -> int:
     """A state without the symbol that a table's entry tells; below `_LOW`, it needs a word."""
     return ((entry >> 7 & _MASK) + 1) * (state >> _BITS) + (entry >> 19)
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _refill(state: int, words: np.ndarray, o: int) -> tuple[int, int]:
     """A state with a word if it needs one, without a branch; and where the next word is."""
     word = int(words[o])
@@ -542,7 +618,7 @@ def _refill(state: int, words: np.ndarray, o: int) -> tuple[int, int]:
     return (state << 16 | word if need else state), o + (1 if need else 0)
 
 
-@_inner(inline="always")
+@inner()
 def _pull(x: np.ndarray, words: np.ndarray, o: int, bits: int) -> tuple[int, int]:
     """Raw bits, 16 at most, of the first state; and where the next word is."""
     low = x[0] & ((1 << bits) - 1)
@@ -553,15 +629,15 @@ def _pull(x: np.ndarray, words: np.ndarray, o: int, bits: int) -> tuple[int, int
     return low, o
 
 
-@_inner()
+@inner()
 def _pull_rest(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, context: int) -> int:
     """What the symbols of single codes leave open: escapes, and the lowest bits; returns where the next word is."""
-    h, reach = _shift(context), _reach(context)
+    h, reach = _SHIFT[context], _REACH[context]
     half = (1 << h) >> 1
     for q in range(code.size):
         symbol, low, high = int(code[q]), 0, 0
         if symbol == -reach - 1:
-            head, o = _pull(x, words, o, 6)
+            head, o = _pull(x, words, o, _ESCAPE_BITS)
             n = head >> 1
             if n > 0:
                 low, o = _pull(x, words, o, min(n, 16))
@@ -579,11 +655,11 @@ def _pull_rest(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, conte
     return o
 
 
-@_inner()
+@inner()
 def _pull_singles(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, context: int, table: np.ndarray) -> int:
     """Inverse of `_push_singles`; returns where the next word is."""
     x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
-    escaped, zero = False, _reach(context) + 1
+    escaped, zero = False, _REACH[context] + 1
     for q in range(0, code.size, 4):
         e0, e1 = int(table[x0 & _MASK]), int(table[x1 & _MASK])
         e2, e3 = int(table[x2 & _MASK]), int(table[x3 & _MASK])
@@ -596,19 +672,19 @@ def _pull_singles(x: np.ndarray, words: np.ndarray, o: int, code: np.ndarray, co
         x2, o = _refill(x2, words, o)
         x3, o = _refill(x3, words, o)
     x[0], x[1], x[2], x[3] = x0, x1, x2, x3
-    if escaped or _shift(context) > 0:
+    if escaped or _SHIFT[context] > 0:
         o = _pull_rest(x, words, o, code, context)
     return o
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _quad(code: np.ndarray, s: int) -> int:
     """Write the codes of a symbol; returns the sum of their sizes."""
     code[0], code[1], code[2], code[3] = _QUAD_CODES[s, 0], _QUAD_CODES[s, 1], _QUAD_CODES[s, 2], _QUAD_CODES[s, 3]
     return _QUAD_SIZE[s]
 
 
-@_inner()
+@inner()
 def _sum(code: np.ndarray) -> int:
     total = 0
     for q in range(code.size):
@@ -616,16 +692,16 @@ def _sum(code: np.ndarray) -> int:
     return total
 
 
-@_outer()
+@outer
 def _read(
     codes: np.ndarray, words: np.ndarray, count: int, parts: np.ndarray, past: int, record: np.ndarray,
-    table: np.ndarray,
+    table: np.ndarray, size: np.ndarray, x: np.ndarray,
 ) -> bool:  # fmt: skip
-    """Fill codes, int32, from so many words, which zeros follow; whether they end where they should."""
+    """Fill codes, int32, zeros at first, from so many words, which zeros follow; whether they end where they should.
+
+    size ``[blocks + 1]``: zeros; x ``[4]``: scratch.
+    """
     blocks, contexts = codes.size // BLOCK, record.shape[0] - 1
-    codes[:] = 0
-    size = np.zeros(blocks + 1, np.int64)
-    x = np.empty(4, np.int64)
     for k in range(4):
         x[k] = int(words[2 * k]) | int(words[2 * k + 1]) << 16
         if x[k] < _LOW:
@@ -663,14 +739,10 @@ def _read(
                     size[b] = _quad(code, s0) + _quad(code[4:], s1) + _quad(code[8:], s2) + _quad(code[12:], s3)
                     if s0 == 0 or s1 == 0 or s2 == 0 or s3 == 0:
                         x[0], x[1], x[2], x[3] = x0, x1, x2, x3
-                        if s0 == 0:
-                            o = _pull_singles(x, words, o, code[:4], 0, rest)
-                        if s1 == 0:
-                            o = _pull_singles(x, words, o, code[4:8], 0, rest)
-                        if s2 == 0:
-                            o = _pull_singles(x, words, o, code[8:12], 0, rest)
-                        if s3 == 0:
-                            o = _pull_singles(x, words, o, code[12:], 0, rest)
+                        escaped = (s0 == 0) | (s1 == 0) << 1 | (s2 == 0) << 2 | (s3 == 0) << 3
+                        for q in range(4):
+                            if escaped >> q & 1:
+                                o = _pull_singles(x, words, o, code[4 * q : 4 * q + 4], _ZERO, rest)
                         x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
                         size[b] = _sum(code)
                 else:
@@ -683,8 +755,9 @@ def _read(
     return o == count and x0 == _LOW and x1 == _LOW and x2 == _LOW and x3 == _LOW
 
 
-def _records(block: np.ndarray, single: np.ndarray, rest: np.ndarray, quad: np.ndarray) -> np.ndarray:
-    """Tables that suit the counts of `_survey`: int64 ``[contexts, 4]``, one more than are used; see `_pack`."""
+def _records(survey: _Survey) -> np.ndarray:
+    """Tables that suit the counts: int64 ``[contexts, 4]``, one more than are used; see `_pack`."""
+    _, block, single, rest, quad = survey
     used = int(np.flatnonzero(block.sum(1)).max()) + 1
     record = np.zeros((used + 1, 4), np.int64)
     escaped = np.zeros(_SINGLES, np.int64)
@@ -692,14 +765,14 @@ def _records(block: np.ndarray, single: np.ndarray, rest: np.ndarray, quad: np.n
         if not block[k].any():
             continue
         record[k, 0] = _frequency(block[k, 0], block[k].sum(), _TOTAL - 1)
-        if 8 * quad[k, 5] <= quad[k].sum() and _reach(k) == _reach(0):
+        if 8 * quad[k, 5] <= quad[k].sum() and _REACH[k] == _REACH[0]:
             count, some = 4 * int(quad[k, :5].sum()), int(quad[k, :5] @ np.arange(5))
             escape = round(_TOTAL / 8 * quad[k, 5] / max(1, quad[k].sum()))
             record[k, 1:] = _frequency(count - some, count, _TOTAL - 1), 1, min(escape, 127)
             escaped += rest[k]
         else:
-            record[k, 1:] = _single(single[k], _reach(k))
-    record[used] = 1, *_single(escaped, _reach(0))
+            record[k, 1:] = _single(single[k], _REACH[k])
+    record[used] = 1, *_single(escaped, _REACH[0])
     return record
 
 
@@ -749,9 +822,9 @@ def encode(
     there = np.ones((1, 1, 1, 1), bool) if valid is None else np.require(valid, bool, ["C"])
     choices = choices or choose(values, step, there)[0]
     codes, recon = _quantised(values, step, choices, there)
-    context, *counts = _survey(codes, _parts(values.shape, choices), _past(values.shape))
-    record = _records(*counts)
-    words = _write(codes, context, record, _frequencies(record))
+    survey = _survey(codes, _parts(values.shape, choices), _past(values.shape))
+    record = _records(survey)
+    words = _write(codes, survey.context, record, _frequencies(record))
     return bytes([choices.to_byte(), len(record)]) + _pack(record) + words.astype("<u2").tobytes(), recon
 
 
@@ -766,9 +839,10 @@ def decode(data: bytes, shape: tuple[int, int, int, int], step: float) -> np.nda
         raise CorruptError("interpolated stream is malformed")
     choices, record = Choices.from_byte(data[0]), _unpack(data[2:start])
     words = np.frombuffer(data[start:] + bytes(2 * _PADDING + len(data) % 2), "<u2").astype(np.uint16)
-    codes = np.empty(-(-recon.size // BLOCK) * BLOCK, np.int32)
-    table = _slots(_frequencies(record))
-    whole = _read(codes, words, words.size - _PADDING, _parts(shape, choices), _past(shape), record, table)
+    blocks = -(-recon.size // BLOCK)
+    codes, size, states = np.zeros(blocks * BLOCK, np.int32), np.zeros(blocks + 1, np.int64), np.empty(4, np.int64)
+    table, parts = _slots(_frequencies(record)), _parts(shape, choices)
+    whole = _read(codes, words, words.size - _PADDING, parts, _past(shape), record, table, size, states)
     if len(data) % 2 or not whole:
         raise CorruptError("a bitstream does not end where it should")
     _run(codes, recon, recon, step, choices, np.ones((1, 1, 1, 1), bool), False)
@@ -813,14 +887,12 @@ def choose(values: np.ndarray, step: float, valid: np.ndarray) -> tuple[Choices,
 
     part, there = window(values), window(valid) if valid.size > 1 else valid
 
-    shifts = [_shift(k) for k in range(_CONTEXTS)]
-
     @cache
     def bits(choices: Choices) -> float:
         codes, _ = _quantised(part, step, choices, there)
-        _, block, single, *_ = _survey(codes, _parts(part.shape, choices), _past(part.shape))
-        raw = 16 * int(single[:, 0].sum()) + BLOCK * int(block[:, 1] @ shifts)
-        return _entropy(block) + _entropy(single) + raw
+        survey = _survey(codes, _parts(part.shape, choices), _past(part.shape))
+        raw = 16 * int(survey.single[:, 0].sum()) + BLOCK * int(survey.block[:, 1] @ _SHIFT)
+        return _entropy(survey.block) + _entropy(survey.single) + raw
 
     best = Choices(prediction=1)
     changes: list[tuple[dict[str, int], ...]] = [

@@ -14,22 +14,22 @@ because Numba keeps what it has compiled until the function's own file changes, 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from decimal import Decimal, localcontext
-from functools import cache, partial
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from vcinr.compiled import inner, outer
 from vcinr.errors import CorruptError
-
-_inner = partial(njit, cache=True, nogil=True, error_model="numpy", _nrt=False)
-"""For what allocates nothing: counting references to arrays at every use of one would take most of the time."""
 
 INPUTS = 6
 _I = np.uint64(6)
 _UNARY = 20
-_SIGN = _UNARY
+_SIGN: Any = np.int64(_UNARY)  # NumPy's integers, as Numba would compile a function anew for a literal
+_EVEN: Any = np.int64(32768)
+_ZERO: Any = np.int64(0)
 NODES = _UNARY + 1
 """Decisions of an integer: 0 zero or not, 1 to 19 the magnitude in unary, 20 the sign."""
 SETS = 9
@@ -41,6 +41,7 @@ _LOGIT = 3071  # logits are in units of 1/256, within +-12
 COUNT_LIMIT = 400  # a counter keeps moving by 1 / 400 at least
 _LOW, _RANGE, _CACHE, _PENDING, _POSITION = range(5)
 _CODE = _LOW  # a reader has a code where a writer has its low end
+_RUN = 1 << 16  # integers that one call codes, about: a buffer has room for them beforehand
 _WORST = 96  # bytes that one integer may take: 21 decisions of 16 bits, and 101 raw bits
 
 
@@ -92,14 +93,14 @@ def coder(contexts: int, rare: int = 0) -> Coder:
     )  # fmt: skip
 
 
-@_inner()
+@outer
 def _start(state: np.ndarray, data: np.ndarray) -> None:
     """Take in the first four bytes."""
     for _ in range(4):
         state[_CODE] = state[_CODE] << 8 | _next(state, data)
 
 
-@_inner()
+@outer
 def _finish(state: np.ndarray, data: np.ndarray) -> int:
     """Flush a writer: what is left of the number with the most trailing zeros in [low, low + range)."""
     state[_LOW] = (state[_LOW] + 0xFFFFFF) & ~0xFFFFFF
@@ -127,10 +128,9 @@ def check_end(c: Coder, data: np.ndarray) -> None:
         raise CorruptError("a bitstream does not end where it should")
 
 
-@njit(cache=True, nogil=True)
 def reserve(state: np.ndarray, data: np.ndarray, integers: int) -> np.ndarray:
     """`data`, or a larger copy, with room for so many more integers."""
-    needed = state[_POSITION] + state[_PENDING] + _WORST * integers + 16
+    needed = int(state[_POSITION] + state[_PENDING]) + _WORST * integers + 16
     if needed <= data.size:
         return data
     larger = np.empty(2 * needed, np.uint8)
@@ -138,14 +138,21 @@ def reserve(state: np.ndarray, data: np.ndarray, integers: int) -> np.ndarray:
     return larger
 
 
-@_inner()
+def _runs(items: int, size: int) -> Iterator[tuple[int, int]]:
+    """First and last of runs of items, each run of some `_RUN` integers: one call of a kernel codes a run."""
+    most = max(1, _RUN // max(1, size))
+    for first in range(0, items, most):
+        yield first, min(first + most, items)
+
+
+@inner()
 def _next(state: np.ndarray, data: np.ndarray) -> int:
     position = state[_POSITION]
     state[_POSITION] = position + 1
     return data[position] if position < data.size else 0
 
 
-@_inner()
+@inner()
 def _shift(state: np.ndarray, data: np.ndarray) -> None:
     """Write the top byte of the low end; a carry may still reach it through pending bytes of 0xFF."""
     low = state[_LOW]
@@ -162,7 +169,7 @@ def _shift(state: np.ndarray, data: np.ndarray) -> None:
     state[_LOW] = (low & 0x00FFFFFF) << 8
 
 
-@_inner(inline="always")  # the call would cost more than it does
+@inner(forceinline=True)  # the call would cost more than it does
 def bit(c: Coder, data: np.ndarray, node: int, weights: int, value: int, writing: bool) -> int:
     """Code one decision under the contexts set; returns it."""
     total, which, row = 0, np.uint64(node), np.uint64(weights)
@@ -170,7 +177,7 @@ def bit(c: Coder, data: np.ndarray, node: int, weights: int, value: int, writing
         logit = int(c.stretch[np.uint64(c.counter[i, which, c.context[i]] >> 15)])
         c.logit[i] = logit
         total += c.weight[row, i] * logit
-    p = int(c.squash[np.uint64(max(-_LOGIT, min(_LOGIT, total >> 16)) + _LOGIT)])
+    p = np.int64(c.squash[np.uint64(max(-_LOGIT, min(_LOGIT, total >> 16)) + _LOGIT)])
     value = _code(c.state, data, p, value, writing)
     error = ((value << 16) - p) * 10
     for i in range(_I):
@@ -179,16 +186,16 @@ def bit(c: Coder, data: np.ndarray, node: int, weights: int, value: int, writing
     return value
 
 
-@_inner()
+@inner()
 def rare(c: Coder, data: np.ndarray, context: int, value: int, writing: bool) -> int:
     """Code one decision by a single counter: a decision that hardly ever is 1 is not worth more."""
     counter = int(c.rare[context])
-    value = _code(c.state, data, max(1, min(65535, counter >> 15)), value, writing)
+    value = _code(c.state, data, np.int64(max(1, min(65535, counter >> 15))), value, writing)
     c.rare[context] = _learn(c, counter, value)
     return value
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _learn(c: Coder, counter: int, value: int) -> int:
     """The counter after a decision: 1 / (n + 1.6) of the way towards it."""
     seen, probability = counter & 1023, counter >> 10
@@ -196,7 +203,7 @@ def _learn(c: Coder, counter: int, value: int) -> int:
     return probability << 10 | min(seen + 1, COUNT_LIMIT)
 
 
-@_inner(inline="always")  # the call would cost more than it does
+@inner(forceinline=True)  # the call would cost more than it does
 def _code(state: np.ndarray, data: np.ndarray, p: int, value: int, writing: bool) -> int:
     """One bit that is 1 with probability p / 65536. The less likely value takes the upper, rounded, part."""
     size = state[_RANGE]
@@ -222,16 +229,16 @@ def _code(state: np.ndarray, data: np.ndarray, p: int, value: int, writing: bool
     return 1 - likely if rare else likely
 
 
-@_inner()
+@inner()
 def _raw(state: np.ndarray, data: np.ndarray, value: int, width: int, writing: bool) -> int:
     """`width` bits of even odds, the highest first."""
     out = 0
     for k in range(width - 1, -1, -1):
-        out = out << 1 | _code(state, data, 32768, (value >> k) & 1, writing)
+        out = out << 1 | _code(state, data, _EVEN, (value >> k) & 1, writing)
     return out
 
 
-@_inner()
+@inner()
 def integer(c: Coder, data: np.ndarray, value: int, first: int, shift: int, weights: int, writing: bool) -> int:
     """Code one integer, |value| < LIMIT, under the contexts set; returns it.
 
@@ -256,11 +263,11 @@ def integer(c: Coder, data: np.ndarray, value: int, first: int, shift: int, weig
     return magnitude
 
 
-@_inner()
+@inner()
 def _gamma_length(state: np.ndarray, data: np.ndarray, length: int, writing: bool) -> int:
     """Unary in raw bits, never above 50, whatever a damaged stream says."""
     found = 0
-    while found < 50 and _code(state, data, 32768, 1 if found < length else 0, writing):
+    while found < 50 and _code(state, data, _EVEN, 1 if found < length else 0, writing):
         found += 1
     return found
 
@@ -294,7 +301,7 @@ _SCALE = np.searchsorted(
 ).astype(np.int64)
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _scale(value: int) -> int:
     """A magnitude on a roughly logarithmic scale, 0 to 29."""
     if value < 1024:
@@ -306,13 +313,13 @@ def _scale(value: int) -> int:
     return level
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _sign(value: int) -> int:
     """0 for negative, 1 for zero, 2 for positive."""
     return 1 if value == 0 else (2 if value > 0 else 0)
 
 
-@_inner()
+@inner()
 def _solve(
     a: np.ndarray, b: np.ndarray, ridge: float, weights: np.ndarray, n: int, up: np.ndarray, y: np.ndarray
 ) -> None:
@@ -382,7 +389,20 @@ class _Weights(NamedTuple):
     right: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+class _Planes(NamedTuple):
+    """What a walk over planes remembers from one to the next, one row of H * W points a level.
+
+    mean: of the values of all times before; activity: int64, see `_remember_codes`; code: int16 ``[2, C, H * W]``, of
+    this time and of the one before; blank, none: zeros, for a plane and for codes that do not exist.
+    """
+
+    mean: np.ndarray
+    activity: np.ndarray
+    code: np.ndarray
+    blank: np.ndarray
+    none: np.ndarray
+
+
 def adaptive(
     c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, sizes: np.ndarray,
     temporal: bool, writing: bool,
@@ -393,43 +413,58 @@ def adaptive(
     larger) buffer, and False where a value is too large for its step.
     """
     times, levels, height, width = recon.shape
-    points = height * width
+    planes, points = times * levels, height * width
     w = _Weights(
         np.zeros((_KINDS, _FEATURES, _FEATURES)), np.zeros((_KINDS, _FEATURES)), np.zeros((_KINDS, _FEATURES)),
         np.zeros(_KINDS, np.int64), np.full(_KINDS, 64, np.int64), np.zeros(_FEATURES),
         np.zeros((3, 8, 2), np.int64), np.zeros((_FEATURES, _FEATURES)), np.zeros(_FEATURES),
     )  # fmt: skip
-    flat, given = recon.reshape(times, levels, points), values.reshape(times, levels, points)
-    there = valid.reshape(valid.shape[0], valid.shape[1], -1)
-    masked = valid.size > 1
-    mean = np.zeros((levels, points))
-    activity = np.zeros((levels, points), np.int64)
-    codes = np.zeros((2, levels, points), np.int16)  # of this time and of the one before
-    blank, none = np.zeros(points), np.zeros(points, np.int16)
-    for t in range(times):
-        for level in range(levels):
-            if writing:
-                data = reserve(c.state, data, points)
-            late, high = temporal and t > 0, level > 0
-            plane = _Plane(
-                flat[t, level], codes[t & 1, level],
-                flat[t - 1, level] if late else blank, mean[level] if late else blank,
-                flat[t, level - 1] if high else blank, flat[t - 1, level - 1] if late and high else blank,
-                codes[1 - (t & 1), level] if late else none, codes[t & 1, level - 1] if high else none,
-                activity[level],
-            )  # fmt: skip
-            used = _SPATIAL + (4 if high else (2 if late else 0))
-            first = mean[level, 0] if late else plane.below[0]
-            mask = there[t, level] if masked else there[0, 0]
-            if not _refine(c, data, given[t, level], plane, mask, height, width, w, sizes, used, first, writing):
-                return data, False
-            for o in range(points):
-                mean[level, o] += (plane.now[o] - mean[level, o]) / (t + 1)
-            _remember_codes(activity[level], plane.code, t)
+    memory = _Planes(
+        np.zeros((levels, points)), np.zeros((levels, points), np.int64), np.zeros((2, levels, points), np.int16),
+        np.zeros(points), np.zeros(points, np.int16),
+    )  # fmt: skip
+    flat, given = recon.reshape(planes, points), values.reshape(planes, points)
+    mask = valid.reshape(planes, points) if valid.size > 1 else valid.reshape(1, 1)
+    for first, last in _runs(planes, points):
+        if writing:
+            data = reserve(c.state, data, (last - first) * points)
+        if not _adaptive(
+            c, data, given, flat, mask, width, w, memory, sizes, first, last, temporal, writing
+        ):  # fmt: skip
+            return data, False
     return data, True
 
 
-@_inner()
+@outer
+def _adaptive(
+    c: Coder, data: np.ndarray, given: np.ndarray, flat: np.ndarray, valid: np.ndarray, width: int, w: _Weights,
+    memory: _Planes, sizes: np.ndarray, begin: int, end: int, temporal: bool, writing: bool,
+) -> bool:  # fmt: skip
+    """Code planes ``[begin, end)`` of `given` and `flat` ``[T * C, H * W]``; whether the values fit."""
+    levels, points = memory.mean.shape
+    for p in range(begin, end):
+        t, level = p // levels, p % levels
+        late, high = temporal and t > 0, level > 0
+        plane = _Plane(
+            flat[p], memory.code[t & 1, level],
+            flat[p - levels] if late else memory.blank, memory.mean[level] if late else memory.blank,
+            flat[p - 1] if high else memory.blank, flat[p - levels - 1] if late and high else memory.blank,
+            memory.code[1 - (t & 1), level] if late else memory.none,
+            memory.code[t & 1, level - 1] if high else memory.none, memory.activity[level],
+        )  # fmt: skip
+        used = _SPATIAL + (4 if high else (2 if late else 0))
+        mean = memory.mean[level]
+        first = mean[0] if late else plane.below[0]
+        mask = valid[p if valid.size > 1 else 0]
+        if not _refine(c, data, given[p], plane, mask, points // width, width, w, sizes, used, first, writing):
+            return False
+        for o in range(points):
+            mean[o] += (plane.now[o] - mean[o]) / (t + 1)
+        _remember_codes(memory.activity[level], plane.code, t)
+    return True
+
+
+@inner()
 def _remember_codes(activity: np.ndarray, code: np.ndarray, t: int) -> None:
     """A fading mean of 64 |code| at every point of a plane."""
     for o in range(activity.size):
@@ -437,7 +472,7 @@ def _remember_codes(activity: np.ndarray, code: np.ndarray, t: int) -> None:
         activity[o] = size if t == 0 else activity[o] + ((size - activity[o]) >> (3 if t > 7 else 2))
 
 
-@_inner()
+@inner(inline="always")
 def _refine(
     c: Coder, data: np.ndarray, values: np.ndarray, plane: _Plane, valid: np.ndarray, height: int, width: int,
     w: _Weights, sizes: np.ndarray, used: int, first: float, writing: bool,
@@ -485,7 +520,7 @@ def _refine(
     return True
 
 
-@_inner()
+@inner()
 def _offsets(offset: np.ndarray, half: int, stride: int, width: int) -> None:
     """How far the neighbours are in ``[H * W]``: near, before and far, pairs of the last."""
     for k in range(4):
@@ -496,7 +531,7 @@ def _offsets(offset: np.ndarray, half: int, stride: int, width: int) -> None:
         offset[2, k, 1] = (_FAR[half, k, 2] * width + _FAR[half, k, 3]) * stride
 
 
-@_inner(inline="always")
+@inner(inline="always")
 def _look_inside(plane: _Plane, f: np.ndarray, offset: np.ndarray, half: int, o: int) -> tuple[float, int, int]:
     """`_look` where all neighbours are inside the plane."""
     base, near, before = 0.0, 0, 0
@@ -526,7 +561,7 @@ def _look_inside(plane: _Plane, f: np.ndarray, offset: np.ndarray, half: int, o:
     return base, near, before
 
 
-@_inner()
+@inner()
 def _look(
     plane: _Plane, f: np.ndarray, half: int, stride: int, i: int, j: int, height: int, width: int
 ) -> tuple[float, int, int]:
@@ -576,7 +611,7 @@ def _look(
     return base, near, before
 
 
-@_inner(inline="always")
+@inner(inline="always")
 def _point(
     c: Coder, data: np.ndarray, plane: _Plane, o: int, code: int, kind: int, near: int, before: int, west: int,
     north: int, writing: bool,
@@ -600,7 +635,7 @@ def _point(
     return integer(c, data, code, first, _shift_of(local), kind, writing)
 
 
-@_inner(inline="always")
+@inner(forceinline=True)
 def _shift_of(local: int) -> int:
     """Raw bits of a code among neighbours of such size, so that what is left is about 6."""
     shift = 0
@@ -609,7 +644,7 @@ def _shift_of(local: int) -> int:
     return shift
 
 
-@_inner(inline="always")
+@inner(inline="always")
 def _learn_weights(w: _Weights, kind: int, used: int, value: float, local: int, step: float) -> None:
     """Add an equation, sum of weights * features = value; solve them anew when enough have come.
 
@@ -627,7 +662,7 @@ def _learn_weights(w: _Weights, kind: int, used: int, value: float, local: int, 
         _solve_weights(w, kind, used, step)
 
 
-@_inner()
+@inner()
 def _solve_weights(w: _Weights, kind: int, used: int, step: float) -> None:
     """Solve a problem with its first `used` features, and halve the memory of a long one."""
     trace = 0.0
@@ -644,43 +679,79 @@ def _solve_weights(w: _Weights, kind: int, used: int, step: float) -> None:
     w.due[kind] = min(2 * w.seen[kind], w.seen[kind] + 64)
 
 
-@njit(cache=True, nogil=True)
+class _Rasters(NamedTuple):
+    """What a walk in raster order remembers from one plane to the next; planes have a border of zeros.
+
+    code: int16 ``[2, C, H + 2, W + 4]``, of this time and of the one before; none: zeros, for codes that do not exist;
+    activity: int64 ``[C, H + 2, W + 4]``, see `_remember_codes`. size: int64 ``[2, C, H + 1]``, of each row, the
+    border's first, see `_raster`; nothing: zeros ``[H + 1]``. row ``[W]``: scratch.
+    """
+
+    code: np.ndarray
+    none: np.ndarray
+    activity: np.ndarray
+    size: np.ndarray
+    nothing: np.ndarray
+    row: np.ndarray
+
+
 def plain(
     c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, size: float,
     temporal: bool, writing: bool,
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Code ``[T, C, H, W]`` float64 without prediction; arguments and result as those of `adaptive`."""
     times, levels, height, width = recon.shape
-    masked = valid.size > 1
-    # A border of zeros stands for neighbours that are not there.
-    codes = np.zeros((2, levels, height + 2, width + 4), np.int16)
-    none = np.zeros((height + 2, width + 4), np.int16)
-    activity = np.zeros((levels, height + 2, width + 4), np.int64)
-    row = np.zeros(width, np.int64)
-    size_of = np.zeros((2, levels, height + 1), np.int64)  # of each row, see `_raster`; first the border's
-    nothing = np.zeros(height + 1, np.int64)
-    for t in range(times):
-        for level in range(levels):
-            if writing:
-                data = reserve(c.state, data, 2 * height * width)
-            code = codes[t & 1, level]
-            code[:] = 0
-            then = codes[1 - (t & 1), level] if temporal and t > 0 else none
-            below = codes[t & 1, level - 1] if level > 0 else none
-            mask = valid[t, level] if masked else valid[0, 0]
-            here = size_of[t & 1, level]
-            past = size_of[1 - (t & 1), level] if temporal and t > 0 else nothing
-            under = size_of[t & 1, level - 1] if level > 0 else nothing
-            if not _raster(
-                c, data, values[t, level], recon[t, level], mask, code, then, below, activity[level], here, past, under,
-                row, size, writing,
-            ):  # fmt: skip
-                return data, False
-            _remember_codes(activity[level].reshape(-1), code.reshape(-1), t)
+    planes = times * levels
+    bordered = (height + 2, width + 4)
+    memory = _Rasters(
+        np.zeros((2, levels, *bordered), np.int16), np.zeros(bordered, np.int16),
+        np.zeros((levels, *bordered), np.int64), np.zeros((2, levels, height + 1), np.int64),
+        np.zeros(height + 1, np.int64), np.zeros(width, np.int64),
+    )  # fmt: skip
+    shape = (planes, height, width)
+    given, out, mask = (
+        values.reshape(shape),
+        recon.reshape(shape),
+        valid.reshape(shape if valid.size > 1 else (1, 1, 1)),
+    )
+    for first, last in _runs(planes, height * width):
+        if writing:
+            data = reserve(c.state, data, (last - first) * 2 * height * width)
+        if not _plain(c, data, given, out, mask, memory, size, first, last, temporal, writing):
+            return data, False
     return data, True
 
 
-@_inner()
+@outer
+def _plain(
+    c: Coder, data: np.ndarray, given: np.ndarray, out: np.ndarray, valid: np.ndarray, memory: _Rasters, size: float,
+    begin: int, end: int, temporal: bool, writing: bool,
+) -> bool:  # fmt: skip
+    """Code planes ``[begin, end)`` of `given` and `out` ``[T * C, H, W]``; whether the values fit."""
+    levels = memory.activity.shape[0]
+    for p in range(begin, end):
+        t, level = p // levels, p % levels
+        late = temporal and t > 0
+        code, here = memory.code[t & 1, level], memory.size[t & 1, level]
+        for i in range(code.shape[0]):
+            for j in range(code.shape[1]):
+                code[i, j] = 0
+        then = memory.code[1 - (t & 1), level] if late else memory.none
+        past = memory.size[1 - (t & 1), level] if late else memory.nothing
+        below = memory.code[t & 1, level - 1] if level > 0 else memory.none
+        under = memory.size[t & 1, level - 1] if level > 0 else memory.nothing
+        mask = valid[p if valid.size > 1 else 0]
+        if not _raster(
+            c, data, given[p], out[p], mask, code, then, below, memory.activity[level], here, past, under, memory.row,
+            size, writing,
+        ):  # fmt: skip
+            return False
+        for i in range(code.shape[0]):
+            _remember_codes(memory.activity[level, i], code[i], t)
+    return True
+
+
+@inner(inline="always")
 def _raster(
     c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, code: np.ndarray,
     then: np.ndarray, below: np.ndarray, activity: np.ndarray, here: np.ndarray, past: np.ndarray, under: np.ndarray,
@@ -717,7 +788,7 @@ def _raster(
     return True
 
 
-@_inner(inline="always")
+@inner(inline="always")
 def _raster_point(
     c: Coder, data: np.ndarray, code: np.ndarray, then: np.ndarray, below: np.ndarray, value: int, y: int, x: int,
     active: int, writing: bool,
@@ -755,7 +826,7 @@ PRIMED = 3  # inputs whose contexts know the dimension
 _TRUST = 12  # decisions that a table counts for
 
 
-@_inner()
+@inner()
 def _usual_shift(usual: int) -> int:
     """Raw bits of codes of a usual size, in 1/16, so that what is left is at most about 5."""
     shift = 0
@@ -764,13 +835,19 @@ def _usual_shift(usual: int) -> int:
     return shift
 
 
-@njit(cache=True, nogil=True)
 def prime(counter: np.ndarray, usual: np.ndarray, offset: np.ndarray, frequency: np.ndarray) -> None:
     """First state of the counters, and usual sizes of the codes in 1/16.
 
     Entry 0 of a table is its escape, entries of 0 pad it: neither counts.
     """
-    at_least = np.zeros(_UNARY + 2, np.int64)  # how frequent a magnitude is, without what is raw
+    _prime(counter, usual, offset, frequency, np.zeros(_UNARY + 2, np.int64))
+
+
+@outer
+def _prime(
+    counter: np.ndarray, usual: np.ndarray, offset: np.ndarray, frequency: np.ndarray, at_least: np.ndarray
+) -> None:
+    """`prime`; at_least: scratch, how frequent a magnitude is, without what is raw."""
     for k in range(offset.size):
         total, weighted, nonzero, negative = 1, 0, 0, 0
         for s in range(1, frequency.shape[1]):
@@ -781,7 +858,8 @@ def prime(counter: np.ndarray, usual: np.ndarray, offset: np.ndarray, frequency:
             negative += often if value < 0 else 0
         usual[k] = 16 * (weighted // total)
         shift = _usual_shift(usual[k])
-        at_least[:] = 0
+        for node in range(at_least.size):
+            at_least[node] = 0
         for s in range(1, frequency.shape[1]):
             at_least[min(abs(offset[k] + s - 1) >> shift, _UNARY)] += frequency[k, s]
         for node in range(_UNARY, -1, -1):
@@ -797,7 +875,6 @@ def prime(counter: np.ndarray, usual: np.ndarray, offset: np.ndarray, frequency:
                 counter[2, node, 3 * k + context] = p << 10 | _TRUST
 
 
-@njit(cache=True, nogil=True)
 def latent_codes(c: Coder, data: np.ndarray, z: np.ndarray, first: np.ndarray, writing: bool) -> np.ndarray:
     """Code z int64 ``[T, C, d]``, whose usual sizes are `first` to begin with; fills it when reading.
 
@@ -806,15 +883,25 @@ def latent_codes(c: Coder, data: np.ndarray, z: np.ndarray, first: np.ndarray, w
     times, levels, d = z.shape
     past = np.zeros((levels, 7, d), np.int64)
     past[:, 3] = first
-    for t in range(times):
-        for level in range(levels):
-            if writing:
-                data = reserve(c.state, data, d)
-            _latent_signal(c, data, z[t, level], past[level], t, writing)
+    signals = z.reshape(times * levels, d)
+    for begin, end in _runs(times * levels, d):
+        if writing:
+            data = reserve(c.state, data, (end - begin) * d)
+        _latents(c, data, signals, past, begin, end, writing)
     return data
 
 
-@_inner()
+@outer
+def _latents(
+    c: Coder, data: np.ndarray, signals: np.ndarray, past: np.ndarray, begin: int, end: int, writing: bool
+) -> None:
+    """Code signals ``[begin, end)`` of ``[T * C, d]``."""
+    levels = past.shape[0]
+    for p in range(begin, end):
+        _latent_signal(c, data, signals[p], past[p % levels], p // levels, writing)
+
+
+@inner(inline="always")
 def _latent_signal(c: Coder, data: np.ndarray, z: np.ndarray, past: np.ndarray, t: int, writing: bool) -> None:
     """Code the latents of one signal, z ``[d]``.
 
@@ -837,7 +924,7 @@ def _latent_signal(c: Coder, data: np.ndarray, z: np.ndarray, past: np.ndarray, 
         c.context[4] = min(recent >> 4, 15) * 16 + min(nonzero, 15)
         c.context[5] = min(one + two, 7) * 8 + min(last, 7)
         difference = z[k] - guess
-        difference = integer(c, data, difference, 0, _usual_shift(recent), min(one + two, 2), writing)
+        difference = integer(c, data, difference, _ZERO, _usual_shift(recent), min(one + two, 2), writing)
         value = max(-LIMIT, min(LIMIT, difference + guess))  # whatever a damaged stream says
         difference = value - guess
         z[k] = value

@@ -6,7 +6,8 @@ Compiled, because a pass over the values for each operation takes longer than de
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from vcinr.compiled import outer
 
 
 def restore(
@@ -26,7 +27,7 @@ def restore(
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@outer
 def _restore(
     prior: np.ndarray, scale: float, offset: float, constant: float, left: np.ndarray, low: float, high: float,
     out: np.ndarray,

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
 
+from vcinr.compiled import outer
 from vcinr.errors import ConfigError, ModelError
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.siren import basis, evaluate, forward, shapes
@@ -142,7 +142,7 @@ class Model:
             phi = np.where(differ, phi, 0)
             if len(few) <= _FEW:
                 some = own if own.stop <= _FEW else few  # a slice is no copy
-                values = _added(base, np.ascontiguousarray(phi[:, some]), psi[some])
+                values = added(base, np.ascontiguousarray(phi[:, some]), psi[some])
             else:
                 values = phi[:, own] @ psi[own]
                 values += base
@@ -199,13 +199,18 @@ class Model:
         return known[1]
 
 
-@njit(cache=True, nogil=True)
-def _added(base: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
+def added(base: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
     """base ``[Q]`` + phi ``[B, k]`` @ psi ``[k, Q]``, float32, a tile at a time.
 
     All but the first are made from it, since most latents are those of another signal.
     """
     out = np.empty((len(phi), len(base)), np.float32)
+    _add_up(base, phi, psi, out)
+    return out
+
+
+@outer
+def _add_up(base: np.ndarray, phi: np.ndarray, psi: np.ndarray, out: np.ndarray) -> None:
     for p in range(0, len(base), TILE):
         for i in range(len(phi)):
             row, start = out[i, p : p + TILE], (base if i == 0 else out[0])[p : p + TILE]
@@ -217,7 +222,6 @@ def _added(base: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
                     column = psi[k, p : p + TILE]
                     for q in range(len(row)):
                         row[q] += factor * column[q]
-    return out
 
 
 def freeze(model: Model) -> Model:

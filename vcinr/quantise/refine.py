@@ -8,7 +8,8 @@ residual coder's bits for a distortion). Greedy coordinate descent: a code moves
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from vcinr.compiled import inner, outer
 
 _OUTSIDE, _BEYOND = 4.0, 1.0
 """What the residual coder is taken to need: bits for a value outside the bound, and for each bound beyond it."""
@@ -35,7 +36,7 @@ def refine(
     return z
 
 
-@njit(cache=True, nogil=True)
+@outer
 def _descend(z: np.ndarray, left: np.ndarray, effect: np.ndarray, bits: np.ndarray, offset: np.ndarray) -> None:
     signals, d = z.shape
     points = left.shape[1]
@@ -69,7 +70,7 @@ def _descend(z: np.ndarray, left: np.ndarray, effect: np.ndarray, bits: np.ndarr
                 break
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})  # a writer's choice: order does not matter
+@inner(fastmath={"reassoc", "nsz", "contract"})  # a writer's choice: order does not matter
 def _needed(left: np.ndarray, effect: np.ndarray, move: float) -> float:
     """`outside_bits` of left - move * effect, in bounds."""
     total = 0.0

@@ -1,0 +1,61 @@
+"""Compile every kernel ahead, so that no later process on this machine waits for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from vcinr.coding import huffman, interpolated, latents, residual
+from vcinr.coding.exponential import exponentiate
+from vcinr.coding.hyperprior import warm as warm_hyperprior
+from vcinr.coding.residual import Plan
+from vcinr.coding.restore import restore
+from vcinr.inr.model import added
+from vcinr.progress import Progress, Watch, silent
+from vcinr.quantise.refine import refine
+
+
+def warm_up(watch: Watch = silent) -> None:
+    """Run every kernel once on a few numbers, for both efforts, with and without a model.
+
+    Notes
+    -----
+    Numba keeps what it compiles beside the package, or in the user's cache folder where the package cannot be written,
+    or in NUMBA_CACHE_DIR. It takes some 20 seconds of one core, and nothing where it was done before.
+    """
+    jobs: list[Callable[[], object]] = [
+        lambda: _residual(Plan("interpolated", False)),
+        lambda: _residual(Plan("interpolated", False, choices=interpolated.Choices(0, 0, 0))),
+        lambda: _residual(Plan("adaptive")),
+        lambda: _residual(Plan("plain")),
+        _latents,
+        _values,
+    ]
+    for done, job in enumerate(jobs, 1):
+        job()
+        watch(Progress("warm-up", done, len(jobs)))
+
+
+def _residual(plan: Plan) -> None:
+    values = np.sin(np.arange(2 * 3 * 9 * 10.0)).reshape(2, 3, 9, 10)
+    for valid in (None, values > -0.9):
+        data, _ = residual.encode(values, 0.1, plan, valid)
+        residual.decode(data, values.shape, 0.1, plan, valid)
+
+
+def _latents() -> None:
+    z, offset, frequency = np.ones((2, 3, 2), np.int64), np.array([-1, -1]), np.array([[1, 9, 9, 9], [1, 9, 9, 9]])
+    latents.decode(latents.encode(z, offset, frequency), 2, 3, offset, frequency)
+    book = huffman.codebook(frequency[0])
+    huffman.decode(huffman.bits_of(book.code[[1, 2]], book.length[[1, 2]]), 0, 2, book)
+    warm_hyperprior()
+    refine(z.reshape(6, 2), np.ones((6, 4)), np.ones((2, 4)), np.ones((2, 3)), np.array([-1, -1]), 0.5)
+
+
+def _values() -> None:
+    exponentiate(np.zeros(1))
+    prior = added(np.zeros(4, np.float32), np.ones((3, 2), np.float32), np.ones((2, 4), np.float32))
+    for dtype in (np.float32, np.float64):
+        restore(prior, (0.0, 1.0), 0.0, None, (-math.inf, math.inf), np.empty(12, dtype))
