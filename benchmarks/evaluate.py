@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.side_by_side import Ours, rate_distortion, record, side_by_side
-from vcinr import codec, report
+from vcinr import report
 from vcinr.archive.read import info
 from vcinr.archive.write import signals_of
+from vcinr.codec.decode import decode
+from vcinr.codec.encode import encode
+from vcinr.codec.latents import latents_of
+from vcinr.codec.promise import Field
 from vcinr.config import Evaluate
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, load_model
@@ -166,23 +170,23 @@ def _ours(data: Signals, model: Model | None, variable: str) -> Ours:
 
     def run(values: np.ndarray, number: float, bounded: bool = True) -> tuple[int, np.ndarray, dict[str, Any]]:
         axes = tuple(range(1, values.ndim))
-        field = codec.Field(variable, axes, data.axes, model, data.normalisation[variable])
+        field = Field(variable, axes, data.axes, model, data.normalisation[variable])
         size = signals_of(int(np.prod(values.shape[1:])))
         blocks = [values[i : i + size] for i in range(0, len(values), size)]
         key = zlib.crc32(np.ascontiguousarray(values).tobytes())
         if key not in found:
             began = time.perf_counter()
-            found[key] = [codec.latents_of(b, field) for b in blocks], time.perf_counter() - began
+            found[key] = [latents_of(b, field) for b in blocks], time.perf_counter() - began
         latents, seconds = found[key]
         began = time.perf_counter()
         encoded = [
-            codec.encode(block, field, number, latents=phi) if bounded
-            else codec.encode(block, field, None, rate=int(number), latents=phi)
+            encode(block, field, number, latents=phi) if bounded
+            else encode(block, field, None, rate=int(number), latents=phi)
             for block, phi in zip(blocks, latents, strict=True)
         ]  # fmt: skip
         coded = time.perf_counter()
         decoded = np.concatenate(
-            [codec.decode(e.data, b.shape, b.dtype, field) for e, b in zip(encoded, blocks, strict=True)]
+            [decode(e.data, b.shape, b.dtype, field) for e, b in zip(encoded, blocks, strict=True)]
         )
         modes = {e.mode: sum(o.mode == e.mode for o in encoded) for e in encoded}
         parts = {

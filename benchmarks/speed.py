@@ -23,7 +23,9 @@ import numpy as np
 from benchmarks.rivals import RIVALS
 from benchmarks.side_by_side import record
 from benchmarks.table import DATASETS, Case, cases, field_of, models_of
-from vcinr import codec
+from vcinr.codec.decode import decode as decode_chunk
+from vcinr.codec.encode import encode as encode_chunk
+from vcinr.codec.promise import Effort
 from vcinr.inr.model import from_bytes
 
 RESULT = Path("benchmarks/results/speed.json")
@@ -59,17 +61,17 @@ def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, 
             yield row(name, fraction, len(data), {"encode": coding, "decode": decoding})
         for used in (model, None) if model is not None else (None,):
             field = field_of(case, used)
-            for effort in get_args(codec.Effort):
-                encode = partial(codec.encode, values, field, bound, effort=effort)
+            for effort in get_args(Effort):
+                encode = partial(encode_chunk, values, field, bound, effort=effort)
                 coding, encoded = best_of(repeat if effort == "fast" else 1, encode)
-                decode = partial(codec.decode, encoded.data, values.shape, values.dtype, field)
+                decode = partial(decode_chunk, encoded.data, values.shape, values.dtype, field)
                 decoding, _ = best_of(repeat, decode)
                 name = f"vcinr {effort}{'' if used is not None else ', no model'}"
                 times = {"encode": coding, "decode": decoding}
                 if used is not None:
                     fresh = replace(field, model=from_bytes(used.data, used.sha256))
                     began = time.perf_counter()
-                    codec.decode(encoded.data, values.shape, values.dtype, fresh)
+                    decode_chunk(encoded.data, values.shape, values.dtype, fresh)
                     times["cold"] = time.perf_counter() - began
                 yield row(name, fraction, len(encoded.data), times)
 

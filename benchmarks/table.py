@@ -27,10 +27,13 @@ from benchmarks import speedy
 from benchmarks.missing import FERRET
 from benchmarks.rivals import RIVALS, Rival
 from benchmarks.side_by_side import Ours, rate_distortion, record, side_by_side
-from vcinr import codec
+from vcinr.codec.decode import decode
+from vcinr.codec.encode import encode
+from vcinr.codec.promise import Bound, Field, Kind
 from vcinr.config import Inr, Meta, Params, Quantiser, load
 from vcinr.datasets.fetch import fetch
 from vcinr.inr.model import Model, load_model
+from vcinr.quality import psnr_db
 from vcinr.signals.tiling import layout_of
 from vcinr.training import train
 
@@ -163,23 +166,23 @@ def models_of(case: Case) -> dict[str, Model]:
     return {name: model for name, model in found.items() if case.variable in model.normalisation}
 
 
-def field_of(case: Case, model: Model | None) -> codec.Field:
+def field_of(case: Case, model: Model | None) -> Field:
     """What the chunk codec knows of the case."""
     layout = layout_of(case.test, None if model is None else model.dims)
     axes = tuple(case.test.dims.index(d) for d in layout.dims)
     scaling = (0.0, 1.0) if model is None else model.scaling(case.variable)
-    return codec.Field(case.variable, axes, layout.axes, model, scaling)
+    return Field(case.variable, axes, layout.axes, model, scaling)
 
 
 def _ours(case: Case, model: Model | None) -> Ours:
     """The chunk codec on the whole array as one chunk; a number is a bound, or a PSNR where `psnr` says so."""
     place = field_of(case, model)
 
-    def run(values: np.ndarray, number: float, kind: codec.Kind = "absolute") -> tuple[int, np.ndarray, dict[str, Any]]:
+    def run(values: np.ndarray, number: float, kind: Kind = "absolute") -> tuple[int, np.ndarray, dict[str, Any]]:
         began = time.perf_counter()
-        encoded = codec.encode(values, place, codec.Bound(kind, number, case.peak))
+        encoded = encode(values, place, Bound(kind, number, case.peak))
         coded = time.perf_counter()
-        decoded = codec.decode(encoded.data, values.shape, values.dtype, place)
+        decoded = decode(encoded.data, values.shape, values.dtype, place)
         parts = {
             "model_bytes": 0 if model is None else len(model.data), "mode": encoded.mode,
             "encode_seconds": coded - began, "decode_seconds": time.perf_counter() - coded,
@@ -227,7 +230,7 @@ def _network(case: Case) -> dict[str, Any]:
     return {
         "dataset": case.dataset, "variable": case.variable, "part": "first map", "codec": "fourier-network",
         "ours": False, "bound_fraction": None, "values": values.size, "bytes": len(data),
-        "bits_per_value": 8 * len(data) / values.size, "psnr_db": codec.psnr_db(case.peak, squared, values.size),
+        "bits_per_value": 8 * len(data) / values.size, "psnr_db": psnr_db(case.peak, squared, values.size),
         "encode_mbs": values.nbytes / 1e6 / (time.perf_counter() - began),
     }  # fmt: skip
 

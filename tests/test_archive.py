@@ -12,9 +12,12 @@ import xarray as xr
 import zarr
 
 import vcinr
-from vcinr import codec, config
-from vcinr.archive import models, write
+from vcinr import config
+from vcinr.archive import models, write, zarr_codec
 from vcinr.archive.zarr_codec import VcinrCodec, decode_axis, encode_axis
+from vcinr.codec.chunk import describe
+from vcinr.codec.decode import decode
+from vcinr.codec.encode import encode
 from vcinr.errors import CorruptError, InputError, ModelError
 from vcinr.inr.model import load_model
 from vcinr.training import train
@@ -109,12 +112,10 @@ def test_any_selection_reads_what_the_whole_holds(archive):
 
 
 def test_one_value_reads_one_chunk(archive, monkeypatch):
-    from vcinr import codec
-
     calls = []
-    real = codec.decode
+    real = decode
     with xr.open_zarr(archive) as back:
-        monkeypatch.setattr(codec, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
+        monkeypatch.setattr(zarr_codec, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
         float(back["sst"][7, 8, 8])
     assert len(calls) <= 2  # the second is the inner call of a chunk that reaches beyond the array
 
@@ -332,9 +333,7 @@ def test_same_input_same_archive(dataset, tmp_path):
 
 
 def test_nothing_half_written(dataset, tmp_path, monkeypatch):
-    from vcinr import codec
-
-    real, calls = codec.encode, []
+    real, calls = encode, []
 
     def fail(*args, **kwargs):
         calls.append(1)
@@ -342,14 +341,14 @@ def test_nothing_half_written(dataset, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(write.codec, "encode", fail)
+    monkeypatch.setattr(write, "encode", fail)
     with pytest.raises(InputError, match=r"a\.zarr.*no space left") as caught:
         vcinr.compress(dataset, tmp_path / "a.zarr", abs_error=0.1, chunk=3)
     assert [p.name for p in tmp_path.iterdir()] == [".a.zarr.part"], "what is finished waits for the next run"
     assert "goes on from there" in str(caught.value)
     monkeypatch.undo()
     calls.clear()
-    monkeypatch.setattr(write.codec, "encode", lambda *a, **k: calls.append(1) or real(*a, **k))
+    monkeypatch.setattr(write, "encode", lambda *a, **k: calls.append(1) or real(*a, **k))
     vcinr.compress(dataset, tmp_path / "a.zarr", abs_error=0.1, chunk=3)
     assert vcinr.verify(tmp_path / "a.zarr", dataset)[0] == [] and [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
     vcinr.compress(dataset, tmp_path / "b.zarr", abs_error=0.1, chunk=3)
@@ -459,4 +458,4 @@ def test_a_model_of_all_levels_of_a_globe(tmp_path):
     back = xr.open_zarr(tmp_path / "a.zarr")
     assert np.abs(back["v"].values - data["v"].values).max() <= 0.5
     assert back["v"].attrs["vcinr_model_sha256"] == model.sha256
-    assert codec.describe((tmp_path / "a.zarr/v/c/0/0/0/0").read_bytes())["rate"] is not None
+    assert describe((tmp_path / "a.zarr/v/c/0/0/0/0").read_bytes())["rate"] is not None

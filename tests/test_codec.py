@@ -12,15 +12,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vcinr import codec
+from vcinr.codec import trial
+from vcinr.codec.chunk import describe, seed_of
+from vcinr.codec.decode import decode, restore
+from vcinr.codec.encode import encode as encode_chunk
+from vcinr.codec.latents import Latents
+from vcinr.codec.prior import inputs_of
+from vcinr.codec.promise import Bound, Field, allowed_errors, errors_of, valid_values
 from vcinr.coding import residual
-from vcinr.coding.restore import restore
 from vcinr.coding.tables import levels_of
 from vcinr.config import Params
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError, VcinrError
 from vcinr.inr.model import Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
+from vcinr.quality import psnr_db
 from vcinr.quantise.state import Quantiser
 from vcinr.training import train
 
@@ -30,17 +36,17 @@ INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
 
 def field_of(shape, fill=()):
     axes = tuple(range(max(0, len(shape) - 2), len(shape)))
-    return codec.Field("v", axes, tuple(np.arange(float(shape[a])) for a in axes), fill=fill)
+    return Field("v", axes, tuple(np.arange(float(shape[a])) for a in axes), fill=fill)
 
 
 def check(values, bound, fill=(), effort="best"):
     field = field_of(values.shape, fill)
-    encoded = codec.encode(values, field, bound, effort=effort)
-    back = codec.decode(encoded.data, values.shape, values.dtype, field)
+    encoded = encode_chunk(values, field, bound, effort=effort)
+    back = decode(encoded.data, values.shape, values.dtype, field)
     native = values.astype(values.dtype.newbyteorder("="))
     assert back.dtype == native.dtype and back.shape == native.shape
-    kept = codec.valid_values(native, fill)
-    worst = codec.errors_of(native, back)[kept].max(initial=0)
+    kept = valid_values(native, fill)
+    worst = errors_of(native, back)[kept].max(initial=0)
     assert worst <= bound and worst == encoded.max_abs_error
     assert native[~kept].tobytes() == back[~kept].tobytes()
     return encoded
@@ -69,14 +75,12 @@ def test_relative_bound_holds_at_every_point(data):
     dtype = np.dtype(data.draw(st.sampled_from([*FLOATS, "i4", "u1"])))
     shape = tuple(data.draw(st.lists(st.integers(0, 6), min_size=0, max_size=4)))
     values = data.draw(hnp.arrays(dtype, shape, elements=hnp.from_dtype(dtype)))
-    bound = codec.Bound("relative", 10 ** data.draw(st.floats(-6, 0)))
+    bound = Bound("relative", 10 ** data.draw(st.floats(-6, 0)))
     field = field_of(shape)
-    back = codec.decode(codec.encode(values, field, bound).data, shape, dtype, field)
+    back = decode(encode_chunk(values, field, bound).data, shape, dtype, field)
     native = values.astype(dtype.newbyteorder("="))
-    kept = codec.valid_values(native, ())
-    assert (
-        codec.errors_of(native, back)[kept] <= np.broadcast_to(codec.allowed_errors(native, bound), shape)[kept]
-    ).all()
+    kept = valid_values(native, ())
+    assert (errors_of(native, back)[kept] <= np.broadcast_to(allowed_errors(native, bound), shape)[kept]).all()
     assert native[~kept].tobytes() == back[~kept].tobytes()
     assert ((native == 0) <= (back == 0)).all()
 
@@ -85,7 +89,7 @@ def test_relative_bound_holds_at_every_point(data):
 def test_psnr_is_met_closely(target):
     values = np.random.default_rng(0).standard_normal((6, 20, 20)).cumsum(1).cumsum(2)
     spread = np.ptp(values)
-    encoded = codec.encode(values, field_of(values.shape), codec.Bound("psnr", target, spread))
+    encoded = encode_chunk(values, field_of(values.shape), Bound("psnr", target, spread))
     found = -10 * np.log10(encoded.squared_error / encoded.valid / spread**2)
     assert target <= found < target + 1.5
 
@@ -93,10 +97,10 @@ def test_psnr_is_met_closely(target):
 @pytest.mark.parametrize("target", [0.5, 3.0, 12.0])
 def test_rate_is_kept_and_used(target):
     values = np.random.default_rng(0).standard_normal((6, 20, 20)).cumsum(1).cumsum(2)
-    encoded = codec.encode(values, field_of(values.shape), codec.Bound("rate", target))
+    encoded = encode_chunk(values, field_of(values.shape), Bound("rate", target))
     assert 0.8 * target < 8 * len(encoded.data) / values.size <= target
     with pytest.raises(BoundError, match="allow more"):
-        codec.encode(values[:1, :2, :2], field_of((1, 2, 2)), codec.Bound("rate", 0.1))
+        encode_chunk(values[:1, :2, :2], field_of((1, 2, 2)), Bound("rate", 0.1))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -140,47 +144,47 @@ def test_no_bound_and_no_model_is_lossless():
     values = np.random.default_rng(0).standard_normal((3, 4, 5))
     values[0, 0, 0] = np.nan
     field = field_of(values.shape)
-    encoded = codec.encode(values, field, None)
-    back = codec.decode(encoded.data, values.shape, values.dtype, field)
+    encoded = encode_chunk(values, field, None)
+    back = decode(encoded.data, values.shape, values.dtype, field)
     assert back.tobytes() == values.tobytes() and encoded.mode == "lossless"
 
 
 def test_noise_is_never_larger_than_lossless():
     values = np.random.default_rng(0).integers(0, 2**32, (4, 8, 8), dtype=np.uint32).view("f4")
     field = field_of(values.shape)
-    tight = codec.encode(values, field, 1e-30)
-    assert len(tight.data) <= len(codec.encode(values, field, None).data)
+    tight = encode_chunk(values, field, 1e-30)
+    assert len(tight.data) <= len(encode_chunk(values, field, None).data)
 
 
 def test_partial_chunk_is_padded():
     values = np.arange(60.0, dtype="f4").reshape(3, 4, 5)
     field = field_of(values.shape)
     for bound in (0.1, None):
-        data = codec.encode(values, field, bound, chunk_shape=(8, 4, 5)).data
-        back = codec.decode(data, (8, 4, 5), values.dtype, field, padding=-1)
+        data = encode_chunk(values, field, bound, chunk_shape=(8, 4, 5)).data
+        back = decode(data, (8, 4, 5), values.dtype, field, padding=-1)
         assert np.abs(back[:3] - values).max() <= 0.1 and (back[3:] == -1).all()
 
 
 def test_same_input_same_bytes():
     values = np.random.default_rng(0).standard_normal((5, 9, 9)).cumsum(1)
     assert (
-        codec.encode(values, field_of(values.shape), 0.05).data
-        == codec.encode(values, field_of(values.shape), 0.05).data
+        encode_chunk(values, field_of(values.shape), 0.05).data
+        == encode_chunk(values, field_of(values.shape), 0.05).data
     )
 
 
 def test_every_flipped_bit_is_caught():
     values = np.random.default_rng(0).standard_normal((4, 6, 6)).astype("f4")
     field = field_of(values.shape)
-    data = codec.encode(values, field, 0.1).data
+    data = encode_chunk(values, field, 0.1).data
     for position in range(len(data)):
         damaged = bytearray(data)
         damaged[position] ^= 1 << (position % 8)
         with pytest.raises(CorruptError):
-            codec.decode(bytes(damaged), values.shape, values.dtype, field)
+            decode(bytes(damaged), values.shape, values.dtype, field)
     for length in range(0, len(data), 7):
         with pytest.raises(CorruptError):
-            codec.decode(data[:length], values.shape, values.dtype, field)
+            decode(data[:length], values.shape, values.dtype, field)
 
 
 @settings(max_examples=200, deadline=None)
@@ -192,58 +196,58 @@ def test_malicious_bodies_raise_our_errors_only(data):
 
     values = np.random.default_rng(0).standard_normal((3, 5, 5)).astype("f4")
     field = field_of(values.shape)
-    body = bytearray(codec.encode(values, field, 0.1).data)
+    body = bytearray(encode_chunk(values, field, 0.1).data)
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(8, len(body) - 1))] = data.draw(st.integers(0, 255))
     body[3] = data.draw(st.sampled_from([0, 1]))
-    seed = codec.seed_of(field, values.dtype, values.shape)
+    seed = seed_of(field, values.dtype, values.shape)
     body[4:8] = struct.pack("<I", zlib.crc32(bytes(body[8:]), zlib.crc32(bytes(body[2:4]), seed)))
     try:
-        back = codec.decode(bytes(body), values.shape, values.dtype, field)
+        back = decode(bytes(body), values.shape, values.dtype, field)
         assert back.shape == values.shape
     except VcinrError:
         pass
 
 
 def test_a_chunk_with_a_prior_needs_its_model(tiny_model, tiny_maps):
-    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
     values = tiny_maps.splits["test"].features[..., 0]
-    encoded = codec.encode(values, field, None)
+    encoded = encode_chunk(values, field, None)
     assert encoded.mode == "prior"
     with pytest.raises(CorruptError, match="metadata"):
-        codec.decode(encoded.data, values.shape, values.dtype, field_of(values.shape))
+        decode(encoded.data, values.shape, values.dtype, field_of(values.shape))
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.1, 0.01, 0.001])
 def test_bound_with_a_prior(tiny_model, tiny_maps, fraction):
     offset, scale = tiny_model.scaling("t")
-    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, (offset, scale))
+    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, (offset, scale))
     values = tiny_maps.splits["test"].features[..., 0].copy()
     values[0, 2, 3] = np.nan
-    encoded = codec.encode(values, field, fraction * scale)
-    back = codec.decode(encoded.data, values.shape, values.dtype, field)
+    encoded = encode_chunk(values, field, fraction * scale)
+    back = decode(encoded.data, values.shape, values.dtype, field)
     assert np.nanmax(np.abs(back - values)) <= fraction * scale
     assert np.isnan(back[0, 2, 3]) and np.isnan(back).sum() == 1
     for rate in (0, 1):  # on these smooth waves the prior is never the smallest: have it tried alone
-        forced = codec.encode(values, field, fraction * scale, rate=rate)
+        forced = encode_chunk(values, field, fraction * scale, rate=rate)
         assert (
             forced.mode.startswith("prior") == (len(forced.data) < values.nbytes)
-            and codec.describe(forced.data)["rate"] == rate
+            and describe(forced.data)["rate"] == rate
         )
-        back = codec.decode(forced.data, values.shape, values.dtype, field)
+        back = decode(forced.data, values.shape, values.dtype, field)
         assert np.nanmax(np.abs(back - values)) <= fraction * scale and np.isnan(back[0, 2, 3])
-    alone = codec.encode(values, codec.Field("t", (1, 2), tiny_maps.axes), fraction * scale)
+    alone = encode_chunk(values, Field("t", (1, 2), tiny_maps.axes), fraction * scale)
     assert len(encoded.data) <= len(alone.data)  # the prior is one candidate among the fallback's
 
 
 def test_best_effort_reads_the_rate_asked_for(tiny_model, tiny_maps):
-    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
     values = tiny_maps.splits["test"].features[..., 0]
-    coarse, fine = codec.encode(values, field, None, rate=0), codec.encode(values, field, None)
+    coarse, fine = encode_chunk(values, field, None, rate=0), encode_chunk(values, field, None)
     assert len(coarse.data) < len(fine.data) and coarse.mode == fine.mode == "prior"
-    assert codec.describe(coarse.data)["rate"] == 0
+    assert describe(coarse.data)["rate"] == 0
     with pytest.raises(ModelError, match="rates"):
-        codec.encode(values, field, None, rate=99)
+        encode_chunk(values, field, None, rate=99)
 
 
 def test_an_effort_changes_bytes_and_no_promise(tiny_model, tiny_maps):
@@ -251,31 +255,31 @@ def test_an_effort_changes_bytes_and_no_promise(tiny_model, tiny_maps):
     spread = float(np.ptp(values))
     for model in (tiny_model, None):
         scaling = tiny_model.scaling("t") if model else (0.0, 1.0)
-        field = codec.Field("t", (1, 2), tiny_maps.axes, model, scaling)
-        for bound in (codec.Bound("absolute", 0.5), codec.Bound("psnr", 40.0, spread), codec.Bound("rate", 2.0)):
-            best, fast = (codec.encode(values, field, bound, effort=e) for e in ("best", "fast"))
+        field = Field("t", (1, 2), tiny_maps.axes, model, scaling)
+        for bound in (Bound("absolute", 0.5), Bound("psnr", 40.0, spread), Bound("rate", 2.0)):
+            best, fast = (encode_chunk(values, field, bound, effort=e) for e in ("best", "fast"))
             for encoded in (best, fast):
-                back = codec.decode(encoded.data, values.shape, values.dtype, field)
+                back = decode(encoded.data, values.shape, values.dtype, field)
                 error = np.abs(back.astype(float) - values)
                 assert encoded.max_abs_error == error.max()
                 if bound.kind == "absolute":
                     assert error.max() <= 0.5
                 elif bound.kind == "psnr":
-                    assert codec.psnr_db(spread, (error**2).sum(), error.size) >= 40.0
+                    assert psnr_db(spread, (error**2).sum(), error.size) >= 40.0
                 else:
                     assert 8 * len(encoded.data) <= 2.0 * values.size
             if bound.kind == "absolute":
                 assert len(best.data) <= len(fast.data)
     with pytest.raises(InputError, match="fast, best"):
-        codec.encode(values, field, 0.5, effort="some")
+        encode_chunk(values, field, 0.5, effort="some")
 
 
 def test_a_rate_is_decoded_once_for_all_bounds(tiny_model, tiny_maps, monkeypatch):
     values = tiny_maps.splits["test"].features[..., 0]
-    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
-    calls, evaluated = [], codec._Latents._output
-    monkeypatch.setattr(codec._Latents, "_output", lambda self, z, rate: calls.append(rate) or evaluated(self, z, rate))
-    codec.encode(values, field, codec.Bound("psnr", 30.0, float(np.ptp(values))))
+    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    calls, evaluated = [], Latents._output
+    monkeypatch.setattr(Latents, "_output", lambda self, z, rate: calls.append(rate) or evaluated(self, z, rate))
+    encode_chunk(values, field, Bound("psnr", 30.0, float(np.ptp(values))))
     assert sorted(calls) == sorted(set(calls)) and calls
 
 
@@ -283,17 +287,17 @@ def test_a_chunk_is_bound_to_its_metadata():
     """Read under another grid, scaling, fill, dtype or shape, a chunk is an error and not another value."""
     values = np.random.default_rng(0).standard_normal((4, 6, 6)).astype("f4")
     field = field_of(values.shape)
-    data = codec.encode(values, field, 0.1).data
+    data = encode_chunk(values, field, 0.1).data
     others = [
         replace(field, axes=(field.axes[0], field.axes[1] + 1)), replace(field, scaling=(0.0, 2.0)),
         replace(field, fill=(3.0,)), replace(field, signal_axes=(2, 1)), replace(field, variable="w"),
     ]  # fmt: skip
     for other in others:
         with pytest.raises(CorruptError, match="metadata"):
-            codec.decode(data, values.shape, values.dtype, other)
+            decode(data, values.shape, values.dtype, other)
     for shape, dtype in (((4, 6, 6), "f8"), ((2, 12, 6), "f4"), ((5, 6, 6), "f4")):
         with pytest.raises(CorruptError):
-            codec.decode(data, shape, np.dtype(dtype), field)
+            decode(data, shape, np.dtype(dtype), field)
 
 
 @pytest.mark.parametrize("dims", [("x",), ("z", "y", "x")])
@@ -309,18 +313,18 @@ def test_a_model_of_signals_with_one_or_three_axes(tmp_path, dims):
         quantiser={"steps": 60, "lambdas": (10.0, 1000.0)}, threads=1,
     )  # fmt: skip
     model = train(data, tmp_path / "m.vcinr", signal_dims=dims, params=small)
-    field = codec.Field("v", tuple(range(1, values.ndim)), tuple(np.arange(float(n)) for n in grid.values()), model,
+    field = Field("v", tuple(range(1, values.ndim)), tuple(np.arange(float(n)) for n in grid.values()), model,
                         model.scaling("v"))  # fmt: skip
     for chunk in (values[:6], values[:1], values):
         chunk = chunk.astype(np.float32)
         for rate in (None, 1):
-            encoded = codec.encode(chunk, field, 0.2, rate=rate)
-            assert np.abs(codec.decode(encoded.data, chunk.shape, chunk.dtype, field) - chunk).max() <= 0.2
+            encoded = encode_chunk(chunk, field, 0.2, rate=rate)
+            assert np.abs(decode(encoded.data, chunk.shape, chunk.dtype, field) - chunk).max() <= 0.2
         assert "prior" in encoded.mode
         holed = np.where(rng.random(chunk.shape) < 0.1, np.nan, chunk).astype(np.float32)
         for wanted, bound in ((chunk, 1.0), (holed, 1.0), (chunk, 0.001)):
-            encoded = codec.encode(wanted, field, bound, effort="fast")
-            back = codec.decode(encoded.data, chunk.shape, chunk.dtype, field)
+            encoded = encode_chunk(wanted, field, bound, effort="fast")
+            back = decode(encoded.data, chunk.shape, chunk.dtype, field)
             assert np.array_equal(np.isnan(wanted), np.isnan(back))
             assert np.nanmax(np.abs(back - wanted)) == encoded.max_abs_error <= bound
             assert ("prior" in encoded.mode) == (bound == 1.0)  # a model that leaves much to code is not taken
@@ -328,8 +332,8 @@ def test_a_model_of_signals_with_one_or_three_axes(tmp_path, dims):
 
 def test_the_slack_grows_with_what_the_network_gives(tiny_model, tiny_maps):
     """Far outside the training range float32 rounds as much more: the bound must hold on other machines there too."""
-    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
-    offered = codec._Latents(field, np.zeros((1, tiny_model.spec.latent), "f4"), (11, 13), None)
+    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    offered = Latents(field, np.zeros((1, tiny_model.spec.latent), "f4"), (11, 13), None)
     scale = tiny_model.scaling("t")[1]
     assert offered.slack(np.array([0.2, -1.0])) == tiny_model.slack * scale
     assert offered.slack(np.array([0.2, -50.0])) == pytest.approx(50 * tiny_model.slack * scale)
@@ -337,11 +341,11 @@ def test_the_slack_grows_with_what_the_network_gives(tiny_model, tiny_maps):
 
 def test_a_rate_that_fast_coding_misses_is_tried_at_best(tiny_model, tiny_maps):
     values = tiny_maps.splits["test"].features[..., 0]
-    field = codec.Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
-    fast = codec.encode(values, field, codec.Bound("absolute", float(np.ptp(values))), effort="fast")
-    best = codec.encode(values, field, codec.Bound("absolute", float(np.ptp(values))), effort="best")
+    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    fast = encode_chunk(values, field, Bound("absolute", float(np.ptp(values))), effort="fast")
+    best = encode_chunk(values, field, Bound("absolute", float(np.ptp(values))), effort="best")
     rate = 8 * (len(best.data) + 1) / values.size
-    found = codec.encode(values, field, codec.Bound("rate", rate), effort="fast")
+    found = encode_chunk(values, field, Bound("rate", rate), effort="fast")
     assert 8 * len(found.data) <= rate * values.size and len(fast.data) >= len(best.data)
 
 
@@ -366,17 +370,17 @@ def neural_basis():
     rng = np.random.default_rng(0)
     phi = np.zeros((20, 16), "f4")
     phi[:, :2] = rng.normal(size=(20, 2)) * 4
-    field = codec.Field("t", (1, 2), axes, model, model.scaling("t"))
-    values = model.reconstruct(model.start("t") + phi, codec._inputs(field, model)).reshape(20, 24, 30) * 50.0 + 200
+    field = Field("t", (1, 2), axes, model, model.scaling("t"))
+    values = model.reconstruct(model.start("t") + phi, inputs_of(field, model)).reshape(20, 24, 30) * 50.0 + 200
     return field, (values + 0.3 * rng.normal(size=values.shape)).astype("f4")
 
 
 @pytest.mark.parametrize("effort", ["best", "fast"])
 def test_no_more_latents_than_are_worth_their_bytes(neural_basis, effort, monkeypatch):
     field, values = neural_basis
-    encode = partial(codec.encode, values, field, 2.0, rate=1, effort=effort)
+    encode = partial(encode_chunk, values, field, 2.0, rate=1, effort=effort)
     few = encode()
-    monkeypatch.setattr(codec._Latents, "lengths", [])
+    monkeypatch.setattr(Latents, "lengths", [])
     all_of_them = encode()
     assert all(e.mode.startswith("prior") and e.max_abs_error <= 2.0 for e in (few, all_of_them))
     assert len(few.data) < 0.8 * len(all_of_them.data)
@@ -386,7 +390,7 @@ def test_a_linear_head_is_the_same_whatever_path_adds_its_latents(neural_basis, 
     """One by one where few differ between signals, as a matrix product where many do."""
     field, _ = neural_basis
     model, rng = field.model, np.random.default_rng(1)
-    x = codec._inputs(field, model)
+    x = inputs_of(field, model)
     phi = rng.normal(size=(7, 16)).astype("f4")
     phi[:, 5:9] = phi[0, 5:9]
     psi_0, psi = (a.astype(float) for a in model.basis(x))
@@ -399,9 +403,9 @@ def test_a_linear_head_is_the_same_whatever_path_adds_its_latents(neural_basis, 
 def test_a_psnr_is_met_in_the_mean_and_not_at_every_value(neural_basis, monkeypatch):
     field, values = neural_basis
     peak = float(np.ptp(values))
-    encode = partial(codec.encode, values, field, codec.Bound("psnr", 20 * np.log10(peak / 0.2), peak), rate=1)
+    encode = partial(encode_chunk, values, field, Bound("psnr", 20 * np.log10(peak / 0.2), peak), rate=1)
     dead = encode()
-    monkeypatch.setattr(codec, "_DEAD", 0.0)
+    monkeypatch.setattr(trial, "_DEAD", 0.0)
     rounded = encode()
     for encoded in (dead, rounded):
         assert np.sqrt(encoded.squared_error / encoded.valid) <= 0.2 and encoded.mode == "prior+residual"
@@ -435,7 +439,7 @@ def test_fast_coding_of_values_that_are_large_for_their_bound(scale):
 def test_fast_coding_leaves_out_a_model_whose_slack_is_larger_than_the_bound(neural_basis):
     field, values = neural_basis
     tight = 0.5 * field.model.slack * field.scaling[1]
-    encoded = codec.encode(values.astype("f8"), field, tight, effort="fast")
+    encoded = encode_chunk(values.astype("f8"), field, tight, effort="fast")
     assert encoded.mode == "residual" and encoded.max_abs_error <= tight
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vcinr.coding import huffman, interpolated, kernels, latents, mask, residual
+from vcinr.coding import huffman, interpolated, kernels, latents, lossless, residual
 from vcinr.coding.hyperprior import SHIFT, Hyperprior, scale_levels
 from vcinr.coding.static import STATIC, TOTAL, reader, writer
 from vcinr.coding.tables import Tables, frequencies_of, levels_of, quantise_frequencies
@@ -465,22 +465,22 @@ def test_side_information_is_found_coded_and_counted():
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i1", "u2", "i8", "?"])
 def test_lossless_bytes(dtype):
     values = np.random.default_rng(0).integers(0, 2, 77).astype(dtype)
-    back = mask.decode_lossless(mask.encode_lossless(values), 77, np.dtype(dtype))
+    back = lossless.decode(lossless.encode(values), 77, np.dtype(dtype))
     assert (back == values).all()
 
 
 def test_inflate_never_gives_more_than_declared():
-    bomb = mask.deflate(bytes(10_000_000))
+    bomb = lossless.deflate(bytes(10_000_000))
     with pytest.raises(CorruptError):
-        mask.inflate(bomb, 1000)
+        lossless.inflate(bomb, 1000)
 
 
 def test_static_mask_costs_next_to_nothing():
     one = np.random.default_rng(0).random((20, 30)) < 0.4
     many = np.repeat(one[None], 100, axis=0)
-    data = mask.encode_mask(many)
-    assert (mask.decode_mask(data, many.shape) == many).all()
-    assert len(data) < len(mask.encode_mask(one[None])) + 60
+    data = lossless.encode_mask(many)
+    assert (lossless.decode_mask(data, many.shape) == many).all()
+    assert len(data) < len(lossless.encode_mask(one[None])) + 60
 
 
 @settings(max_examples=200, deadline=None)

@@ -21,7 +21,7 @@ def test_warm_up_compiles_every_kernel_and_few_versions_of_it():
         f"{f.__module__}.{f.__name__}": len(k.overloads) for f, k in zip(functions, compiled.kernels, strict=True)
     }
     assert all(versions.values()), "a kernel that the warm-up leaves out"
-    assert versions.pop("vcinr.coding.restore._restore") == 2  # for float32 and float64
+    assert versions.pop("vcinr.codec.decode._restore") == 2  # for float32 and float64
     assert set(versions.values()) == {1}, "a kernel compiled for several types: cast its arguments"
 
 
@@ -33,7 +33,8 @@ def test_after_a_warm_up_nothing_is_compiled():
         "    def on_end(self, event): pass\n"
         "event.register('numba:compile', Listener())\n"
         "import numpy as np\n"
-        "from vcinr.codec import Bound, Field, decode, encode\n"
+        "from vcinr.codec.encode import encode\n"
+        "from vcinr.codec.promise import Bound, Field\n"
         "values = np.random.default_rng(0).standard_normal((4, 20, 30)).cumsum(1).cumsum(2).astype('f4')\n"
         "for effort in ('fast', 'best'):\n"
         "    for kind in ('absolute', 'relative'):\n"

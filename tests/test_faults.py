@@ -19,9 +19,11 @@ import zarr
 import vcinr
 from tests.faults import fuzz
 from tests.test_archive import waves
-from vcinr import codec
 from vcinr.archive import models
 from vcinr.archive.spool import Spool
+from vcinr.codec.chunk import VERSION, seed_of
+from vcinr.codec.decode import decode
+from vcinr.codec.promise import Field
 from vcinr.errors import CorruptError, InputError, ModelError, VcinrError
 from vcinr.inr import model as artifacts
 
@@ -284,13 +286,13 @@ def test_declared_sizes_are_checked_before_anything_is_allocated(whole):
 def test_a_deflate_bomb_is_not_inflated():
     bomb = zlib.compress(bytes(1 << 28), 9)
     values = np.zeros((4, 4), "f4")
-    field = codec.Field("v", (0, 1), ())
+    field = Field("v", (0, 1), ())
     body = struct.pack("<H", 0) + bomb
-    head = bytes([codec.VERSION, 0])
-    seed = codec.seed_of(field, values.dtype, values.shape)
+    head = bytes([VERSION, 0])
+    seed = seed_of(field, values.dtype, values.shape)
     chunk = b"VC" + head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head, seed))) + body
     with pytest.raises(CorruptError, match="length"):
-        codec.decode(chunk, values.shape, values.dtype, field)
+        decode(chunk, values.shape, values.dtype, field)
 
 
 def test_codecs_that_no_archive_has_are_refused(whole):

@@ -10,8 +10,8 @@ import zarr
 
 import vcinr
 from tests.golden import make
-from vcinr import codec
 from vcinr.archive import store
+from vcinr.codec.chunk import VERSION, describe
 from vcinr.inr.model import DELTA
 
 ARCHIVES = sorted(make.FOLDER.glob("v*/*.zip"))
@@ -32,7 +32,7 @@ def slack(path, name):
 
 
 def test_there_are_archives_of_this_version():
-    assert {p.stem for p in ARCHIVES if p.parent.name == f"v{codec.VERSION}"} == set(make.archives())
+    assert {p.stem for p in ARCHIVES if p.parent.name == f"v{VERSION}"} == set(make.archives())
 
 
 @pytest.mark.parametrize("path", ARCHIVES, ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -70,6 +70,6 @@ def test_golden_archives_hold_every_kind_of_chunk():
         numbers = {n.replace("|", "/") for n in make.stored(path)}
         for key in store.keys(archive):
             if key.partition("/c")[0] in numbers and not key.endswith(".json"):
-                facts = codec.describe(store.get(archive, key))
+                facts = describe(store.get(archive, key))
                 seen |= {k for k, v in facts.items() if v is not None} | {facts["mode"]}
     assert seen >= {"lossless", "lossy", "rate", "extent", "mask", "specials", "prior", "constant", "residual", "log"}

@@ -12,7 +12,10 @@ import xarray as xr
 
 import vcinr
 from tests.conftest import small
-from vcinr import codec, config, plugins
+from vcinr import config, plugins
+from vcinr.codec.decode import decode
+from vcinr.codec.encode import encode
+from vcinr.codec.promise import Field
 from vcinr.coding.hyperprior import SHIFT, scale_levels
 from vcinr.coding.static import TOTAL
 from vcinr.errors import ConfigError, CorruptError, InputError, ModelError
@@ -320,10 +323,10 @@ def test_every_kind_and_coder_makes_chunks_that_keep_their_bound(changes, tiny_m
     expected = {"auto": {"ans", "adaptive"} | ({"hyperprior"} if cfg.kind == "hyperprior" else set())}
     assert set(state.coders) == expected.get(cfg.coder, {cfg.coder})
     values = tiny_maps.splits["test"].features[..., 0]
-    field = codec.Field("t", (1, 2), tiny_maps.axes, model, model.scaling("t"))
-    encoded = codec.encode(values, field, 3.0, rate=0)
+    field = Field("t", (1, 2), tiny_maps.axes, model, model.scaling("t"))
+    encoded = encode(values, field, 3.0, rate=0)
     assert encoded.mode.startswith("prior") and encoded.max_abs_error <= 3.0
-    assert np.abs(codec.decode(encoded.data, values.shape, values.dtype, field) - values).max() <= 3.0
+    assert np.abs(decode(encoded.data, values.shape, values.dtype, field) - values).max() <= 3.0
 
 
 def test_kinds_come_from_plugins_too(plugins_anew, monkeypatch, tiny_maps, tiny_model):

@@ -14,7 +14,7 @@ import zarr
 
 import vcinr
 from tests.test_archive import waves
-from vcinr.archive import models, store
+from vcinr.archive import models, store, write, zarr_codec
 from vcinr.archive.sharding import VcinrSharding
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.errors import CorruptError, InputError, ModelError
@@ -88,9 +88,7 @@ def test_a_broken_upload_is_no_archive_and_goes_on(data, monkeypatch, tmp_path):
         vcinr.compress(data, "memory://a.zarr", abs_error=0.1, chunk=3)
     with pytest.raises(InputError):
         vcinr.open("memory://a.zarr")
-    from vcinr import codec
-
-    monkeypatch.setattr(codec, "encode", None)  # every chunk was finished: none is encoded again
+    monkeypatch.setattr(write, "encode", None)  # every chunk was finished: none is encoded again
     vcinr.compress(data, "memory://a.zarr", abs_error=0.1, chunk=3)
     assert vcinr.verify("memory://a.zarr", data)[0] == []
 
@@ -122,11 +120,9 @@ def test_unknown_places(data, tmp_path):
 
 def test_dask_reads_lazily(data, tmp_path, monkeypatch):
     pytest.importorskip("dask.array")
-    from vcinr import codec
-
     vcinr.compress(data, tmp_path / "a.zarr", abs_error=0.1, chunk=3)
-    calls, real = [], codec.decode
-    monkeypatch.setattr(codec, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
+    calls, real = [], zarr_codec.decode
+    monkeypatch.setattr(zarr_codec, "decode", lambda *a, **k: calls.append(1) or real(*a, **k))
     with xr.open_zarr(tmp_path / "a.zarr") as back:
         assert back["v"].chunks == ((3, 3, 3, 3), (9,), (8,)) and calls == []
         part = back["v"][4:6].mean().compute()

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vcinr
-from vcinr import codec
+from vcinr.codec.decode import decode
+from vcinr.codec.encode import encode
+from vcinr.codec.promise import Bound, Field, allowed_errors, errors_of, valid_values
 from vcinr.errors import BoundError
 
 DTYPES = [
@@ -49,13 +51,13 @@ def cases(draw):
     values = sprinkle(values, fill, rng, draw(st.sampled_from([0.0, 0.0, 0.1, 0.5])))
     values = laid_out(values, layout)
     axes = [int(a) for a in rng.permutation(len(shape))[: rng.integers(0, min(3, len(shape)) + 1)]]
-    field = codec.Field("v", tuple(axes), (), fill=tuple(np.asarray(f).astype(dtype).item() for f in fill))
+    field = Field("v", tuple(axes), (), fill=tuple(np.asarray(f).astype(dtype).item() for f in fill))
     kind = draw(st.sampled_from(["absolute"] * 6 + ["relative"] * 3 + ["psnr", "rate", None]))
     number = {
         "absolute": 10.0 ** draw(st.floats(-9, 6)), "relative": 10.0 ** draw(st.floats(-7, 0)),
         "psnr": draw(st.floats(10, 90)), "rate": draw(st.floats(1, 40)), None: 0.0,
     }[kind]  # fmt: skip
-    bound = None if kind is None else codec.Bound(kind, number)
+    bound = None if kind is None else Bound(kind, number)
     chunk = tuple(n + int(rng.integers(0, 3)) if n else 1 for n in values.shape)
     return values, field, bound, chunk if draw(st.booleans()) else values.shape
 
@@ -124,14 +126,14 @@ def within(values, back, field, bound):
     if native.dtype.kind == "b" or bound is None:
         assert back.tobytes() == native.tobytes()
         return
-    kept = codec.valid_values(native, field.fill)
+    kept = valid_values(native, field.fill)
     assert np.ascontiguousarray(native)[~kept].tobytes() == back[~kept].tobytes(), "NaN, Inf and fill values are exact"
-    assert np.array_equal(codec.valid_values(back, field.fill), kept), "nothing else becomes missing"
+    assert np.array_equal(valid_values(back, field.fill), kept), "nothing else becomes missing"
     if not kept.any():
         return
-    errors = codec.errors_of(native, back)
+    errors = errors_of(native, back)
     if bound.kind in ("absolute", "relative"):
-        assert (errors <= codec.allowed_errors(native, bound))[kept].all()
+        assert (errors <= allowed_errors(native, bound))[kept].all()
     if bound.kind == "relative":
         assert (back[kept & (native == 0)] == 0).all()
     if bound.kind == "psnr" and np.square(errors[kept], dtype=np.float64).mean() > 0:
@@ -145,17 +147,17 @@ def test_no_array_breaks_its_bound(case, effort):
     values, field, bound, chunk = case
     if bound is not None and bound.kind == "psnr":
         native = values.astype(values.dtype.newbyteorder("="))
-        kept = native[codec.valid_values(native, field.fill)].astype(np.float64) if values.dtype.kind != "b" else ()
+        kept = native[valid_values(native, field.fill)].astype(np.float64) if values.dtype.kind != "b" else ()
         spread = float(np.ptp(kept)) if len(kept) and np.isfinite(np.ptp(kept)) else 0.0
-        bound = codec.Bound("psnr", bound.value, spread or 1.0)
+        bound = Bound("psnr", bound.value, spread or 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an overflow or an invalid cast is a defect here
         try:
-            encoded = codec.encode(values, field, bound, chunk_shape=chunk, effort=effort)
+            encoded = encode(values, field, bound, chunk_shape=chunk, effort=effort)
         except BoundError:
             assert bound is not None and bound.kind == "rate", "only a rate can be too low"
             return
-        back = codec.decode(encoded.data, chunk, values.dtype, field, padding=1)
+        back = decode(encoded.data, chunk, values.dtype, field, padding=1)
     inside = tuple(slice(n) for n in values.shape)
     within(values, back[inside], field, bound)
     outside = np.ones(chunk, bool)
@@ -163,7 +165,7 @@ def test_no_array_breaks_its_bound(case, effort):
     assert (back[outside] == 1).all()
     if bound is not None and bound.kind == "rate" and values.size and values.dtype.kind != "b":
         assert 8 * len(encoded.data) <= bound.value * values.size
-    again = codec.encode(values, field, bound, chunk_shape=chunk, effort=effort)
+    again = encode(values, field, bound, chunk_shape=chunk, effort=effort)
     assert again.data == encoded.data
 
 
@@ -238,9 +240,9 @@ def test_no_value_leaves_the_valid_range(tmp_path):
         assert float(np.abs(back["odd"] - data["odd"]).max()) <= bound.get("abs_error", 9), (
             "values outside are kept too"
         )
-    third = codec.Field("v", (0,), (), limits=(0.1, 0.3))
+    third = Field("v", (0,), (), limits=(0.1, 0.3))
     values = np.full(50, 0.2, "f4")
-    back = codec.decode(codec.encode(values, third, 0.2).data, (50,), values.dtype, third)
+    back = decode(encode(values, third, 0.2).data, (50,), values.dtype, third)
     assert (back >= 0.1).all() and (back <= 0.3).all()
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vcinr.codec.decode import restore
 from vcinr.coding import huffman, interpolated, latents, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
 from vcinr.coding.residual import Plan
-from vcinr.coding.restore import restore
 from vcinr.inr.model import added
 from vcinr.progress import Progress, Watch, silent
 from vcinr.quantise.refine import refine

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, Run, model_of, network_of, trained
-from vcinr import codec, report
+from vcinr import report
+from vcinr.codec.decode import decode
+from vcinr.codec.encode import Encoded, encode
+from vcinr.codec.promise import Field
 from vcinr.config import Params, Quantiser
 from vcinr.errors import BoundError
 from vcinr.inr.model import load_model
 from vcinr.progress import Watch
+from vcinr.quality import psnr_db
 
 SOURCE = "hadgem"
 WHOLE = "all parts"
@@ -79,7 +83,7 @@ def bounded(folder: Path, params: Params, watch: Watch, bounds: tuple[float, ...
     values = data.splits["test"].features[..., 0]
     model = None if part == "residual" else load_model(model_of(params).folder(cache) / "model.vcinr")
     axes = tuple(range(1, values.ndim))
-    field = codec.Field(variable, axes, data.axes, model, data.normalisation[variable])
+    field = Field(variable, axes, data.axes, model, data.normalisation[variable])
     points = []
     for fraction in bounds:
         bound = fraction * peak
@@ -90,7 +94,7 @@ def bounded(folder: Path, params: Params, watch: Watch, bounds: tuple[float, ...
         points.append(
             {
                 "bound_fraction": fraction, "bits_per_value": 8 * len(encoded.data) / values.size,
-                "psnr_db": codec.psnr_db(peak, float(np.square(error).sum()), values.size),
+                "psnr_db": psnr_db(peak, float(np.square(error).sum()), values.size),
                 "bound_ratio": largest / bound, "mode": encoded.mode,
             }
         )  # fmt: skip
@@ -98,14 +102,14 @@ def bounded(folder: Path, params: Params, watch: Watch, bounds: tuple[float, ...
 
 
 def _coded(
-    values: np.ndarray, field: codec.Field, bound: float | None, rate: int | None = None
-) -> tuple[codec.Encoded, np.ndarray]:
-    encoded = codec.encode(values, field, bound, rate=rate)
-    decoded = codec.decode(encoded.data, values.shape, values.dtype, field)
+    values: np.ndarray, field: Field, bound: float | None, rate: int | None = None
+) -> tuple[Encoded, np.ndarray]:
+    encoded = encode(values, field, bound, rate=rate)
+    decoded = decode(encoded.data, values.shape, values.dtype, field)
     return encoded, decoded.astype(np.float64) - values
 
 
-def _latents_alone(values: np.ndarray, field: codec.Field, bound: float) -> tuple[codec.Encoded, np.ndarray]:
+def _latents_alone(values: np.ndarray, field: Field, bound: float) -> tuple[Encoded, np.ndarray]:
     """At the coarsest rate whose largest error keeps the bound, else at the finest."""
     assert field.model is not None
     rates = field.model.quantiser["offset"].shape[0]

@@ -21,9 +21,12 @@ from typing import get_args
 import numpy as np
 import xarray as xr
 
-from vcinr import codec
 from vcinr.archive import read, write
 from vcinr.archive.numcodecs_codec import VcinrCodec
+from vcinr.codec.chunk import seed_of
+from vcinr.codec.decode import decode as decode_chunk
+from vcinr.codec.encode import encode
+from vcinr.codec.promise import Bound, Effort, Field
 from vcinr.errors import VcinrError
 from vcinr.inr.model import Model, from_bytes
 from vcinr.inr.siren import initialise
@@ -41,15 +44,15 @@ def chunks() -> Iterator[Target]:
     holed[0, 0, 0] = np.inf
     cases = [
         (smooth, 0.1), (holed, 0.5), (smooth, None), (np.full_like(smooth, 3.0), 0.1), (smooth.astype("f8"), 1e-9),
-        (smooth, codec.Bound("relative", 0.01)), ((smooth * 50).astype("i2"), 3.0),
+        (smooth, Bound("relative", 0.01)), ((smooth * 50).astype("i2"), 3.0),
     ]  # fmt: skip
-    field = codec.Field("v", (1, 2), (np.arange(9.0), np.arange(8.0)))
+    field = Field("v", (1, 2), (np.arange(9.0), np.arange(8.0)))
     for values, bound in cases:
         for shape in (values.shape, (8, 9, 8)):
-            seed = codec.seed_of(field, values.dtype, shape)
-            for effort in get_args(codec.Effort):
-                data = codec.encode(values, field, bound, chunk_shape=shape, effort=effort).data
-                yield data, lambda b, s=shape, d=values.dtype, k=seed: codec.decode(sealed(b, k), s, d, field)
+            seed = seed_of(field, values.dtype, shape)
+            for effort in get_args(Effort):
+                data = encode(values, field, bound, chunk_shape=shape, effort=effort).data
+                yield data, lambda b, s=shape, d=values.dtype, k=seed: decode_chunk(sealed(b, k), s, d, field)
 
 
 def models() -> Iterator[Target]:

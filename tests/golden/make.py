@@ -16,8 +16,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from vcinr import codec
+from vcinr.archive import write
 from vcinr.archive.write import compress
+from vcinr.codec.chunk import VERSION
+from vcinr.codec.encode import encode
 from vcinr.coding.tables import levels_of
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import DELTA, Model, with_quantiser
@@ -118,14 +120,14 @@ def stored(path: Path) -> dict[str, np.ndarray]:
 
 def main() -> int:
     """Write the archives of this version."""
-    folder = FOLDER / f"v{codec.VERSION}"
+    folder = FOLDER / f"v{VERSION}"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    encode = codec.encode
     for name, arguments in archives().items():
         # The untrained prior is never the smallest candidate: have it taken all the same.
-        codec.encode = partial(encode, rate=1) if name in ("model", "linear") else encode  # type: ignore[assignment]
+        forced = partial(encode, rate=1) if name in ("model", "linear") else encode
+        write.encode = forced
         compress(fields(), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]
         print(f"{folder / name}: {(folder / f'{name}.zip').stat().st_size:,} bytes")

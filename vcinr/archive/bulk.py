@@ -10,7 +10,7 @@ from vcinr.archive.read import info, verify
 from vcinr.archive.spool import clear
 from vcinr.archive.store import is_url, workplace
 from vcinr.archive.write import compress, default_variables
-from vcinr.codec import Effort
+from vcinr.codec.promise import Effort
 from vcinr.datasets.readers import open_groups
 from vcinr.errors import InputError, VcinrError
 from vcinr.inr.model import Model, load_model

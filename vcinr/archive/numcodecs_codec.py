@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numcodecs.abc import Codec
 
-from vcinr import codec
+from vcinr.codec.decode import decode as decode_chunk
+from vcinr.codec.encode import encode as encode_chunk
+from vcinr.codec.promise import Bound, Field
 from vcinr.errors import CorruptError
 
 _MAGIC = b"VCNC"
@@ -49,10 +51,10 @@ class VcinrCodec(Codec):
     def encode(self, buf: Any) -> bytes:
         """Compress an array of any real dtype and shape."""
         values = np.asarray(buf)
-        bound = None if self.bound is None else codec.Bound(*self.bound)  # type: ignore[arg-type]
+        bound = None if self.bound is None else Bound(*self.bound)  # type: ignore[arg-type]
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
         header = json.dumps([values.dtype.str, list(values.shape)], separators=(",", ":")).encode()
-        chunk = codec.encode(native, self._field(native.ndim), bound).data
+        chunk = encode_chunk(native, self._field(native.ndim), bound).data
         return _MAGIC + struct.pack("<H", len(header)) + header + chunk
 
     def decode(self, buf: Any, out: Any = None) -> Any:
@@ -71,11 +73,11 @@ class VcinrCodec(Codec):
         if dtype.kind not in "fiub" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > _LIMIT:
             raise CorruptError("header declares no array that could have been encoded")
         native = dtype.newbyteorder("=")
-        values = codec.decode(data[6 + length :], shape, native, self._field(len(shape))).astype(dtype, copy=False)
+        values = decode_chunk(data[6 + length :], shape, native, self._field(len(shape))).astype(dtype, copy=False)
         if out is None:
             return values
         np.copyto(np.asarray(out).reshape(shape), values)
         return out
 
-    def _field(self, ndim: int) -> codec.Field:
-        return codec.Field("", tuple(range(max(0, ndim - 2), ndim)), (), fill=() if self.fill is None else (self.fill,))
+    def _field(self, ndim: int) -> Field:
+        return Field("", tuple(range(max(0, ndim - 2), ndim)), (), fill=() if self.fill is None else (self.fill,))

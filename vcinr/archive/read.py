@@ -18,14 +18,15 @@ import zarr
 from numcodecs import zstd
 from zarr.abc.store import Store
 
-from vcinr import codec
 from vcinr.archive import metadata, models
 from vcinr.archive.metadata import PREFIX, RESERVED, Data
 from vcinr.archive.store import ROOT, get, keys, open_store, total_bytes
 from vcinr.archive.write import MANIFEST, metadata_digest
 from vcinr.archive.zarr_codec import VcinrCodec
+from vcinr.codec.promise import MAX_VALUES, Bound, allowed_errors, check_size, errors_of, valid_values
 from vcinr.errors import CorruptError, InputError, VcinrError, one_line
 from vcinr.progress import Clock, Progress, Watch, silent
+from vcinr.quality import psnr_db
 
 _CODECS = {"vcinr", "vcinr_sharding", "bytes", "vlen-utf8", "vlen-bytes", "zstd", "crc32c"}
 """All that an archive's arrays may be stored with: another name could be a codec that does anything."""
@@ -137,7 +138,7 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
                 )
                 break
             try:
-                codec.check_size(array.chunks)
+                check_size(array.chunks)
                 decoded = np.asarray(array[part])
                 if sums is not None:
                     data, problem = _listed(store, f"{name}/{key}", sums[index])
@@ -252,7 +253,7 @@ def _all_codecs(declared: Any) -> Iterator[Any]:
 def _index_problems(root: zarr.Group) -> list[str]:
     """xarray loads the coordinate of a dimension as soon as it opens a data set: it must not be enormous."""
     for name, array in _arrays(root):
-        if array.ndim == 1 and _dims(array) == (name.rpartition("/")[2],) and array.size > codec.MAX_VALUES:
+        if array.ndim == 1 and _dims(array) == (name.rpartition("/")[2],) and array.size > MAX_VALUES:
             return [f"coordinate {name!r} declares {array.size:,} values; set VCINR_MAX_CHUNK_VALUES if you trust it"]
     return []
 
@@ -267,7 +268,7 @@ def _plain_problems(store: Store, root: zarr.Group) -> list[str]:
     for name, array in _arrays(root):
         if _codec(array) is not None:
             continue
-        if array.size > codec.MAX_VALUES or array.nchunks > len(files):
+        if array.size > MAX_VALUES or array.nchunks > len(files):
             return [f"variable {name!r} declares {array.size:,} values, more than its files can hold"]
         for _, key, _ in _chunks(array):
             data, problem = _listed(store, f"{name}/{key}", files.get(f"{name}/{key}"))
@@ -452,7 +453,7 @@ class _Seen:
         if array.attrs.get(PREFIX + "bound") != "psnr" or not 0 < self.squared < math.inf:
             return None
         wanted: Any = array.attrs.get(PREFIX + "bound_value", math.inf)
-        found = codec.psnr_db(self.high - self.low, self.squared, self.valid)
+        found = psnr_db(self.high - self.low, self.squared, self.valid)
         return f"its PSNR is {found:.2f} dB, below the {wanted:g} dB promised" if found < wanted - 1e-6 else None
 
 
@@ -464,22 +465,22 @@ def _compare(array: zarr.Array, original: np.ndarray, decoded: np.ndarray, seen:
             raise InputError("differs from the original, though it is kept losslessly")
         return 0.0
     original = original.astype(original.dtype.newbyteorder("="), copy=False)
-    kept = codec.valid_values(original, serializer.fill)
-    errors = codec.errors_of(original, decoded)
+    kept = valid_values(original, serializer.fill)
+    errors = errors_of(original, decoded)
     worst = float(errors[kept].max(initial=0.0))
     seen.add(original[kept], errors[kept])
     bound = serializer.bound
     if bound is None and array.attrs.get(PREFIX + "bound") == "lossless":
         bound = ("absolute", 0.0)
     if bound is not None and bound[0] in ("absolute", "relative"):
-        allowed = codec.allowed_errors(original, codec.Bound(bound[0], bound[1]))  # type: ignore[arg-type]
+        allowed = allowed_errors(original, Bound(bound[0], bound[1]))  # type: ignore[arg-type]
         if missed := int(((errors > allowed) & kept).sum()):
             raise InputError(
                 f"{missed} value(s) outside the {bound[0]} bound {bound[1]:g}, the largest error being {worst:g}"
             )
     if original[~kept].tobytes() != decoded[~kept].tobytes():
         raise InputError("masked values (NaN, infinite or fill) differ from the original")
-    if not np.array_equal(codec.valid_values(decoded, serializer.fill), kept):
+    if not np.array_equal(valid_values(decoded, serializer.fill), kept):
         raise InputError("values of the original have become missing (NaN, infinite or fill)")
     return worst
 

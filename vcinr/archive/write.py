@@ -30,15 +30,17 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import vcinr
-from vcinr import codec
 from vcinr.archive import metadata, models, store
 from vcinr.archive.metadata import PREFIX, RESERVED, Data, Groups
 from vcinr.archive.spool import Spool, link
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
-from vcinr.codec import Bound, psnr_db
+from vcinr.codec.chunk import VERSION
+from vcinr.codec.encode import encode
+from vcinr.codec.promise import Bound, Effort, Field, valid_values
 from vcinr.errors import BoundError, InputError, ModelError, VcinrError, one_line
 from vcinr.inr.model import Model
 from vcinr.progress import Clock, Progress, Watch, silent
+from vcinr.quality import psnr_db
 from vcinr.signals import Layout, layout_of
 
 MANIFEST = f"{RESERVED}/manifest"
@@ -158,7 +160,7 @@ def compress(
     variables: Sequence[str] | None = None,
     chunk: int | None = None,
     overwrite: bool = False,
-    effort: codec.Effort = "best",
+    effort: Effort = "best",
     watch: Watch = silent,
 ) -> dict[str, Any]:
     """Compress variables of `dataset` into the Zarr archive `target` and keep all else as it is.
@@ -187,7 +189,7 @@ def compress(
     jobs = _jobs(groups, model, abs_error, requests, variables)
     arrays = [_array(job, chunk) for job in jobs]
     work = store.workplace(target)
-    request = json.dumps([codec.VERSION, vcinr.__version__, effort, [a.request() for a in arrays]])
+    request = json.dumps([VERSION, vcinr.__version__, effort, [a.request() for a in arrays]])
     try:
         with Spool(work, request, lambda: store.restore(work, target)) as spool:
             try:
@@ -362,7 +364,7 @@ def _limits(values: xr.DataArray) -> tuple[float, float]:
     shape = _pieces(values.shape)
     for index in itertools.product(*(range(-(-n // c)) for n, c in zip(values.shape, shape, strict=True))):
         block = _block(values, index, shape)
-        kept = block[codec.valid_values(block, fill)]
+        kept = block[valid_values(block, fill)]
         if kept.size:
             low, high = min(low, float(kept.min())), max(high, float(kept.max()))
     return (low, high) if low <= high else (0.0, 0.0)
@@ -429,7 +431,7 @@ def _array(job: _Job, chunk: int | None) -> _Array:
     return _Array(job, serializer, shape, metadata.native(values.dtype))
 
 
-def _encode(arrays: Sequence[_Array], spool: Spool, effort: codec.Effort, watch: Watch) -> dict[str, dict[str, Any]]:
+def _encode(arrays: Sequence[_Array], spool: Spool, effort: Effort, watch: Watch) -> dict[str, dict[str, Any]]:
     """Bring every chunk into the spool; returns what was measured of each, by key."""
     facts: dict[str, dict[str, Any]] = {}
     total = sum(math.prod(a.counts) for a in arrays if a.job.asked)
@@ -445,7 +447,7 @@ def _encode(arrays: Sequence[_Array], spool: Spool, effort: codec.Effort, watch:
 
 
 def _encoded(
-    array: _Array, spool: Spool, effort: codec.Effort
+    array: _Array, spool: Spool, effort: Effort
 ) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:  # fmt: skip
     """Key, values and facts of every chunk, in order, once it is in the spool.
 
@@ -485,10 +487,10 @@ def _cores() -> int:
 
 
 def _encode_chunk(
-    array: _Array, field: codec.Field, key: str, block: np.ndarray, effort: codec.Effort
+    array: _Array, field: Field, key: str, block: np.ndarray, effort: Effort
 ) -> tuple[bytes, dict[str, Any]]:
     try:
-        encoded = codec.encode(block, field, array.job.stored_bound, chunk_shape=array.shape, effort=effort)
+        encoded = encode(block, field, array.job.stored_bound, chunk_shape=array.shape, effort=effort)
     except VcinrError as error:
         raise type(error)(f"chunk {key}: {error}") from None
     if 8 * len(encoded.data) > array.job.rate * block.size:
@@ -496,7 +498,7 @@ def _encode_chunk(
             f"chunk {key}: {array.job.note}, in {8 * len(encoded.data) / block.size:.3g} bits per value, more than the "
             f"{array.job.rate:g} allowed; leave the variable out of those to compress"
         )
-    kept = block[codec.valid_values(block, field.fill)] if block.dtype.kind in "fiu" else block.ravel()[:0]
+    kept = block[valid_values(block, field.fill)] if block.dtype.kind in "fiu" else block.ravel()[:0]
     return encoded.data, {
         "bytes": len(encoded.data), "crc32": zlib.crc32(encoded.data), "error": encoded.max_abs_error,
         "squared": encoded.squared_error, "valid": encoded.valid,

@@ -18,8 +18,10 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
 from zarr.storage import StorePath
 
-from vcinr import codec
 from vcinr.archive import models
+from vcinr.codec.decode import decode
+from vcinr.codec.encode import encode
+from vcinr.codec.promise import Bound, Field
 from vcinr.errors import CorruptError, ModelError, VcinrError
 
 CONFIG_VERSION = 1
@@ -115,28 +117,28 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         """Compressed sizes are not known beforehand."""
         raise NotImplementedError
 
-    def field(self, chunk_shape: tuple[int, ...], model: Any) -> codec.Field:
+    def field(self, chunk_shape: tuple[int, ...], model: Any) -> Field:
         """The chunk codec's view of this configuration; raises CorruptError where it does not fit the chunks."""
         ndim = len(chunk_shape)
         axes = self.signal_axes or tuple(range(max(0, ndim - 2), ndim))
         if len(set(axes)) != len(axes) or any(a >= ndim for a in axes) or len(self.axes) not in (0, len(axes)):
             raise CorruptError("the signal's axes are not those of the array")
         values = tuple(decode_axis(a, chunk_shape[k]) for k, a in zip(axes, self.axes, strict=False))
-        return codec.Field(self.variable, axes, values, model, self.scaling, self.fill, self.limits)
+        return Field(self.variable, axes, values, model, self.scaling, self.fill, self.limits)
 
     @property
-    def promise(self) -> codec.Bound | None:
+    def promise(self) -> Bound | None:
         """The bound as the chunk codec takes it."""
         if self.bound is None:
             return None
         kind, value = self.bound
         if kind not in ("absolute", "relative", "rate"):
             raise CorruptError(f"a chunk cannot be encoded to a bound of kind {kind!r} through Zarr")
-        return codec.Bound(kind, float(value))  # type: ignore[arg-type]
+        return Bound(kind, float(value))  # type: ignore[arg-type]
 
     def _decode(self, data: bytes, spec: ArraySpec, model: Any) -> np.ndarray:
         dtype = spec.dtype.to_native_dtype()
-        return codec.decode(data, spec.shape, dtype, self.field(spec.shape, model), padding=spec.fill_value)
+        return decode(data, spec.shape, dtype, self.field(spec.shape, model), padding=spec.fill_value)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         model = models.registered(self.model) if self.model else None
@@ -177,5 +179,5 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         model = models.registered(self.model) if self.model else None
         values = chunk_array.as_numpy_array()
-        encoded = await asyncio.to_thread(codec.encode, values, self.field(values.shape, model), self.promise)
+        encoded = await asyncio.to_thread(encode, values, self.field(values.shape, model), self.promise)
         return chunk_spec.prototype.buffer.from_bytes(encoded.data)

@@ -24,19 +24,19 @@ def inflate(data: bytes, size: int) -> bytes:
         out = inflater.decompress(data, size + 1)
     except zlib.error as error:
         raise CorruptError(f"deflated stream is malformed ({error})") from None
-    if len(out) != size:
+    if len(out) != size or not inflater.eof or inflater.unused_data:
         raise CorruptError("deflated stream has a wrong length")
     return out
 
 
-def encode_lossless(values: np.ndarray) -> bytes:
+def encode(values: np.ndarray) -> bytes:
     """Any array, exactly: its bytes, shuffled so that equal significance lies together, deflated."""
     flat = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).ravel()
     return deflate(flat.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes())
 
 
-def decode_lossless(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
-    """Inverse of `encode_lossless`: ``[count]`` of `dtype` in native byte order."""
+def decode(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
+    """Inverse of `encode`: ``[count]`` of `dtype` in native byte order."""
     little = dtype.newbyteorder("<")
     raw = np.frombuffer(inflate(data, count * dtype.itemsize), np.uint8)
     return (

@@ -1,0 +1,267 @@
+"""The recipe: values to bytes, decoded again before they are handed out.
+
+1. What is not a number to be bounded is set aside: a mask, coded losslessly.
+2. Priors are tried: none, and the model's at the rates and lengths that promise most. The latents are quantised, then
+   *decoded again* by the decoder's own code.
+3. What the prior leaves goes to a residual coder, at a step that leaves room for rounding to the output type and for
+   the decoder's slack between machines.
+4. The smallest of the candidates is kept, lossless coding among them.
+5. The very bytes are decoded. Values that miss the bound are stored verbatim, and the bytes are decoded again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+
+from vcinr.codec.chunk import (
+    LOSSLESS,
+    LOSSY,
+    Chunk,
+    Sections,
+    exceptions_section,
+    extent_section,
+    log_section,
+    mask_sections,
+    seed_of,
+)
+from vcinr.codec.decode import decode
+from vcinr.codec.latents import Latents, latents_of
+from vcinr.codec.promise import (
+    Bound,
+    Comparison,
+    Effort,
+    Field,
+    check_size,
+    compare,
+    log_tolerance_of,
+    tolerance_of,
+    valid_values,
+)
+from vcinr.codec.search import PsnrTarget, best_candidate, meet_psnr, meet_rate, quick_candidate
+from vcinr.codec.trial import LARGEST, Candidate, Trial, prior_alone
+from vcinr.coding import lossless, residual
+from vcinr.errors import BoundError, InputError
+from vcinr.signals.tiling import gather
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A chunk's bytes and what was measured by decoding them.
+
+    max_abs_error: over the valid values, in their own dtype. squared_error and valid: sum and count, for PSNR. mode:
+    ``lossless``, ``constant``, ``residual``, ``prior`` or ``prior+residual``. parts: bytes by section.
+    """
+
+    data: bytes
+    max_abs_error: float
+    squared_error: float
+    valid: int
+    mode: str
+    parts: dict[str, int]
+
+
+def encode(
+    values: np.ndarray, field: Field, bound: Bound | float | None, *, rate: int | None = None,
+    chunk_shape: tuple[int, ...] | None = None, latents: np.ndarray | None = None, effort: Effort = "best",
+) -> Encoded:  # fmt: skip
+    """Compress one chunk.
+
+    Parameters
+    ----------
+    values : ndarray
+        Any real dtype and shape: all of a chunk that lies inside the array. What is finite and not in `field.fill` is
+        kept within the bound, everything else exactly.
+    field : Field
+        The field.
+    bound : Bound, float or None
+        A number is an absolute bound. Without one, the model's finest rate alone is used, and without a model too the
+        chunk is stored losslessly.
+    rate : int, optional
+        The only rate of the model's quantiser to be tried.
+    chunk_shape : tuple of int, optional
+        Of the array's chunks, where it is not that of the values.
+    latents : ndarray, optional
+        The model's for these values (`latents_of`), where they are known already.
+    effort : {"fast", "best"}
+        "fast" tries one prior and one plan, by a sample; "best" looks for the fewest bytes.
+
+    Returns
+    -------
+    Encoded
+        Bytes that were decoded and keep the promise.
+
+    Raises
+    ------
+    ModelError
+        When the model cannot be applied.
+    BoundError
+        For a rate too low to reach.
+    InputError
+        For a chunk of more than `vcinr.codec.promise.MAX_VALUES`, or an unknown effort.
+    """
+    values = np.asarray(values)
+    if effort not in get_args(Effort):
+        raise InputError(f"effort is one of {', '.join(get_args(Effort))}, not {effort!r}")
+    if latents is None:
+        latents = latents_of(values, field)
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    shape = native.shape if chunk_shape is None else tuple(chunk_shape)
+    check_size(shape, writing=True)
+    if isinstance(bound, float | int):
+        bound = Bound("absolute", float(bound))
+    if bound is not None and bound.kind == "relative":
+        latents = None  # the model predicts no logarithms
+    offered = None
+    if latents is not None:
+        offered = Latents(field, latents, gather(native, field.signal_axes).shape[1:], rate)
+    job = _Job(native, field, shape, offered, effort)
+    if bound is None or bound.kind in ("absolute", "relative"):
+        return job.within(bound)
+    return _for_psnr(job, bound) if bound.kind == "psnr" else _for_rate(job, bound)
+
+
+def _for_psnr(job: _Job, bound: Bound) -> Encoded:
+    spread = job.spread
+    if not 0.0 < spread < LARGEST or bound.peak >= 1e150:
+        return job.exact()
+    rates, slack = 0, 0.0
+    if job.latents is not None:
+        rates = 0 if job.latents.rate is not None else len(job.latents.rates)
+        offset, scale = job.field.scaling
+        slack = job.latents.slack((np.array([job.valid.min(), job.valid.max()], np.float64) - offset) / scale)
+    return meet_psnr(
+        PsnrTarget(bound, spread, rates, slack), at_rate=lambda rate: job.within(None, alone=rate),
+        at_error=lambda error: job.within(Bound("absolute", error), mean=True), exact=job.exact,
+    )  # fmt: skip
+
+
+def _for_rate(job: _Job, bound: Bound) -> Encoded:
+    allowed, spread = bound.value * job.values.size / 8, job.spread
+    if 0.0 < spread < LARGEST:
+        encoded = meet_rate(job.within_error, allowed, spread)
+        if job.effort == "fast" and len(encoded.data) > allowed:  # before it is given up
+            encoded = meet_rate(replace(job, effort="best").within_error, allowed, spread)
+    else:
+        encoded = job.exact()
+    if len(encoded.data) > allowed > 0:
+        raise BoundError(
+            f"{job.values.size} values cannot be coded in {bound.value:g} bits each (at least "
+            f"{8 * len(encoded.data) / job.values.size:.3g}); allow more or take larger chunks"
+        )
+    return encoded
+
+
+_SMALL = {"best": 1 / 8, "fast": 1 / 2}  # of the values' own size: below it large chunks are not tried losslessly
+_LARGE = 1 << 16  # bytes from which on a chunk is large
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A chunk's values, in native byte order, to be encoded under one bound or another."""
+
+    values: np.ndarray
+    field: Field
+    chunk_shape: tuple[int, ...]
+    latents: Latents | None
+    effort: Effort
+
+    @property
+    def valid(self) -> np.ndarray:
+        """The values that a bound is kept for, in one dimension."""
+        if self.values.dtype.kind not in "fiu":
+            return self.values.ravel()[:0]
+        return self.values[valid_values(self.values, self.field.fill)]
+
+    @property
+    def spread(self) -> float:
+        """Of the valid values."""
+        valid = self.valid
+        return float(valid.max()) - float(valid.min()) if valid.size else 0.0
+
+    def exact(self) -> Encoded:
+        """Without any error, if possible by the residual coder."""
+        return self.within(Bound("absolute", 0.0))
+
+    def within_error(self, error: float) -> Encoded:
+        """`within` an absolute bound."""
+        return self.within(Bound("absolute", error))
+
+    def within(self, bound: Bound | None, *, alone: int | None = None, mean: bool = False) -> Encoded:
+        """Within a pointwise bound, or without one: then the model's prior at the rate `alone`, or at its finest.
+
+        mean: what counts is the mean squared error; the bound says how fine to be, and values may miss it.
+        """
+        values, field = self.values, self.field
+        common = extent_section(values.shape, self.chunk_shape)
+        if values.size == 0 or values.dtype.kind not in "fiu" or (bound is None and self.latents is None):
+            return self._lossless(common, bound)
+        signals = gather(values, field.signal_axes)
+        valid = valid_values(signals, field.fill)
+        tolerance: float | None = None
+        if bound is not None and bound.kind == "relative":
+            valid &= signals != 0
+            with np.errstate(divide="ignore"):
+                target = np.where(valid, np.log(np.abs(np.where(valid, signals, 1).astype(np.float64))), 0.0)
+            common |= log_section(signals, valid)
+            tolerance = log_tolerance_of(bound.value, values.dtype)
+        else:
+            target = (signals if valid.all() else np.where(valid, signals, 0)).astype(np.float64)
+            if bound is not None:
+                tolerance = tolerance_of(bound.value, values.dtype, float(np.abs(target[valid]).max(initial=0.0)))
+        common |= mask_sections(signals, valid)
+        index = field.index_of(values.shape)
+        planes = residual.planes(index, target.shape[1:])
+        trial = Trial(target, valid, planes, residual.signal_counts(index), tolerance, mean)
+        promised = None if mean else bound
+        candidate = self._candidate(trial, alone)
+        if candidate is None:
+            return self._lossless(extent_section(values.shape, self.chunk_shape), promised)
+        chunk = Chunk(LOSSY, common | candidate.sections, candidate.stream)
+        data, decoded, measured = self._decoded(chunk, promised)
+        if measured.missed.size:
+            chunk = replace(chunk, sections=chunk.sections | exceptions_section(values, measured.missed))
+            data, decoded, measured = self._decoded(chunk, promised)
+        if len(data) > _SMALL[self.effort] * values.nbytes or values.nbytes < _LARGE:
+            exact = self._lossless(extent_section(values.shape, self.chunk_shape), promised)
+            if len(exact.data) <= len(data):
+                return exact
+        names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
+        parts = {name: len(section) for name, section in chunk.sections.present.items()}
+        parts["stream"] = len(chunk.stream)
+        return self._checked(data, decoded, measured, "+".join(names) or "constant", parts)
+
+    def _candidate(self, trial: Trial, alone: int | None) -> Candidate | None:
+        if trial.tolerance is None:
+            assert self.latents is not None
+            return prior_alone(self.latents.prior(trial, self.latents.rates[-1] if alone is None else alone))
+        return (best_candidate if self.effort == "best" else quick_candidate)(trial, self.latents)
+
+    def _lossless(self, sections: Sections, bound: Bound | None) -> Encoded:
+        data, decoded, measured = self._decoded(Chunk(LOSSLESS, sections, lossless.encode(self.values)), bound)
+        return self._checked(data, decoded, measured, "lossless", {"lossless": len(data)})
+
+    def _decoded(self, chunk: Chunk, bound: Bound | None) -> tuple[bytes, np.ndarray, Comparison]:
+        """A chunk's bytes, what a reader makes of them inside the array, and the errors of that."""
+        values = self.values
+        data = chunk.pack(seed_of(self.field, values.dtype, self.chunk_shape))
+        decoded = decode(data, self.chunk_shape, values.dtype, self.field)[tuple(slice(n) for n in values.shape)]
+        return data, decoded, compare(values, decoded, self.field.fill, bound)
+
+    def _checked(
+        self, data: bytes, decoded: np.ndarray, measured: Comparison, mode: str, parts: dict[str, int]
+    ) -> Encoded:
+        """What was written, by what was decoded from it; raises BoundError should the bound not hold after all."""
+        worst = float(measured.errors.max(initial=0.0))
+        exact = self.values[~measured.valid].tobytes() == decoded[~measured.valid].tobytes()
+        if not exact or measured.missed.size:
+            raise BoundError(
+                f"variable {self.field.variable!r}: decoding gave {measured.missed.size} values outside the bound, the "
+                f"largest error being {worst:g}{'' if exact else ', and changed masked values'}; this is a defect of "
+                "vcinr, nothing was written"
+            )
+        with np.errstate(over="ignore"):
+            squared = float(np.square(measured.errors).sum())
+        return Encoded(data, worst, squared, measured.errors.size, mode, parts)
