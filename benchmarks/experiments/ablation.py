@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, Run, model_of, network_of, trained
-from vcinr import codec, report
+from benchmarks.report import figures
+from vcinr import codec
 from vcinr.config import Params, Quantiser
 from vcinr.errors import BoundError
 from vcinr.inr.model import load_model
@@ -57,7 +58,7 @@ def experiment(lab: Lab) -> Outcome:
     curves = [_curve(name, result["points"]) for name, result in found.items()]
 
     def draw(path: Path) -> Path:
-        return report.curves_figure({"": curves}, "maximum error / range", "bits per value", path, log_x=True)
+        return figures.curves_figure({"": curves}, "maximum error / range", "bits per value", path, log_x=True)
 
     return Outcome(
         "What each part is worth",
@@ -116,10 +117,10 @@ def _latents_alone(values: np.ndarray, field: codec.Field, bound: float) -> tupl
     return found
 
 
-def _curve(name: str, points: list[Row]) -> report.Curve:
+def _curve(name: str, points: list[Row]) -> figures.Curve:
     points = sorted(points, key=lambda p: p["bound_fraction"])
     x, y = ([p[key] for p in points] for key in ("bound_fraction", "bits_per_value"))
-    return report.Curve(name, x, y, reference=name != WHOLE)
+    return figures.Curve(name, x, y, reference=name != WHOLE)
 
 
 def _run(

@@ -26,8 +26,8 @@ import zarr
 
 import vcinr
 from benchmarks.experiments import NAMES
-from benchmarks.side_by_side import record
-from vcinr import report
+from benchmarks.measure.machine import record
+from benchmarks.report.page import Section, html_report
 from vcinr.config import Active, Experiment, Params, preset
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import ConfigError
@@ -44,7 +44,7 @@ RESULTS = Path("benchmarks/results/experiments")
 Profile = Literal["cpu", "gpu"]
 Row = dict[str, Any]
 
-_ROOMS = ("coding", "datasets", "inr", "meta", "quantise", "signals", "codec.py")
+_ROOMS = ("codec", "coding", "datasets", "inr", "meta", "quantise", "signals")
 """The code of vcinr that results depend on."""
 
 
@@ -104,7 +104,7 @@ def _code() -> str:
     digest = hashlib.sha256()
     root = Path(vcinr.__file__).parent
     for room in _ROOMS:
-        for path in sorted((root / room).rglob("*.py")) or [root / room]:
+        for path in sorted((root / room).rglob("*.py")) or [root / f"{room}.py"]:
             digest.update(ast.dump(ast.parse(path.read_text())).encode())
     return digest.hexdigest()
 
@@ -322,7 +322,7 @@ def page(out: Path = RESULTS) -> Path:
     found = {path: json.loads(path.read_text()) for path in out.glob("*.json")}
     order = sorted(found, key=lambda path: (NAMES.index(found[path]["experiment"]), path.name))
     sections = [
-        report.Section(
+        Section(
             w["title"],
             (
                 w["how"],
@@ -334,4 +334,4 @@ def page(out: Path = RESULTS) -> Path:
         )
         for path, w in ((path, found[path]) for path in order)
     ]
-    return report.html_report(out / "index.html", "vcinr: experiments", sections)
+    return html_report(out / "index.html", "vcinr: experiments", sections)

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, train, trained
 from benchmarks.experiments.scores import clusters, mutual_information, principal_components, silhouette
-from vcinr import report
+from benchmarks.report import figures
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model
 from vcinr.signals import Signals
@@ -46,7 +46,7 @@ def experiment(lab: Lab) -> Outcome:
     summary = [row for row in rows if not row["space"].startswith("gates of")]
 
     def draw(path: Path) -> Path:
-        return report.scatter_figure(panels, 2, path)
+        return figures.scatter_figure(panels, 2, path)
 
     return Outcome(
         "Do the gates group signals by their statistics?",

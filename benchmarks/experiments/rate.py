@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, Run, network_of, quantise, trained
 from benchmarks.experiments.scores import Curve, equal_psnr, front, relative_rate
-from benchmarks.rivals import RIVALS
-from benchmarks.side_by_side import rate_distortion
-from vcinr import report
+from benchmarks.measure.rows import rate_distortion
+from benchmarks.report import figures
+from benchmarks.rivals import AT_PSNR
 from vcinr.config import Quantiser
 from vcinr.progress import Watch
 from vcinr.signals import Signals
@@ -63,7 +63,7 @@ def experiment(lab: Lab) -> Outcome:
     ]
     panels = {
         data: [
-            report.Curve(name, [b for b, _ in front(points)], [q for _, q in front(points)], reference=name in CODECS)
+            figures.Curve(name, [b for b, _ in front(points)], [q for _, q in front(points)], reference=name in CODECS)
             for (d, name), points in curves.items()
             if d == data
         ]
@@ -71,7 +71,7 @@ def experiment(lab: Lab) -> Outcome:
     }
 
     def draw(path: Path) -> Path:
-        return report.curves_figure(panels, "bits per value", "held-out PSNR (dB)", path, log_x=True)
+        return figures.curves_figure(panels, "bits per value", "held-out PSNR (dB)", path, log_x=True)
 
     inr, q = lab.size.inr, lab.size.quantiser
     return Outcome(
@@ -99,7 +99,7 @@ def codecs(data: Signals, watch: Watch) -> list[Row]:
                 for split, which in (("test", names), ("train", learned))
             )
             for row in rate_distortion(
-                test, train, peak, {}, (), [float(target)], watch, {name: RIVALS[name] for name in CODECS}
+                test, train, peak, {}, (), [float(target)], watch, {name: AT_PSNR[name] for name in CODECS}
             ):
                 found[row["family"]].append(row)
         points += [

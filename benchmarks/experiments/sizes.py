@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, train, trained
-from vcinr import report
+from benchmarks.report import figures
 from vcinr.errors import InputError
 from vcinr.signals import Signals
 
@@ -45,12 +45,12 @@ def experiment(lab: Lab) -> Outcome:
         for k in size.sizes
     ]
     panels = {
-        d: [report.Curve(n, size.sizes, [at[d, n, k] for k in size.sizes], reference=n == EOF) for n in names]
+        d: [figures.Curve(n, size.sizes, [at[d, n, k] for k in size.sizes], reference=n == EOF) for n in names]
         for d in SOURCES.values()
     }
 
     def draw(path: Path) -> Path:
-        return report.curves_figure(panels, "latents of a signal", "held-out PSNR (dB)", path, log_x=True)
+        return figures.curves_figure(panels, "latents of a signal", "held-out PSNR (dB)", path, log_x=True)
 
     meta, inr = size.meta, size.inr
     means = ", ".join(f"{d} {at[d, EOF, 0]:.2f} dB" for d in SOURCES.values())
