@@ -72,6 +72,6 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; a column of numbers is flush right."""
-    numbers = [all(cell.strip("*")[:1] in "-0123456789" for cell in column) for column in zip(*lines, strict=True)]
+    numbers = [all(cell.strip("*")[:1] in "-–0123456789" for cell in column) for column in zip(*lines, strict=True)]
     rule = ["--:" if number else "---" for number in numbers]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
