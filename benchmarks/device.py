@@ -26,7 +26,7 @@ GRID, SIGNALS = 181 * 360, 64
 
 
 def _seconds(run: Callable[[], object], device: torch.device, repeat: int) -> float:
-    """Median time of `run`, after one run to warm up."""
+    """Return the median time of `run`, after one run to warm up."""
     times = []
     for k in range(repeat + 1):
         if device.type == "cuda":

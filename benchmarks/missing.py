@@ -57,12 +57,12 @@ class Case:
 
     @property
     def missing(self) -> np.ndarray:
-        """Where there is no value to be bounded."""
+        """Cells that no bound is promised for."""
         return ~valid_cells(self.values, () if self.fill is None else (self.fill,))
 
 
 def cases(values: np.ndarray, missing: np.ndarray) -> Iterator[Case]:
-    """The forms of a field that has no value where `missing`; a complete one has their mean there."""
+    """Yield the forms of a field without values where `missing`; a complete one has the mean of the others instead."""
     yield Case("NaN", np.where(missing, np.float32(np.nan), values))
     yield Case("fill 1e20", np.where(missing, np.float32(FILL), values), FILL)
     whole = np.where(missing, values[~missing].mean(dtype=np.float64).astype(values.dtype), values)
@@ -119,7 +119,7 @@ def through_archive(values: np.ndarray, abs_error: float, fill: float | None, ar
 
 
 def _one(codec: str, folder: Path) -> None:
-    """In a process of its own: encode and decode ``values.npy``, leave ``bytes`` and ``decoded.npy``."""
+    """Encode and decode ``values.npy`` in a process of its own; write ``bytes`` and ``decoded.npy``."""
     values, job = np.load(folder / "values.npy"), json.loads((folder / "job.json").read_text())
     if codec == OURS:
         size, decoded = through_archive(values, job["abs_error"], job["fill"], folder / "archive.zarr")
@@ -133,7 +133,24 @@ def _one(codec: str, folder: Path) -> None:
 
 
 def measure(codec: str, case: Case, bound: float, seconds: float = SECONDS) -> dict[str, Any]:
-    """Outcome and size of one codec on one form of a field, at the absolute `bound`."""
+    """Measure one codec on one form of a field.
+
+    Parameters
+    ----------
+    codec : str
+        `OURS` or a key of `RAW`.
+    case : Case
+        The form of the field.
+    bound : float
+        Absolute error allowed.
+    seconds : float
+        Time after which the process is ended.
+
+    Returns
+    -------
+    dict
+        Sizes, and what `benchmarks.measure.missing.judge` says or how the process failed.
+    """
     with tempfile.TemporaryDirectory(prefix="missing-") as name:
         folder = Path(name)
         np.save(folder / "values.npy", case.values)
@@ -161,7 +178,7 @@ def measure(codec: str, case: Case, bound: float, seconds: float = SECONDS) -> d
 def compare(
     fields: Mapping[str, tuple[np.ndarray, np.ndarray]], bounds: Sequence[float] = BOUNDS, watch: Watch = silent
 ) -> list[dict[str, Any]]:
-    """A row for every form of every field (values, missing), bound and codec."""
+    """Return a row for every form of every field (values, missing), bound and codec."""
     codecs = (OURS, *RAW)
     done, total = 0, sum(len(list(cases(*field))) for field in fields.values()) * len(bounds) * len(codecs)
     clock, rows = Clock(total), []
@@ -181,7 +198,7 @@ def compare(
 
 
 def read_fields(raw: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The ocean fields as (values, missing)."""
+    """Return the ocean fields as (values, missing)."""
     folder = fetch(FERRET, raw) / "usr/share/ferret-vis/data"
     result = {}
     for name, (file, variable) in FIELDS.items():
@@ -196,7 +213,7 @@ def read_fields(raw: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of several settings of a codec the one that went best, then the smallest."""
+    """Return the row of the setting with the best outcome, and of these the smallest."""
     order = (HELD, MOVED, BROKE)
     return min(
         rows, key=lambda r: (order.index(r["outcome"]) if r["outcome"] in order else len(order), r["bytes"] or 0)
@@ -216,7 +233,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a field, form and bound; one column a codec."""
+    """Return a text with a line for each field, form and bound, and a column for each codec."""
     codecs = list(dict.fromkeys(row["codec"] for row in rows))
     groups: dict[tuple[str, str, float], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
@@ -232,7 +249,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write the table; 1 when a row of vcinr does not hold."""
+    """Measure, print and write the table; return 1 when a row of vcinr does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.missing", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/missing.json"))
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="where packages are unpacked")

@@ -70,7 +70,29 @@ def check_variable(dataset: xr.Dataset, name: str, folder: Path) -> dict[str, An
 def check_file(
     package: str, path: Path, file: str, limit: int = LIMIT, watch: Watch = silent
 ) -> Iterator[dict[str, Any]]:
-    """Rows of all variables of one file that have missing cells; raises InputError for a file not to be opened."""
+    """Check all variables of one file that have missing cells.
+
+    Parameters
+    ----------
+    package, file : str
+        Names for the rows.
+    path : Path
+        The file.
+    limit : int
+        Number of values taken of a variable.
+    watch : callable
+        Told of the progress.
+
+    Yields
+    ------
+    dict
+        A row for each variable and form.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be opened.
+    """
     with vcinr.open_dataset(path) as opened:
         dataset = _flat(opened)
         for name in map(str, dataset.data_vars):
@@ -113,13 +135,13 @@ def _row(dataset: xr.Dataset, name: str, form: str) -> dict[str, Any]:
 
 
 def fills_of(data: xr.DataArray) -> list[Any]:
-    """The finite values that CF's attributes name as missing."""
+    """Return the finite values that CF's attributes name as missing."""
     fills = [f for key in ("_FillValue", "missing_value") if key in data.attrs for f in np.ravel(data.attrs[key])]
     return [f for f in fills if np.issubdtype(np.asarray(f).dtype, np.number) and np.isfinite(f)]
 
 
 def missing_counts(data: xr.DataArray) -> dict[str, int]:
-    """Cells of a field of two or more dimensions without a value to be bounded, by kind; all 0 for other arrays."""
+    """Count the missing cells of a field of two or more dimensions, by kind; empty for other arrays."""
     fills = fills_of(data)
     if data.ndim < 2 or not data.size or not (data.dtype.kind == "f" or (data.dtype.kind in "iu" and fills)):
         return {}
@@ -133,7 +155,7 @@ def missing_counts(data: xr.DataArray) -> dict[str, int]:
 
 
 def first_values(data: xr.DataArray, limit: int) -> dict[str, slice]:
-    """The first indices along the leading dimensions that make at most `limit` values."""
+    """Return the first indices along the leading dimensions that make at most `limit` values."""
     part = {}
     for i, dim in enumerate(data.dims):
         keep = min(data.shape[i], max(1, limit // math.prod(data.shape[i + 1 :])))
@@ -144,13 +166,19 @@ def first_values(data: xr.DataArray, limit: int) -> dict[str, slice]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Files and Zarr stores below `folder` that hold arrays, by their names."""
+    """Return the files and Zarr stores below `folder` that hold arrays, judged by their names."""
     named = [p for p in sorted(folder.rglob("*")) if p.name.lower().endswith(SUFFIXES)]
     return [p for p in named if p.is_file() or p.suffix == ".zarr"]
 
 
 def check(raw: Path, watch: Watch = silent) -> dict[str, list[dict[str, Any]]]:
-    """All packages: rows of variables, files opened, what could not be opened or fetched and why."""
+    """Check all packages.
+
+    Returns
+    -------
+    dict
+        ``rows`` of variables, files ``opened``, and what was ``unread`` and why.
+    """
     rows: list[dict[str, Any]] = []
     opened: list[dict[str, Any]] = []
     unread: list[dict[str, Any]] = []
@@ -175,7 +203,7 @@ def check(raw: Path, watch: Watch = silent) -> dict[str, list[dict[str, Any]]]:
 
 
 def _flat(dataset: xr.Dataset) -> xr.Dataset:
-    """`dataset` under the names that an archive gives to members of groups."""
+    """Return `dataset` with the names that an archive gives to members of groups."""
     return dataset.rename({n: str(n).replace("/", ".") for n in (*dataset.variables, *dataset.dims) if "/" in str(n)})
 
 
@@ -191,7 +219,7 @@ def _native(values: np.ndarray) -> np.ndarray:
 
 
 def summary(result: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Counts of a result of `check`."""
+    """Return counts of a result of `check`."""
     rows = result["rows"]
     return {
         "packages": len({r["package"] for r in result["opened"]}),
@@ -213,7 +241,7 @@ def summary(result: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def table(result: Mapping[str, list[dict[str, Any]]]) -> str:
-    """One line a variable, then what was not opened, then counts."""
+    """Return a text with a line for each variable, then what was not opened, then counts."""
     lines = [["package", "file", "variable", "values", "missing", *(f"as {form}" for form in FORMS)]]
     grouped: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for row in result["rows"]:
@@ -242,7 +270,7 @@ def table(result: Mapping[str, list[dict[str, Any]]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, print and write the rows; 1 on any mismatch."""
+    """Check, print and write the rows; return 1 on any mismatch."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.positions", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/positions.json"))
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="where packages are unpacked")

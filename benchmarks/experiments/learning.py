@@ -28,13 +28,13 @@ def experiment(lab: Lab) -> Outcome:
         for seed in seeds
         for name, inr in mappings.items()
     }
-    found = dict(zip(runs, lab.results(list(runs.values())), strict=True))
+    results = dict(zip(runs, lab.results(list(runs.values())), strict=True))
     rows = [
         {"mapping": name, "seed": seed, **{k: point[k] for k in ("step", "train_psnr_db", "valid_psnr_db", "seconds")}}
-        for (name, seed), result in found.items()
+        for (name, seed), result in results.items()
         for point in result["history"]
     ]
-    summary = [_summed(name, [r for (n, _), r in found.items() if n == name]) for name in mappings]
+    summary = [_summed(name, [r for (n, _), r in results.items() if n == name]) for name in mappings]
     curves = [_curve(name, rows) for name in mappings]
 
     def draw(path: Path) -> Path:

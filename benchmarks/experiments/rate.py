@@ -88,11 +88,11 @@ def experiment(lab: Lab) -> Outcome:
 
 
 def codecs(data: Signals, watch: Watch) -> list[Row]:
-    """The codecs on the test split, averaged over variables at each target."""
+    """Measure the codecs on the test split; rows are means over the variables at each target."""
     names, points = np.array(data.splits["test"].variable), []
     learned = np.array(data.splits["train"].variable)
     for target in TARGETS:
-        found: dict[str, list[Row]] = {name: [] for name in CODECS}
+        by_codec: dict[str, list[Row]] = {name: [] for name in CODECS}
         for variable, (_, peak) in data.normalisation.items():
             test, train = (
                 data.splits[split].features[which == variable][..., 0]
@@ -101,26 +101,26 @@ def codecs(data: Signals, watch: Watch) -> list[Row]:
             for row in rate_distortion(
                 test, train, peak, {}, (), [float(target)], watch, {name: AT_PSNR[name] for name in CODECS}
             ):
-                found[row["family"]].append(row)
+                by_codec[row["family"]].append(row)
         points += [
             {
                 "quantiser": name, "setting": target,
                 "bits_per_value": float(np.mean([r["bits_per_value"] for r in rows])),
                 "psnr_db": float(np.mean([r["psnr_mean_db"] for r in rows])),
             }
-            for name, rows in found.items()
+            for name, rows in by_codec.items()
             if len(rows) == len(data.normalisation) and all(r["psnr_mean_db"] is not None for r in rows)
         ]  # fmt: skip
     return points
 
 
 def _quantisers(lab: Lab, source: str, name: str) -> dict[str, Run]:
-    method, found = lab.method(name), {}
+    method, runs = lab.method(name), {}
     for kind in KINDS:
         quantiser = Quantiser(**method.quantiser.model_dump() | {"kind": kind, "bits": lab.size.bits})
         label = f"{SOURCES[source]}, {METHODS[name]}, {kind}"
-        found[kind] = lab.run(label, quantise, source, method.model_copy(update={"quantiser": quantiser}))
-    return found
+        runs[kind] = lab.run(label, quantise, source, method.model_copy(update={"quantiser": quantiser}))
+    return runs
 
 
 def _name(row: Row) -> str:

@@ -152,7 +152,7 @@ class _Counter:
         return row
 
     def smallest(self, name: str, runs: Sequence[Callable[[], Row]]) -> list[Row]:
-        """The row with the fewest bytes of those that `runs` give, or none where every one refuses."""
+        """Return the row with the fewest bytes of those that `runs` give, or no row where every one refuses."""
         rows = []
         for run in runs:
             try:

@@ -33,7 +33,7 @@ class Curve:
 
 
 def bounded_figure(rows: Sequence[Row], path: str | Path) -> Path:
-    """Bits per value against the maximum error asked for, log-log; dashed: with the model's bytes counted."""
+    """Draw bits per value against the maximum error asked for, log-log; dashed: with the model's bytes counted."""
     rows = [row for row in rows if row.get("bound_fraction")]
     figure, axes = _plot("maximum error / data range", "bits per value")
     axes.set(xscale="log", yscale="log")
@@ -56,7 +56,7 @@ def bounded_figure(rows: Sequence[Row], path: str | Path) -> Path:
 
 
 def rate_distortion_figure(rows: Sequence[Row], path: str | Path) -> Path:
-    """PSNR against bits per value; of each codec's points, those that no other of its points beats."""
+    """Draw PSNR against bits per value; of each codec's points, those that no other of its points beats."""
     rows = [row for row in rows if row.get("psnr_db") is not None and row["bits_per_value"] > 0]
     figure, axes = _plot("bits per value", "PSNR (dB)")
     axes.set(xscale="log")
@@ -79,7 +79,7 @@ def rate_distortion_figure(rows: Sequence[Row], path: str | Path) -> Path:
 
 
 def learning_figure(history: Sequence[Row], path: str | Path) -> Path:
-    """Training and held-out PSNR against the step; records may lack either."""
+    """Draw training and held-out PSNR against the step; records may lack either."""
     figure, axes = _plot("training step", "PSNR (dB)")
     ends = []
     for key, name, colour in (
@@ -98,7 +98,7 @@ def learning_figure(history: Sequence[Row], path: str | Path) -> Path:
 def curves_figure(
     panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str, path: str | Path, log_x: bool = False
 ) -> Path:
-    """Curves with bands, a panel for each title; a curve of one name has one colour in all panels."""
+    """Draw curves with bands, a panel for each title; a name has one colour in all panels."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(curve.name for curves in panels.values() for curve in curves))
@@ -131,7 +131,7 @@ def curves_figure(
 
 
 def scatter_figure(panels: Mapping[str, tuple[np.ndarray, Sequence[str]]], columns: int, path: str | Path) -> Path:
-    """Points ``[N, 2]`` coloured by their labels, a panel for each title, `columns` in a row."""
+    """Draw points ``[N, 2]`` coloured by their labels, a panel for each title, `columns` in a row."""
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(panels) / columns)
@@ -164,11 +164,25 @@ def maps_figure(
     units: str,
     path: str | Path,
 ) -> Path:
-    """Original, reconstruction and their difference side by side.
+    """Draw original, reconstruction and their difference side by side.
 
-    `axes` and `dims` are the coordinates and names of the maps' dimensions, evenly spaced; of a volume the
-    middle slice is drawn. The difference has a diverging scale, symmetric about zero. Raises InputError for
-    arrays of one dimension or of different shapes.
+    Parameters
+    ----------
+    original, reconstruction : np.ndarray
+        Maps; of a volume the middle slice is drawn. The difference has a diverging scale, symmetric about zero.
+    axes : sequence of np.ndarray
+        Coordinates of the dimensions, evenly spaced.
+    dims : sequence of str
+        Names of the dimensions.
+    title, units : str
+        Of the figure and of the values.
+    path : path
+        The PNG to write.
+
+    Raises
+    ------
+    InputError
+        If the arrays have one dimension, or different shapes.
     """
     if original.shape != reconstruction.shape or original.ndim < 2 or original.ndim != len(axes):
         raise InputError(f"cannot draw maps of shapes {original.shape} and {reconstruction.shape}")

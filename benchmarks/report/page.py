@@ -53,7 +53,7 @@ th.text, td.text { text-align: left; }
 
 
 def html_report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
-    """One HTML page with its figures inside: it needs nothing else, offline or years later."""
+    """Write one HTML page with its figures inside, so that it needs nothing else, and return its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     safe = html.escape(title)

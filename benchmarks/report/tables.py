@@ -20,9 +20,16 @@ _COLUMNS = (
 
 
 def summary_table(rows: Sequence[Row], bounds: Sequence[float] | None = None) -> str:
-    """A plain-text table: the codecs at each bound (fractions; default all), the fewest bits per value first.
+    """Return a plain-text table of the codecs at each bound, the fewest bits per value first.
 
     Ours carry an asterisk, and an error beyond the bound an exclamation mark.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Rows of `benchmarks.measure.rows`.
+    bounds : sequence of float, optional
+        Bounds to show, as fractions of the range; by default all.
     """
     if bounds is not None:
         rows = [r for r in rows if any(math.isclose(r.get("bound_fraction") or -1, b, rel_tol=1e-6) for b in bounds)]

@@ -30,7 +30,7 @@ _FAMILIES = (constriction.stream.model.QuantizedLaplace, constriction.stream.mod
 
 
 def _power(index: int | np.ndarray) -> Any:
-    """2^(index/4): steps and scales are whole numbers on this grid, so both sides derive equal parameters."""
+    """Return 2^(index/4); steps and scales are whole numbers on this grid, so both sides derive equal parameters."""
     return np.exp2(np.asarray(index, np.float64) / 4)
 
 
@@ -87,7 +87,7 @@ class EofCodec:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> EofCodec:
-        """Inverse of :meth:`to_bytes`."""
+        """Return the codec of the bytes that :meth:`to_bytes` gave."""
         _, size, components, points, offset, unit = _MODEL.unpack_from(data)
         scales = np.frombuffer(data, "<i2", components, _MODEL.size)
         numbers = np.frombuffer(data, f"<f{size}", offset=_MODEL.size + scales.nbytes)
@@ -125,12 +125,12 @@ class EofCodec:
         return self._mean() + (z * _power(step)) @ self.basis.astype(np.float64)
 
     def _parameters(self, count: int, step: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
-        """Means and standard deviations, in units of the step, of `count` maps' symbols in coding order."""
+        """Return means and standard deviations, in units of the step, of `count` maps' symbols in coding order."""
         spread = np.maximum(_power(self.scales.astype(np.int64) - step + shift), 0.1)
         return np.zeros(count * len(spread)), np.tile(spread, count)
 
     def _code(self, z: np.ndarray, step: int) -> tuple[bytes, tuple[int, int, int]]:
-        """The shortest stream of `z` over families and common scale shifts, and what a decoder must know."""
+        """Return the shortest stream of `z` over families and scale shifts, and what a decoder must know."""
         domain = int(np.abs(z).max(initial=1)).bit_length()
         best: tuple[bytes, tuple[int, int, int]] | None = None
         for family, shift in itertools.product(range(len(_FAMILIES)), (-4, -2, 0, 2, 4, 6)):
