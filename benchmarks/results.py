@@ -340,7 +340,7 @@ def determinism() -> str:
     network = results.get("network", results)
     parts = ["## The same values on other processors", ""]
     parts.append(
-        origin(results, file, "archives and the model's network for random latents at twice their usual scale.")
+        origin(results, file, "those named below; the latents of the network are random, at twice their usual scale.")
     )
     for kind, title in (("golden", "golden archives"), ("made", "archives of every kind of bound, at both efforts")):
         if kind in results:
@@ -361,7 +361,24 @@ def determinism() -> str:
             "",
             markdown(["setting", "largest difference / scale", "of the slack"], lines),
         ]
+    if (ROOT / f"{RESULTS}/arm64.json").exists():
+        parts += ["", *emulated()]
     return "\n".join(parts)
+
+
+def emulated() -> list[str]:
+    """Return the part on emulated ARM processors."""
+    file = f"{RESULTS}/arm64.json"
+    results = read(file)
+    lines = [
+        [name, facts["ran"], str(facts["arrays"]), str(len(facts["differ"]))]
+        for name, facts in results["processors"].items()
+    ]
+    return [
+        origin(results, file, "the golden archives, read by the reference decoder on emulated ARM processors."),
+        "",
+        markdown(["processor", "machine, Python, NumPy", "arrays", "arrays that differ"], lines),
+    ]
 
 
 def coinpp() -> str:
