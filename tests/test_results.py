@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.report.dots import Line, Mark, dot_plot
+from benchmarks.report.sections import number
 
 FILES = [
     *sorted((results.ROOT / results.RESULTS).rglob("*.json")),
@@ -41,7 +42,7 @@ def test_the_readme_keeps_all_but_the_table():
 
 
 def test_numbers_have_three_digits_that_count():
-    assert [results.number(v) for v in (0.0012355, 1.3, 49.53, 2063.2, 12, None, "a")] == [
+    assert [number(v) for v in (0.0012355, 1.3, 49.53, 2063.2, 12, None, "a")] == [
         "0.00124", "1.30", "49.5", "2063", "12", "–", "a"
     ]  # fmt: skip
 
