@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.side_by_side import machine
+from benchmarks.measure.machine import machine
 from vcinr.inr.model import load_model
 from vcinr.signals import coordinates
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks.side_by_side import machine
+from benchmarks.measure.machine import record
 from vcinr.config import Params
 from vcinr.inr.siren import basis, initialise
 from vcinr.meta.inner import Batch, solve
@@ -26,7 +26,7 @@ GRID, SIGNALS = 181 * 360, 64
 
 
 def _seconds(run: Callable[[], object], device: torch.device, repeat: int) -> float:
-    """Median time of `run`, after one run to warm up."""
+    """Return the median time of `run`, after one run to warm up."""
     times = []
     for k in range(repeat + 1):
         if device.type == "cuda":
@@ -41,7 +41,20 @@ def _seconds(run: Callable[[], object], device: torch.device, repeat: int) -> fl
 
 
 def measure(device: torch.device, repeat: int = 5) -> dict[str, float]:
-    """Figures of one device; floating-point operations count a multiply-add as two."""
+    """Measure one device.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the network runs.
+    repeat : int
+        Runs, of which the median counts.
+
+    Returns
+    -------
+    dict
+        Steps or MB a second, and shares of the rate of matrix products; a multiply-add counts as two operations.
+    """
     params = Params()
     inr, meta = params.inr, params.meta
     spec = spec_of(inr, 3, 1)
@@ -95,7 +108,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    print(json.dumps({"device": name, "machine": machine(), **measure(device)}, indent=1))
+    print(json.dumps(record(device=name, **measure(device)), indent=1))
 
 
 if __name__ == "__main__":

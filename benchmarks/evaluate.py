@@ -1,25 +1,25 @@
-"""Evaluation of a trained model on a source's held-out test split, beside other codecs in the same run."""
+"""Evaluation of a trained model on held-out data, beside other codecs in the same run: ``python -m flows.evaluate``."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
-import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.side_by_side import Ours, rate_distortion, record, side_by_side
-from vcinr import report
+from benchmarks.measure.machine import record
+from benchmarks.measure.ours import ChunkCodec
+from benchmarks.measure.rows import Ours, Row, rate_distortion, side_by_side
+from benchmarks.report import figures
+from benchmarks.report.page import Section, html_report
+from benchmarks.report.tables import summary_table
 from vcinr.archive.read import info
 from vcinr.archive.write import signals_of
-from vcinr.codec.decode import decode
-from vcinr.codec.encode import encode
-from vcinr.codec.latents import latents_of
 from vcinr.codec.promise import Field
 from vcinr.config import Evaluate
 from vcinr.inr.conditioning import conditioning
@@ -36,22 +36,41 @@ def evaluate(
     signals: str | Path, model: str | Path, archive: str | Path, history: str | Path, options: Evaluate,
     metrics: str | Path, plots: str | Path, out: str | Path, watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure, draw and write the report; returns the metrics.
+    """Measure, draw and write the report.
 
-    For every variable of the test split: PSNR of the meta-learned INR before and after quantisation, bits per
-    value at each error bound beside the rival codecs, and rate-distortion without a bound. `metrics` is a JSON
-    file, `plots` a folder of CSV tables, `out` a folder with figures, ``side_by_side.json``, ``summary.txt``
-    and ``index.html``. Figures with a bound are of real bytes, decoded again.
+    For every variable of the test split: PSNR of the meta-learned network before and after quantisation, bits per value
+    at each error bound beside the rival codecs, and rate-distortion without a bound. Figures with a bound are of real
+    bytes, decoded again.
+
+    Parameters
+    ----------
+    signals, model, archive, history : path
+        What the stages before made: signals, model, one archive or a folder of them, and the training's history.
+    options : Evaluate
+        Bounds, sizes of EOF bases, and how many values to take.
+    metrics : path
+        JSON file to write.
+    plots : path
+        Folder for tables as CSV; emptied first.
+    out : path
+        Folder for figures, ``side_by_side.json``, ``summary.txt`` and ``index.html``; emptied first.
+    watch : callable
+        Told of the progress.
+
+    Returns
+    -------
+    dict
+        The metrics.
     """
     data, artifact = read_signals(signals), load_model(model)
     out, plots = Path(out), Path(plots)
     for folder in (out, plots):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    bounded: list[dict[str, Any]] = []
-    free: list[dict[str, Any]] = []
+    bounded: list[Row] = []
+    free: list[Row] = []
     test: dict[str, Any] = {}
-    sections: list[report.Section] = []
+    sections: list[Section] = []
     for variable in data.normalisation:
         if variable not in data.splits["test"].variable:
             continue
@@ -60,48 +79,48 @@ def evaluate(
         free += [{"variable": variable, **row} for row in points]
         test[variable] = facts
         sections.append(section)
-    result = {
-        "model": {"sha256": artifact.sha256, "bytes": len(artifact.data)},
-        "test": test,
-        "archives": [info(path) for path in _archives(Path(archive))],
-    }
+    result = record(
+        model={"sha256": artifact.sha256, "bytes": len(artifact.data)},
+        test=test,
+        archives=[info(path) for path in _archives(Path(archive))],
+    )
     Path(metrics).parent.mkdir(parents=True, exist_ok=True)
     Path(metrics).write_text(json.dumps(result, indent=2) + "\n")
     _csv(plots / "bounded.csv", bounded)
     _csv(plots / "rate_distortion.csv", free)
-    tables = record(bounded=bounded, rate_distortion=free)
-    (out / "side_by_side.json").write_text(json.dumps(tables, indent=1) + "\n")
-    learning = report.learning_figure(_numbers(history), out / "learning.png")
+    (out / "side_by_side.json").write_text(json.dumps(record(bounded=bounded, rate_distortion=free), indent=1) + "\n")
+    learning = figures.learning_figure(_numbers(history), out / "learning.png")
     summary = _summary(result, bounded, options)
     (out / "summary.txt").write_text(summary)
-    overview = report.Section(
+    overview = Section(
         "Summary",
         (
-            f"Measured {tables['date']} on {tables['machine']['cpu']}, {tables['machine']['cores']} cores. "
+            f"Measured {result['date']} on {result['machine']['cpu']}, {result['machine']['cores']} cores. "
             "Sizes are real bytes, decoded again; the model's bytes are counted where a column or a dashed line "
             "says so. PSNR's peak and the bounds' unit is the range of the training data.",
         ),
         preformatted=summary,
         figures=((learning, "Meta-training: PSNR after the inner loop."),),
     )
-    report.html_report(out / "index.html", f"vcinr: {Path(model).stem}", [overview, *sections])
+    html_report(out / "index.html", f"vcinr: {Path(model).stem}", [overview, *sections])
     return result
 
 
 def _variable(
     data: Signals, model: Model, variable: str, options: Evaluate, out: Path, watch: Watch
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any], report.Section]:
-    """Rows with and without bound, metrics and report section of one variable."""
+) -> tuple[list[Row], list[Row], dict[str, Any], Section]:
+    """Return rows with and without a bound, metrics and the report's section of one variable."""
     offset, peak = data.normalisation[variable]
     test, train = (_maps(data, names, variable, options.max_values) for names in (("test",), ("train", "valid")))
     bounds = [b * peak for b in options.bounds]
-    ours: dict[str, Ours] = {
-        "vcinr": _ours(data, model, variable),
-        "vcinr, no model": _ours(data, None, variable),
+    ours = _codec(data, model, variable)
+    bounded: dict[str, Ours] = {
+        "vcinr": ours.at_bound,
+        "vcinr, no model": _codec(data, None, variable).at_bound,
     }
-    rows = side_by_side(test, train, bounds, peak, ours, options.eof_components, watch)
+    rows = side_by_side(test, train, bounds, peak, bounded, options.eof_components, watch)
     rates, title = model.quantiser["offset"].shape[0], conditioning(model.spec.conditioning).title
-    free: dict[str, tuple[Ours, Sequence[float]]] = {title: (_latents_only(data, model, variable), list(range(rates)))}
+    free: dict[str, tuple[Ours, Sequence[float]]] = {title: (ours.at_rate, range(rates))}
     points = rate_distortion(test, train, peak, free, options.eof_components, watch=watch)
     y = ((test.reshape(len(test), -1, 1) - offset) / peak).astype(np.float32)
     phi = find_latents(model, data.inputs, y, None, np.full(len(y), model.index(variable)))
@@ -118,40 +137,37 @@ def _variable(
         "bits_per_value": {f"{b:g}": {r["codec"]: r["bits_per_value"] for r in _best(rows, b)} for b in options.bounds},
     }
     name = variable.replace("/", "_")
-    figures = [
+    drawn = [
+        (figures.bounded_figure(rows, out / f"bounded-{name}.png"), "Bits per value at a promised maximum error."),
         (
-            report.bounded_figure(rows, out / f"bounded-{name}.png"),
-            "Bits per value at a promised maximum error.",
-        ),
-        (
-            report.rate_distortion_figure(points, out / f"rate-distortion-{name}.png"),
+            figures.rate_distortion_figure(points, out / f"rate-distortion-{name}.png"),
             "Rate-distortion without a bound.",
         ),
     ]
     if len(data.dims) in (2, 3):
-        _, decoded, _ = free[title][0](test[:1], rates - 1)
-        figures.append(
+        _, decoded, _ = ours.at_rate(test[:1], rates - 1)
+        drawn.append(
             (
-                report.maps_figure(
+                figures.maps_figure(
                     test[0], decoded[0], data.axes, data.dims, f"{variable}, first test signal, {title} latents alone",
                     str(dict(data.attrs.get("units", {})).get(variable, "")), out / f"maps-{name}.png",
                 ),
                 "Original, reconstruction from the coded latents alone at the finest rate, and error.",
             )
         )  # fmt: skip
-    return rows, points, facts, report.Section(variable, figures=figures)
+    return rows, points, facts, Section(variable, figures=drawn)
 
 
 def _maps(data: Signals, splits: Sequence[str], variable: str, limit: int) -> np.ndarray:
-    """Signals of one variable ``[N, *grid]`` as floats, evenly thinned to about `limit` values, gaps filled."""
+    """Return signals of one variable ``[N, *grid]`` as floats, evenly thinned to about `limit` values, gaps filled."""
     parts = []
     for split in splits:
-        chosen = data.splits[split]
-        rows = np.flatnonzero(np.array(chosen.variable) == variable)
-        values = chosen.features[rows][..., 0]
+        signals = data.splits[split]
+        rows = np.flatnonzero(np.array(signals.variable) == variable)
+        values = signals.features[rows][..., 0]
         values = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
-        if chosen.mask is not None:
-            valid = chosen.mask[rows]
+        if signals.mask is not None:
+            valid = signals.mask[rows]
             axes = tuple(range(1, values.ndim))
             mean = values.sum(axes, where=valid, keepdims=True) / np.maximum(valid.sum(axes, keepdims=True), 1)
             values = np.where(valid, values, mean.astype(values.dtype))
@@ -161,51 +177,17 @@ def _maps(data: Signals, splits: Sequence[str], variable: str, limit: int) -> np
     return whole if len(whole) <= keep else whole[np.linspace(0, len(whole) - 1, keep).astype(int)]
 
 
-def _ours(data: Signals, model: Model | None, variable: str) -> Ours:
-    """The chunk codec over chunks as an archive has them by default.
-
-    Latents are found once and their time is counted in every run's encode time.
-    """
-    found: dict[int, tuple[list[np.ndarray | None], float]] = {}
-
-    def run(values: np.ndarray, number: float, bounded: bool = True) -> tuple[int, np.ndarray, dict[str, Any]]:
-        axes = tuple(range(1, values.ndim))
-        field = Field(variable, axes, data.axes, model, data.normalisation[variable])
-        size = signals_of(int(np.prod(values.shape[1:])))
-        blocks = [values[i : i + size] for i in range(0, len(values), size)]
-        key = zlib.crc32(np.ascontiguousarray(values).tobytes())
-        if key not in found:
-            began = time.perf_counter()
-            found[key] = [latents_of(b, field) for b in blocks], time.perf_counter() - began
-        latents, seconds = found[key]
-        began = time.perf_counter()
-        encoded = [
-            encode(block, field, number, latents=phi) if bounded
-            else encode(block, field, None, rate=int(number), latents=phi)
-            for block, phi in zip(blocks, latents, strict=True)
-        ]  # fmt: skip
-        coded = time.perf_counter()
-        decoded = np.concatenate(
-            [decode(e.data, b.shape, b.dtype, field) for e, b in zip(encoded, blocks, strict=True)]
-        )
-        modes = {e.mode: sum(o.mode == e.mode for o in encoded) for e in encoded}
-        parts = {
-            "model_bytes": len(model.data) if model else 0, "encode_seconds": seconds + coded - began,
-            "decode_seconds": time.perf_counter() - coded, "modes": modes,
-        }  # fmt: skip
-        return sum(len(e.data) for e in encoded), decoded, parts
-
-    return run
+def _codec(data: Signals, model: Model | None, variable: str) -> ChunkCodec:
+    """Return the chunk codec with chunks as an archive has them by default."""
+    grid = data.splits["test"].features.shape[1:-1]
+    axes = tuple(range(1, 1 + len(grid)))
+    place = Field(variable, axes, data.axes, model, data.normalisation[variable])
+    return ChunkCodec(place, data.normalisation[variable][1], signals_of(math.prod(grid)))
 
 
-def _latents_only(data: Signals, model: Model, variable: str) -> Ours:
-    whole = _ours(data, model, variable)
-    return lambda values, rate: whole(values, rate, False)  # type: ignore[call-arg]
-
-
-def _best(rows: list[dict[str, Any]], fraction: float) -> list[dict[str, Any]]:
-    """The smallest row of each family at one bound."""
-    best: dict[str, dict[str, Any]] = {}
+def _best(rows: list[Row], fraction: float) -> list[Row]:
+    """Return the smallest row of each family at one bound."""
+    best: dict[str, Row] = {}
     for row in rows:
         if row["bound_fraction"] is None or abs(row["bound_fraction"] / fraction - 1) > 1e-6:
             continue
@@ -214,7 +196,7 @@ def _best(rows: list[dict[str, Any]], fraction: float) -> list[dict[str, Any]]:
     return [{**row, "codec": family} for family, row in best.items()]
 
 
-def _summary(result: dict[str, Any], rows: list[dict[str, Any]], options: Evaluate) -> str:
+def _summary(result: dict[str, Any], rows: list[Row], options: Evaluate) -> str:
     lines = []
     for variable, facts in result["test"].items():
         lines += [f"{variable}: test split, {facts['signals']} signals, PSNR peak = training range", ""]
@@ -226,8 +208,8 @@ def _summary(result: dict[str, Any], rows: list[dict[str, Any]], options: Evalua
                 f"({q['bits_per_value_with_model']:.2f} with the model)"
             )
         own = [row for row in rows if row["variable"] == variable]
-        kept = [row for b in options.bounds for row in _best(own, b)]
-        lines += ["", report.summary_table(kept), ""]
+        smallest = [row for b in options.bounds for row in _best(own, b)]
+        lines += ["", summary_table(smallest), ""]
     for facts in result["archives"]:
         for name, v in facts["variables"].items():
             quality = "" if v["psnr_db"] is None else f", {v['psnr_db']:.2f} dB"
@@ -247,7 +229,7 @@ def _numbers(path: str | Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def _csv(path: Path, rows: list[Row]) -> None:
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()

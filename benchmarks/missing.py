@@ -15,32 +15,26 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
-import pysz
 import xarray as xr
-import zfpy
 
 import vcinr
-from benchmarks.rivals import RIVALS, SPERR, SZ3
-from benchmarks.side_by_side import record
-from vcinr.config import Package
+from benchmarks.data.packages import FERRET
+from benchmarks.measure.machine import record
+from benchmarks.measure.missing import BROKE, HELD, MOVED, fill_cells, judge, valid_cells
+from benchmarks.report.tables import aligned
+from benchmarks.rivals import sperr, sz3, zfp
+from benchmarks.rivals.base import Decode, Encode
 from vcinr.datasets.fetch import fetch
 from vcinr.progress import Clock, Progress, Watch, silent, terminal
 
 ROOT = Path(__file__).resolve().parent.parent
-FERRET = Package(
-    registry="debian",
-    name="ferret-datasets",
-    version="7.6.0-5",
-    sha256="e5770222647ebfe2ab77b845e07a7e05cb6fed7b12dec9ae287a1f8046031744",
-)
 FIELDS = {
     "COADS SST": ("coads_climatology.cdf", "SST"),
     "COADS AIRT": ("coads_climatology.cdf", "AIRT"),
@@ -51,7 +45,6 @@ BOUNDS = (1e-2, 1e-3)  # fractions of the range of the valid values
 FILL = 1e20
 SECONDS = 120.0
 OURS = "vcinr"
-HELD, BROKE, MOVED = "held", "broke bound", "missing positions changed"
 
 
 @dataclass(frozen=True)
@@ -64,12 +57,12 @@ class Case:
 
     @property
     def missing(self) -> np.ndarray:
-        """Where there is no value to be bounded."""
+        """Cells that no bound is promised for."""
         return ~valid_cells(self.values, () if self.fill is None else (self.fill,))
 
 
 def cases(values: np.ndarray, missing: np.ndarray) -> Iterator[Case]:
-    """The forms of a field that has no value where `missing`; a complete one has their mean there."""
+    """Yield the forms of a field without values where `missing`; a complete one has the mean of the others instead."""
     yield Case("NaN", np.where(missing, np.float32(np.nan), values))
     yield Case("fill 1e20", np.where(missing, np.float32(FILL), values), FILL)
     whole = np.where(missing, values[~missing].mean(dtype=np.float64).astype(values.dtype), values)
@@ -77,55 +70,6 @@ def cases(values: np.ndarray, missing: np.ndarray) -> Iterator[Case]:
     infinite[tuple(n // 2 for n in whole.shape)] = np.inf
     yield Case("one +Inf", infinite)
     yield Case("complete", whole)
-
-
-# --- Judging ------------------------------------------------------------------------------------------------
-
-
-def fill_cells(values: np.ndarray, fills: Sequence[float]) -> np.ndarray:
-    """Where `values` are one of `fills`, each taken as a number of the array's own dtype."""
-    found = np.zeros(values.shape, bool)
-    for fill in fills:
-        found |= values == np.asarray(fill).astype(values.dtype)
-    return found
-
-
-def valid_cells(values: np.ndarray, fills: Sequence[float]) -> np.ndarray:
-    """Where `values` are finite and none of `fills`: what a bound is promised for."""
-    return np.isfinite(values) & ~fill_cells(values, fills)
-
-
-def judge(original: np.ndarray, decoded: np.ndarray, bound: float, fills: Sequence[float] = ()) -> dict[str, Any]:
-    """What became of `original`: outcome, valid values outside the bound, and which positions are exact.
-
-    outside: valid values further than `bound` from what they were; not_finite: those of them that are no finite
-    number any more; bound_ratio: the largest error of the others, divided by the bound; positions: for NaN, both
-    infinities and the fill values, whether the decoded cells are the original ones (fill values bit by bit).
-    """
-    if decoded.shape != original.shape or decoded.dtype != original.dtype:
-        message = f"decoded to {decoded.dtype}{decoded.shape} instead of {original.dtype}{original.shape}"
-        return {"outcome": "error", "message": message}
-    valid = valid_cells(original, fills)
-    with np.errstate(invalid="ignore", over="ignore"):  # of a decoded value that is no number any more
-        error = np.abs(original[valid].astype(np.float64) - decoded[valid].astype(np.float64))
-    finite = np.isfinite(decoded[valid])
-    outside = int((~(error <= bound)).sum())  # an error of NaN is outside
-    filled = fill_cells(original, fills)
-    positions = {
-        "nan": np.array_equal(np.isnan(original), np.isnan(decoded)),
-        "+inf": np.array_equal(original == np.inf, decoded == np.inf),
-        "-inf": np.array_equal(original == -np.inf, decoded == -np.inf),
-        "fill": np.array_equal(filled, fill_cells(decoded, fills))
-        and original[filled].tobytes() == decoded[filled].tobytes(),
-    }
-    return {
-        "outcome": BROKE if outside else HELD if all(positions.values()) else MOVED,
-        "outside": outside,
-        "not_finite": int((~finite).sum()),
-        "bound_ratio": float(error[finite].max(initial=0.0)) / bound if bound else None,
-        "positions_exact": all(positions.values()),
-        "positions": positions,
-    }
 
 
 def run_process(command: Sequence[str], seconds: float, folder: Path) -> dict[str, str]:
@@ -148,36 +92,25 @@ def run_process(command: Sequence[str], seconds: float, folder: Path) -> dict[st
 # --- Codecs -------------------------------------------------------------------------------------------------
 
 
-Encode = Callable[[np.ndarray, float], bytes]
-Decode = Callable[[bytes, tuple[int, ...], np.dtype[Any]], np.ndarray]
-
-
-def _sz3(algorithm: str, values: np.ndarray, abs_error: float) -> bytes:
-    config = pysz.szConfig(values.shape)
-    config.errorBoundMode = pysz.szErrorBoundMode.ABS
-    config.absErrorBound = abs_error
-    config.cmprAlgo = getattr(pysz.szAlgorithm, algorithm)
-    return pysz.sz.compress(values, config)[0].tobytes()
-
-
-def _sperr(values: np.ndarray, abs_error: float) -> bytes:
-    return bytes(imagecodecs.sperr_encode(values, abs_error, "pwe", numthreads=1))
-
-
-def _zfp(values: np.ndarray, abs_error: float) -> bytes:
-    return zfpy.compress_numpy(values, tolerance=abs_error)
-
-
-# The decoders of `benchmarks.rivals`, but encoders that refuse nothing: what then happens is what is measured.
 RAW: Mapping[str, tuple[str, Encode, Decode]] = {
-    **{rival.name: ("SZ3", partial(_sz3, rival.name.split()[1]), rival.decode) for rival in SZ3},
-    "SPERR": ("SPERR", _sperr, SPERR.decode),
-    "ZFP": ("ZFP", _zfp, RIVALS["ZFP"][0].decode),
+    **{
+        rival.name: ("SZ3", partial(sz3.compress, algorithm), rival.decode)
+        for algorithm, rival in zip(sz3.ALGORITHMS, sz3.SZ3, strict=True)
+    },
+    "SPERR": ("SPERR", sperr.compress, sperr.SPERR.decode),
+    "ZFP": ("ZFP", zfp.compress, zfp.ZFP.decode),
 }
+"""Codec, encoder and decoder of each setting. These encoders refuse nothing: what happens then is what is measured."""
 
 
-def _ours(values: np.ndarray, abs_error: float, fill: float | None, archive: Path) -> tuple[int, np.ndarray]:
-    """Bytes in a vcinr archive at `archive`, and the values that plain xarray reads from it."""
+def through_archive(values: np.ndarray, abs_error: float, fill: float | None, archive: Path) -> tuple[int, np.ndarray]:
+    """Compress `values` into a vcinr archive and read them back with plain xarray.
+
+    Returns
+    -------
+    tuple of int and np.ndarray
+        Bytes of the array in the archive, and its values.
+    """
     attrs = {} if fill is None else {"_FillValue": values.dtype.type(fill)}
     dims = [f"d{i}" for i in range(values.ndim)]
     facts = vcinr.compress(xr.Dataset({"field": (dims, values, attrs)}), archive, abs_error=abs_error)
@@ -186,10 +119,10 @@ def _ours(values: np.ndarray, abs_error: float, fill: float | None, archive: Pat
 
 
 def _one(codec: str, folder: Path) -> None:
-    """In a process of its own: encode and decode ``values.npy``, leave ``bytes`` and ``decoded.npy``."""
+    """Encode and decode ``values.npy`` in a process of its own; write ``bytes`` and ``decoded.npy``."""
     values, job = np.load(folder / "values.npy"), json.loads((folder / "job.json").read_text())
     if codec == OURS:
-        size, decoded = _ours(values, job["abs_error"], job["fill"], folder / "archive.zarr")
+        size, decoded = through_archive(values, job["abs_error"], job["fill"], folder / "archive.zarr")
         (folder / "bytes").write_text(str(size))
     else:
         _, encode, decode = RAW[codec]
@@ -200,7 +133,24 @@ def _one(codec: str, folder: Path) -> None:
 
 
 def measure(codec: str, case: Case, bound: float, seconds: float = SECONDS) -> dict[str, Any]:
-    """Outcome and size of one codec on one form of a field, at the absolute `bound`."""
+    """Measure one codec on one form of a field.
+
+    Parameters
+    ----------
+    codec : str
+        `OURS` or a key of `RAW`.
+    case : Case
+        The form of the field.
+    bound : float
+        Absolute error allowed.
+    seconds : float
+        Time after which the process is ended.
+
+    Returns
+    -------
+    dict
+        Sizes, and what `benchmarks.measure.missing.judge` says or how the process failed.
+    """
     with tempfile.TemporaryDirectory(prefix="missing-") as name:
         folder = Path(name)
         np.save(folder / "values.npy", case.values)
@@ -208,10 +158,10 @@ def measure(codec: str, case: Case, bound: float, seconds: float = SECONDS) -> d
         failed = run_process([sys.executable, "-m", "benchmarks.missing", "--one", codec, name], seconds, folder)
         size = int((folder / "bytes").read_text()) if (folder / "bytes").exists() else None
         if failed:
-            found: dict[str, Any] = {**failed, "stage": "encode" if size is None else "decode"}
+            outcome: dict[str, Any] = {**failed, "stage": "encode" if size is None else "decode"}
         else:
             decoded = np.load(folder / "decoded.npy")
-            found = judge(case.values, decoded, bound, () if case.fill is None else (case.fill,))
+            outcome = judge(case.values, decoded, bound, () if case.fill is None else (case.fill,))
     return {
         "case": case.name,
         "codec": OURS if codec == OURS else RAW[codec][0],
@@ -221,14 +171,14 @@ def measure(codec: str, case: Case, bound: float, seconds: float = SECONDS) -> d
         "missing": int(case.missing.sum()),
         "bytes": size,
         "bits_per_value": None if size is None else 8 * size / case.values.size,
-        **found,
+        **outcome,
     }
 
 
 def compare(
     fields: Mapping[str, tuple[np.ndarray, np.ndarray]], bounds: Sequence[float] = BOUNDS, watch: Watch = silent
 ) -> list[dict[str, Any]]:
-    """A row for every form of every field (values, missing), bound and codec."""
+    """Return a row for every form of every field (values, missing), bound and codec."""
     codecs = (OURS, *RAW)
     done, total = 0, sum(len(list(cases(*field))) for field in fields.values()) * len(bounds) * len(codecs)
     clock, rows = Clock(total), []
@@ -248,7 +198,7 @@ def compare(
 
 
 def read_fields(raw: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The ocean fields as (values, missing)."""
+    """Return the ocean fields as (values, missing)."""
     folder = fetch(FERRET, raw) / "usr/share/ferret-vis/data"
     result = {}
     for name, (file, variable) in FIELDS.items():
@@ -263,7 +213,7 @@ def read_fields(raw: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of several settings of a codec the one that went best, then the smallest."""
+    """Return the row of the setting with the best outcome, and of these the smallest."""
     order = (HELD, MOVED, BROKE)
     return min(
         rows, key=lambda r: (order.index(r["outcome"]) if r["outcome"] in order else len(order), r["bytes"] or 0)
@@ -283,7 +233,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a field, form and bound; one column a codec."""
+    """Return a text with a line for each field, form and bound, and a column for each codec."""
     codecs = list(dict.fromkeys(row["codec"] for row in rows))
     groups: dict[tuple[str, str, float], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
@@ -292,16 +242,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [["field", "missing as", "bound", *codecs]]
     for (field, case, bound), group in groups.items():
         lines.append([field, case, f"{bound:g}", *(_cell(best(group[codec])) for codec in codecs)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
     return (
-        f"{text}\n\nLast number: bits per value, missing cells counted. broke xR (N): N valid values outside the "
-        "bound, the largest finite error R\ntimes the bound; * positions of missing cells changed too."
+        f"{aligned(lines)}\n\nLast number: bits per value, missing cells counted. broke xR (N): N valid values outside "
+        "the bound, the largest finite error R\ntimes the bound; * positions of missing cells changed too."
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write the table; 1 when a row of vcinr does not hold."""
+    """Measure, print and write the table; return 1 when a row of vcinr does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.missing", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/missing.json"))
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="where packages are unpacked")

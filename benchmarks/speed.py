@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,11 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 
+from benchmarks.data.climate import DATASETS, Case, cases
+from benchmarks.data.models import field_of, models_of
+from benchmarks.measure import speeds
+from benchmarks.measure.machine import record
 from benchmarks.rivals import RIVALS
-from benchmarks.side_by_side import record
-from benchmarks.table import DATASETS, Case, cases, field_of, models_of
 from vcinr.codec.decode import decode as decode_chunk
 from vcinr.codec.encode import encode as encode_chunk
 from vcinr.codec.promise import Effort
@@ -34,7 +36,7 @@ _T = TypeVar("_T")
 
 
 def best_of(repeat: int, call: Callable[[], _T]) -> tuple[float, _T]:
-    """Seconds of the fastest of `repeat` calls, and what it returned; one more comes first."""
+    """Return the seconds of the fastest of `repeat` calls and its result; one more call comes first."""
     result, times = call(), []
     for _ in range(repeat):
         began = time.perf_counter()
@@ -44,7 +46,23 @@ def best_of(repeat: int, call: Callable[[], _T]) -> tuple[float, _T]:
 
 
 def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, Any]]:
-    """Rows of one case: codec, bound as a fraction of the range, bits per value, MB/s of raw input."""
+    """Measure SZ3, SPERR and vcinr on one array.
+
+    Parameters
+    ----------
+    case : Case
+        The array.
+    bounds : sequence of float
+        Largest errors, as fractions of the range.
+    repeat : int
+        Calls of which the fastest counts.
+
+    Yields
+    ------
+    dict
+        ``dataset``, ``variable``, ``codec``, ``bound_fraction``, ``bytes``, ``bits_per_value``, and MB of raw input a
+        second as ``encode_mbs``, ``decode_mbs`` and, with a model, ``cold_mbs``.
+    """
     values, model = case.test.values, next(iter(models_of(case).values()), None)
 
     def row(name: str, bound: float, size: int, times: dict[str, float]) -> dict[str, Any]:
@@ -76,27 +94,17 @@ def run(case: Case, bounds: Sequence[float], repeat: int) -> Iterator[dict[str, 
                 yield row(name, fraction, len(encoded.data), times)
 
 
-def medians(rows: Sequence[dict[str, Any]]) -> str:
-    """By bound, how many times as fast as SPERR and SZ3 the median variable is."""
-    lines = []
-    for bound in dict.fromkeys(r["bound_fraction"] for r in rows):
-        some = [r for r in rows if r["bound_fraction"] == bound]
-        rivals = {(r["dataset"], r["variable"], r["codec"]): r for r in some}
-        for name in dict.fromkeys(r["codec"] for r in some if r["codec"].startswith("vcinr")):
-            own = [r for r in some if r["codec"] == name]
-            encode, decode = (
-                [r[f"{way}_mbs"] / rivals[r["dataset"], r["variable"], rival][f"{way}_mbs"] for r in own]
-                for way, rival in (("encode", "SPERR"), ("decode", "SZ3"))
-            )
-            lines.append(
-                f"{bound:g}, {name}, median of {len(own)} variables: encode / SPERR {np.median(encode):.3f} (least "
-                f"{min(encode):.3f}), decode / SZ3 {np.median(decode):.3f} (least {min(decode):.3f})"
-            )
-    return "\n".join(lines)
+def medians(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a text: by bound, how many times as fast as SPERR and SZ3 the median variable is."""
+    return "\n".join(
+        f"{r.bound:g}, {r.codec}, median of {r.variables} variables: encode / SPERR {np.median(r.encode):.3f} (least "
+        f"{min(r.encode):.3f}), decode / SZ3 {np.median(r.decode):.3f} (least {min(r.decode):.3f})"
+        for r in speeds.ratios(rows)
+    )
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Bits per value, MB/s, and how many times as fast as SZ3 and SPERR, by variable and bound."""
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a text: bits per value, MB/s, and how many times as fast as SZ3 and SPERR, by variable and bound."""
     lines = [
         f"{'':44} {'bound':>6} {'bits':>8} {'enc MB/s':>9} {'/ SPERR':>8} {'dec MB/s':>9} {'/ SZ3':>7} {'cold':>8}"
     ]
@@ -115,11 +123,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Parse arguments, run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=list(DATASETS), choices=DATASETS, help="those of benchmarks.table")
+    parser.add_argument("--data", nargs="+", default=list(DATASETS), choices=DATASETS, help="those of benchmarks.data")
     parser.add_argument("--bounds", nargs="+", type=float, default=BOUNDS)
     parser.add_argument("--repeat", type=int, default=7)
-    chosen = parser.parse_args()
-    rows = [row for case in cases(chosen.data, 1_000) for row in run(case, chosen.bounds, chosen.repeat)]
+    options = parser.parse_args()
+    rows = [row for case in cases(options.data, 1_000) for row in run(case, options.bounds, options.repeat)]
     print(table(rows), medians(rows), sep="\n\n")
     RESULT.write_text(json.dumps(record(rows=rows), indent=1) + "\n")
 

@@ -1,15 +1,24 @@
 """The benchmark of every data set: its measures, its arithmetic and one small run."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import speed, table
+from benchmarks import speed
+from benchmarks.data import climate, models
+from benchmarks.data.climate import Case
+from benchmarks.evaluate import evaluate
 from benchmarks.floor import floor, water_filling
-from benchmarks.quality import dssim, spectral_error
-from benchmarks.rivals import RIVALS, by_level
-from benchmarks.table import Case, run, summary
-from vcinr.config import Inr, Meta, Params, Quantiser
+from benchmarks.measure.quality import dssim, spectral_error
+from benchmarks.rivals import RIVALS
+from benchmarks.rivals.base import by_level
+from benchmarks.table import run, summary
+from vcinr.config import Evaluate, Inr, Meta, Params, Quantiser
+from vcinr.inr.model import save_model
+from vcinr.signals import write_signals
 
 RNG = np.random.default_rng(0)
 WAVES = np.add.outer(np.sin(np.arange(30) / 5), np.cos(np.arange(40) / 7))
@@ -65,14 +74,14 @@ def test_models_are_trained_as_planned_and_used(tmp_path, monkeypatch):
         inr=Inr(width=24, depth=3, latent=3), meta=Meta(steps=150, batch=4, validate_every=50),
         quantiser=Quantiser(lambdas=(10.0, 1000.0), steps=60),
     )  # fmt: skip
-    plan = table.Plan("columns", ("v",), ("level", "y", "x"), params)
-    monkeypatch.setattr(table, "MODELS", tmp_path)
-    monkeypatch.setitem(table.DATASETS, "none", lambda: iter([(field[:30], field[30:])]))
-    monkeypatch.setitem(table.PLANS, "none", (plan,))
+    plan = models.Plan("columns", ("v",), ("level", "y", "x"), params)
+    monkeypatch.setattr(models, "MODELS", tmp_path)
+    monkeypatch.setitem(climate.DATASETS, "none", lambda: iter([(field[:30], field[30:])]))
+    monkeypatch.setitem(models.PLANS, "none", (plan,))
     case = Case("none", "v", "0", field[30:], values[:30], float(np.ptp(values)))
-    assert table.models_of(case) == {}
-    table.train_models(["none"], 1)
-    assert table.models_of(case)["columns"].dims == ("level", "y", "x")
+    assert models.models_of(case) == {}
+    models.train_models(["none"], 1)
+    assert models.models_of(case)["columns"].dims == ("level", "y", "x")
     (row,) = [r for r in run(case, (0.1,), (), slow=False) if r.get("model") == "columns"]
     assert row["codec"] == "vcinr" and row["model_bytes"] == (tmp_path / "columns.vcinr").stat().st_size
     assert row["bound_ratio"] <= 1.0
@@ -107,3 +116,27 @@ def test_speeds_are_measured_beside_the_rivals():
     assert speed.medians(rows) == (
         "0.1, vcinr fast, median of 3 variables: encode / SPERR 2.000 (least 1.000), decode / SZ3 1.000 (least 0.500)"
     )
+
+
+def test_a_trained_model_is_evaluated(tiny_maps, tiny_model, tmp_path):
+    write_signals(tmp_path / "signals.zarr", tiny_maps)
+    save_model(tiny_model, tmp_path / "model.vcinr")
+    (tmp_path / "history.csv").write_text("step,train_psnr_db,valid_psnr_db\n1,20,19\n2,30,28\n")
+    options = Evaluate(bounds=(0.1, 0.01), eof_components=(2,), max_values=2000)
+    found = evaluate(
+        tmp_path / "signals.zarr", tmp_path / "model.vcinr", tmp_path / "archives", tmp_path / "history.csv", options,
+        tmp_path / "metrics/evaluate.json", tmp_path / "plots", tmp_path / "report",
+    )  # fmt: skip
+    assert found["date"] and found["machine"]["cores"] and found["command"].startswith("python")
+    assert found["model"]["bytes"] == len(tiny_model.data) and set(found["test"]["t"]["bits_per_value"]) == {
+        "0.1",
+        "0.01",
+    }
+    assert json.loads((tmp_path / "metrics/evaluate.json").read_text()) == found
+    with open(tmp_path / "plots/bounded.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(float(r["bound_ratio"]) <= 1 for r in rows if r["codec"].startswith("vcinr"))
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {
+        "bounded-t.png", "rate-distortion-t.png", "maps-t.png", "learning.png", "side_by_side.json", "summary.txt",
+        "index.html",
+    }  # fmt: skip

@@ -7,7 +7,7 @@ import vcinr
 
 # From top to bottom; a room may import rooms below it and its own members.
 ROOMS = [
-    "cli", "warm_up", "training", "report", "archive", "codec", "quantise", "meta", "coding", "inr", "datasets",
+    "cli", "warm_up", "training", "archive", "codec", "quantise", "meta", "coding", "inr", "datasets",
     "signals", "progress", "config", "plugins", "errors", "compiled", "quality",
 ]  # fmt: skip
 ROOT = Path(vcinr.__file__).parent

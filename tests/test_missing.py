@@ -14,7 +14,8 @@ pytest.importorskip("pysz", reason="needs the extra vcinr[bench]")
 pytest.importorskip("zfpy", reason="needs the extra vcinr[bench]")
 
 from benchmarks import missing, positions
-from benchmarks.missing import BROKE, FILL, HELD, MOVED, OURS, RAW, best, cases, judge, measure, run_process, table
+from benchmarks.measure.missing import BROKE, HELD, MOVED, judge
+from benchmarks.missing import FILL, OURS, RAW, best, cases, measure, run_process, table, through_archive
 from vcinr.errors import InputError
 
 BOUND = 0.05
@@ -109,7 +110,7 @@ def test_vcinr_holds_in_a_process_of_its_own():
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_vcinr_holds(case, tmp_path):
-    size, decoded = missing._ours(case.values, BOUND, case.fill, tmp_path / "archive.zarr")
+    size, decoded = through_archive(case.values, BOUND, case.fill, tmp_path / "archive.zarr")
     assert judge(case.values, decoded, BOUND, () if case.fill is None else (case.fill,))["outcome"] == HELD
     assert 0 < size < case.values.nbytes / 2
 

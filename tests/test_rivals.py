@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("imagecodecs", reason="needs the extra vcinr[bench]")
 
-from benchmarks.rivals import RIVALS, SPERR, SPERR_RMS, SZ3, EofCodec
-from benchmarks.side_by_side import rate_distortion, record, side_by_side
+from benchmarks.measure.machine import record
+from benchmarks.measure.rows import rate_distortion, side_by_side
+from benchmarks.rivals import RIVALS, SPERR, SPERR_RMS, SZ3
+from benchmarks.rivals.eof import EofCodec
 from vcinr.errors import InputError
 
 SETTINGS = [rival for group in RIVALS.values() for rival in group]
@@ -106,7 +108,7 @@ def test_eof_stream_is_as_long_as_its_symbols_are_improbable(step):
     many = field(400, 2)
     data = codec.encode_quality(many, step)
     parts = codec.parts(data)
-    coefficients = codec._project(many.reshape(len(many), -1).astype(np.float64))
+    coefficients = codec.project(many.reshape(len(many), -1).astype(np.float64))
     z = np.rint(coefficients / parts["step"])
     sigma = np.maximum(np.sqrt(np.mean((coefficients / parts["step"]) ** 2, axis=0)), 0.1)
     upper = np.vectorize(math.erf)((z + 0.5) / sigma / math.sqrt(2))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, Run, model_of, network_of, trained
-from vcinr import report
+from benchmarks.report import figures
 from vcinr.codec.decode import decode
 from vcinr.codec.encode import Encoded, encode
 from vcinr.codec.promise import Field
@@ -42,8 +42,8 @@ def experiment(lab: Lab) -> Outcome:
     networks = lab.results([network_of(run.params, run.params.inr.conditioning) for run in runs.values()])
     before = dict(zip(runs, networks, strict=True))
     lab.results([model_of(run.params, name) for name, run in runs.items()])
-    found = dict(zip(runs, lab.results(list(runs.values())), strict=True))
-    rows = [{"variant": name, **row} for name, result in found.items() for row in result["points"]]
+    results = dict(zip(runs, lab.results(list(runs.values())), strict=True))
+    rows = [{"variant": name, **row} for name, result in results.items() for row in result["points"]]
     whole = {r["bound_fraction"]: r["bits_per_value"] for r in rows if r["variant"] == WHOLE}
     summary = []
     for name in runs:
@@ -58,10 +58,10 @@ def experiment(lab: Lab) -> Outcome:
                 f"error / bound at {bound:g}": row["bound_ratio"],
             }
         summary.append(line)
-    curves = [_curve(name, result["points"]) for name, result in found.items()]
+    curves = [_curve(name, result["points"]) for name, result in results.items()]
 
     def draw(path: Path) -> Path:
-        return report.curves_figure({"": curves}, "maximum error / range", "bits per value", path, log_x=True)
+        return figures.curves_figure({"": curves}, "maximum error / range", "bits per value", path, log_x=True)
 
     return Outcome(
         "What each part is worth",
@@ -76,7 +76,27 @@ def experiment(lab: Lab) -> Outcome:
 
 
 def bounded(folder: Path, params: Params, watch: Watch, bounds: tuple[float, ...], part: str) -> Row:
-    """Bits per value of the test split at each bound, decoded and checked; `part`: all, residual or latents."""
+    """Code the test split at each bound, decode and check it.
+
+    Parameters
+    ----------
+    folder, params, watch
+        Those of every run.
+    bounds : tuple of float
+        Largest errors, as fractions of the training range.
+    part : {"all", "residual", "latents"}
+        What is coded.
+
+    Returns
+    -------
+    dict
+        ``points``: bits per value, PSNR and largest error over the bound, for each bound.
+
+    Raises
+    ------
+    BoundError
+        If a decoded value is beyond the bound.
+    """
     cache = folder.parents[1]
     data = trained(cache, network_of(params))[1]
     ((variable, (_, peak)),) = data.normalisation.items()
@@ -110,26 +130,26 @@ def _coded(
 
 
 def _latents_alone(values: np.ndarray, field: Field, bound: float) -> tuple[Encoded, np.ndarray]:
-    """At the coarsest rate whose largest error keeps the bound, else at the finest."""
+    """Code at the coarsest rate whose largest error keeps the bound, else at the finest."""
     assert field.model is not None
     rates = field.model.quantiser["offset"].shape[0]
     for rate in range(rates):
-        found = _coded(values, field, None, rate)
-        if np.abs(found[1]).max() <= bound:
+        encoded, error = _coded(values, field, None, rate)
+        if np.abs(error).max() <= bound:
             break
-    return found
+    return encoded, error
 
 
-def _curve(name: str, points: list[Row]) -> report.Curve:
+def _curve(name: str, points: list[Row]) -> figures.Curve:
     points = sorted(points, key=lambda p: p["bound_fraction"])
     x, y = ([p[key] for p in points] for key in ("bound_fraction", "bits_per_value"))
-    return report.Curve(name, x, y, reference=name != WHOLE)
+    return figures.Curve(name, x, y, reference=name != WHOLE)
 
 
 def _run(
     lab: Lab, label: str, method: str = "basis", quantiser: dict[str, Any] | None = None, part: str = "all"
 ) -> Run:
-    chosen = lab.method(method)
-    changed = Quantiser(**chosen.quantiser.model_dump() | {"bits": lab.size.bits} | (quantiser or {}))
-    chosen = chosen.model_copy(update={"quantiser": changed})
-    return lab.run(label, bounded, SOURCE, chosen, bounds=lab.size.bounds, part=part)
+    params = lab.method(method)
+    changed = Quantiser(**params.quantiser.model_dump() | {"bits": lab.size.bits} | (quantiser or {}))
+    params = params.model_copy(update={"quantiser": changed})
+    return lab.run(label, bounded, SOURCE, params, bounds=lab.size.bounds, part=part)

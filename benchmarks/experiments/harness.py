@@ -26,8 +26,8 @@ import zarr
 
 import vcinr
 from benchmarks.experiments import NAMES
-from benchmarks.side_by_side import record
-from vcinr import report
+from benchmarks.measure.machine import record
+from benchmarks.report.page import Section, html_report
 from vcinr.config import Active, Experiment, Params, preset
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import ConfigError
@@ -44,7 +44,7 @@ RESULTS = Path("benchmarks/results/experiments")
 Profile = Literal["cpu", "gpu"]
 Row = dict[str, Any]
 
-_ROOMS = ("coding", "datasets", "inr", "meta", "quantise", "signals", "codec.py")
+_ROOMS = ("codec", "coding", "datasets", "inr", "meta", "quantise", "signals")
 """The code of vcinr that results depend on."""
 
 
@@ -62,7 +62,7 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """A hash of all that the result depends on, the code included."""
+        """Hash of everything that the result depends on, the code included."""
         without = {
             "threads",
             "device",
@@ -76,16 +76,16 @@ class Run:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def folder(self, cache: Path) -> Path:
-        """Where the run keeps its result and its files."""
+        """Return the folder of the run's result and files."""
         return cache / self.work.__name__ / self.key
 
     def kept(self, cache: Path) -> Row | None:
-        """The result and its seconds, where the run is finished."""
+        """Return the result and its seconds, or None where the run is not finished."""
         path = self.folder(cache) / "result.json"
         return json.loads(path.read_text()) if path.exists() else None
 
     def perform(self, cache: Path, watch: Watch) -> Row:
-        """Do the work and keep the result."""
+        """Run the work, keep its result and return it."""
         folder = self.folder(cache)
         folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
@@ -100,11 +100,11 @@ class Run:
 
 @cache
 def _code() -> str:
-    """A hash of the code that makes results; comments and layout do not count."""
+    """Return a hash of the code that makes results; comments and layout do not count."""
     digest = hashlib.sha256()
     root = Path(vcinr.__file__).parent
     for room in _ROOMS:
-        for path in sorted((root / room).rglob("*.py")) or [root / room]:
+        for path in sorted((root / room).rglob("*.py")) or [root / f"{room}.py"]:
             digest.update(ast.dump(ast.parse(path.read_text())).encode())
     return digest.hexdigest()
 
@@ -122,17 +122,24 @@ class Lab:
     seconds: float = 0.0
 
     def run(self, label: str, work: Callable[..., Row], source: str, method: Params, **options: Any) -> Run:
-        """A run of a method on one of the data sets of params.yaml."""
-        chosen = Active(name=source, archive=f"{source}-test")
-        update = {"source": chosen, "sources": {source: self.params.sources[source]}, "threads": 1}
+        """Return a run of a method on one of the data sets of params.yaml."""
+        active = Active(name=source, archive=f"{source}-test")
+        update = {"source": active, "sources": {source: self.params.sources[source]}, "threads": 1}
         update["device"] = self.params.device
         return Run(label, work, method.model_copy(update=update), options)
 
     def method(self, name: str, latent: int | None = None, steps: int | None = None) -> Params:
-        """Network, training and quantiser of a method; `latent` modulations and `steps`, by default the profile's.
+        """Return network, training and quantiser of a method.
 
-        VC-INR's are the profile's. A rival that is fitted by gradient keeps what makes it that method (its preset) and
-        gets VC-INR's width, depth and training effort; the closed-form basis keeps its own, for `basis_steps` steps.
+        VC-INR's are the profile's. Another method that is fitted by gradient keeps its preset, but gets VC-INR's width,
+        depth and length of training. The closed-form basis keeps its preset for `basis_steps` steps.
+
+        Parameters
+        ----------
+        name : str
+            The method.
+        latent, steps : int, optional
+            Size of the latent and number of steps; by default the profile's.
         """
         size, seed = self.size, self.params.seed
         latent = latent or size.inr.latent
@@ -155,23 +162,23 @@ class Lab:
         )  # fmt: skip
 
     def results(self, runs: Sequence[Run]) -> list[Row]:
-        """The result of every run, those that are not kept done now, as many at a time as there are threads."""
-        found = {run.key: run.kept(self.cache) for run in runs}
-        waiting = list({run.key: run for run in reversed(runs) if found[run.key] is None}.values())[::-1]
-        done, clock = len(found) - len(waiting), Clock(len(found), len(found) - len(waiting))
+        """Return the result of every run; unfinished ones are run now, as many at a time as there are threads."""
+        kept = {run.key: run.kept(self.cache) for run in runs}
+        waiting = list({run.key: run for run in reversed(runs) if kept[run.key] is None}.values())[::-1]
+        done, clock = len(kept) - len(waiting), Clock(len(kept), len(kept) - len(waiting))
         for run in waiting:
             _ingest(self.cache, run.params)
         workers = min(self.params.threads, len(waiting))
         for run, whole in _performed(waiting, self.cache, workers, self.watch):
-            found[run.key], done = whole, done + 1
-            self.watch(Progress(self.name, done, len(found), {"seconds": whole["seconds"]}, clock.left(done)))
-        every = {key: whole for key, whole in found.items() if whole is not None}
+            kept[run.key], done = whole, done + 1
+            self.watch(Progress(self.name, done, len(kept), {"seconds": whole["seconds"]}, clock.left(done)))
+        every = {key: whole for key, whole in kept.items() if whole is not None}
         self.seconds += sum(whole["seconds"] for whole in every.values())
         return [every[run.key]["result"] for run in runs]
 
 
 def _performed(runs: Sequence[Run], cache: Path, workers: int, watch: Watch) -> Any:
-    """Each run and what it gave, as they end; in processes of their own where more than one goes at a time."""
+    """Yield each run and its result as they end; several at a time run in processes of their own."""
     if workers <= 1:
         for run in runs:
             yield run, run.perform(cache, watch)
@@ -196,9 +203,19 @@ def _performed(runs: Sequence[Run], cache: Path, workers: int, watch: Watch) -> 
 
 
 def train(folder: Path, params: Params, watch: Watch, pooled: bool = False) -> Row:
-    """Meta-train in `folder` and find every signal's modulations; goes on where it was interrupted.
+    """Train a network in `folder` and compute the latent of every signal; go on where it was interrupted.
 
-    pooled: all variables as one, so that the model is not told which variable a signal is.
+    Parameters
+    ----------
+    folder, params, watch
+        Those of every run.
+    pooled : bool
+        Whether all variables are one, so that the model is not told which variable a signal is.
+
+    Returns
+    -------
+    dict
+        Summary of the training, PSNR of the test split, and the history.
     """
     path = _signals(folder.parents[1], params)
     if pooled:
@@ -208,7 +225,7 @@ def train(folder: Path, params: Params, watch: Watch, pooled: bool = False) -> R
         path, params.inr, params.meta, seed=params.seed, threads=params.threads, out=folder / "model",
         checkpoint=folder / "checkpoint", device=params.device, watch=watch,
     )  # fmt: skip
-    found = extract_modulations(
+    extracted = extract_modulations(
         path,
         folder / "model/model.vcinr",
         folder / "modulations.zarr",
@@ -216,14 +233,14 @@ def train(folder: Path, params: Params, watch: Watch, pooled: bool = False) -> R
         device=params.device,
         watch=watch,
     )
-    summary |= {"test_psnr_db": found["test"]["psnr_db"], "test_psnr_phi_0_db": found["test"]["psnr_phi_0_db"]}
+    summary |= {"test_psnr_db": extracted["test"]["psnr_db"], "test_psnr_phi_0_db": extracted["test"]["psnr_phi_0_db"]}
     with open(folder / "model/history.csv", newline="") as file:
         summary["history"] = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     return summary
 
 
 def trained(cache: Path, run: Run) -> tuple[Model, Signals, dict[str, np.ndarray]]:
-    """Model, signals and modulations by split that a finished `train` run left."""
+    """Return model, signals and latents by split of a finished `train` run."""
     folder = run.folder(cache)
     own = folder / "signals.zarr"
     root: Any = zarr.open_group(folder / "modulations.zarr", mode="r")
@@ -244,7 +261,7 @@ def _ingest(cache: Path, params: Params) -> None:
 
 
 def _pooled(data: Signals) -> Signals:
-    """The signals of all variables as one variable, each normalised by its own training range; attrs keep which."""
+    """Return the signals as of one variable, each normalised by its own variable's range; attrs keep its name."""
     splits = {
         name: replace(s, features=data.normalised(name)[0].reshape(s.features.shape), variable=("any",) * len(s))
         for name, s in data.splits.items()
@@ -264,12 +281,12 @@ def quantise(folder: Path, params: Params, watch: Watch) -> Row:
 
 
 def network_of(params: Params, label: str = "network") -> Run:
-    """The `train` run that further runs with these parameters go on from."""
+    """Return the `train` run that further runs with these parameters start from."""
     return Run(label, train, params)
 
 
 def model_of(params: Params, label: str = "quantiser") -> Run:
-    """The `quantise` run that further runs with these parameters go on from."""
+    """Return the `quantise` run that further runs with these parameters start from."""
     return Run(label, quantise, params)
 
 
@@ -278,9 +295,18 @@ def model_of(params: Params, label: str = "quantiser") -> Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an experiment found: `rows`, every figure; `summary`, a table of the few that matter; `draw` the figure.
+    """The result of an experiment.
 
-    how: a paragraph on what was run; caption: of the figure.
+    Parameters
+    ----------
+    title, how, caption : str
+        Heading, a paragraph on what was run, and the caption of the figure.
+    summary : list of dict
+        A table of the few figures that matter.
+    rows : list of dict
+        Every figure.
+    draw : callable
+        Draws the figure to a path.
     """
 
     title: str
@@ -294,9 +320,30 @@ class Outcome:
 def conduct(
     name: str, params: Params, profile: Profile = "cpu", watch: Watch = silent, out: Path = RESULTS, cache: Path = CACHE
 ) -> Row:
-    """Run an experiment; writes ``out/NAME.json``, ``out/NAME.png`` and the page of all, returns the summary.
+    """Run an experiment and write ``out/NAME.json``, ``out/NAME.png`` and the page of all experiments.
 
-    Files of another profile than cpu are named after it too.
+    Parameters
+    ----------
+    name : str
+        The experiment.
+    params : Params
+        Parameters of the pipeline, with the sizes of experiments.
+    profile : {"cpu", "gpu"}
+        Which sizes; files of "gpu" have it in their name.
+    watch : callable
+        Told of the progress.
+    out, cache : Path
+        Folders of results and of finished runs.
+
+    Returns
+    -------
+    dict
+        ``seconds`` and ``summary``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such experiment, or the parameters have no sizes of experiments.
     """
     if name not in NAMES:
         raise ConfigError(f"no experiment is called {name!r}; known: {', '.join(NAMES)}")
@@ -318,11 +365,11 @@ def conduct(
 
 
 def page(out: Path = RESULTS) -> Path:
-    """One HTML page of every experiment that has been run."""
-    found = {path: json.loads(path.read_text()) for path in out.glob("*.json")}
-    order = sorted(found, key=lambda path: (NAMES.index(found[path]["experiment"]), path.name))
+    """Write one HTML page of every experiment that has been run, and return its path."""
+    written = {path: json.loads(path.read_text()) for path in out.glob("*.json")}
+    order = sorted(written, key=lambda path: (NAMES.index(written[path]["experiment"]), path.name))
     sections = [
-        report.Section(
+        Section(
             w["title"],
             (
                 w["how"],
@@ -332,6 +379,6 @@ def page(out: Path = RESULTS) -> Path:
             table=w["summary"],
             figures=((path.with_suffix(".png"), w["caption"]),),
         )
-        for path, w in ((path, found[path]) for path in order)
+        for path, w in ((path, written[path]) for path in order)
     ]
-    return report.html_report(out / "index.html", "vcinr: experiments", sections)
+    return html_report(out / "index.html", "vcinr: experiments", sections)

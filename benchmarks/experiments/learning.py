@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, train
-from vcinr import report
+from benchmarks.report import figures
 
 SOURCE = "hadgem"
 
@@ -28,17 +28,17 @@ def experiment(lab: Lab) -> Outcome:
         for seed in seeds
         for name, inr in mappings.items()
     }
-    found = dict(zip(runs, lab.results(list(runs.values())), strict=True))
+    results = dict(zip(runs, lab.results(list(runs.values())), strict=True))
     rows = [
         {"mapping": name, "seed": seed, **{k: point[k] for k in ("step", "train_psnr_db", "valid_psnr_db", "seconds")}}
-        for (name, seed), result in found.items()
+        for (name, seed), result in results.items()
         for point in result["history"]
     ]
-    summary = [_summed(name, [r for (n, _), r in found.items() if n == name]) for name in mappings]
+    summary = [_summed(name, [r for (n, _), r in results.items() if n == name]) for name in mappings]
     curves = [_curve(name, rows) for name in mappings]
 
     def draw(path: Path) -> Path:
-        return report.curves_figure({"": curves}, "training step", "held-out PSNR (dB)", path)
+        return figures.curves_figure({"": curves}, "training step", "held-out PSNR (dB)", path)
 
     meta = size.meta
     return Outcome(
@@ -61,8 +61,8 @@ def _summed(name: str, results: list[dict[str, Any]]) -> Row:
     return row | {"restarts": sum(r["restarts"] for r in results)}
 
 
-def _curve(name: str, rows: list[Row]) -> report.Curve:
+def _curve(name: str, rows: list[Row]) -> figures.Curve:
     steps = sorted({r["step"] for r in rows})
     of = {s: [r["valid_psnr_db"] for r in rows if r["mapping"] == name and r["step"] == s] for s in steps}
     middle, low, high = ([float(f(of[s])) for s in steps] for f in (np.mean, np.min, np.max))
-    return report.Curve(name, steps, middle, low, high)
+    return figures.Curve(name, steps, middle, low, high)

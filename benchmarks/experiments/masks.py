@@ -1,7 +1,7 @@
 """Do the gates G of VC-INR group signals by their statistics?
 
-The gates of held-out signals are found, flattened layer by layer as logits, and held against labels that the model was
-never told: ERA5's variable, HadGEM's decade and tercile of the map's mean. Controls: the same for the signals
+The gates of held-out signals, flattened layer by layer as logits, are compared with labels that the model was never
+told: ERA5's variable, HadGEM's decade and tercile of the map's mean. Controls: the same for the signals
 themselves and for the latents, and for the same clusters under permuted labels.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, train, trained
 from benchmarks.experiments.scores import clusters, mutual_information, principal_components, silhouette
-from vcinr import report
+from benchmarks.report import figures
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model
 from vcinr.signals import Signals
@@ -46,7 +46,7 @@ def experiment(lab: Lab) -> Outcome:
     summary = [row for row in rows if not row["space"].startswith("gates of")]
 
     def draw(path: Path) -> Path:
-        return report.scatter_figure(panels, 2, path)
+        return figures.scatter_figure(panels, 2, path)
 
     return Outcome(
         "Do the gates group signals by their statistics?",
@@ -63,14 +63,14 @@ def experiment(lab: Lab) -> Outcome:
 
 
 def gate_logits(model: Model, phi: np.ndarray) -> np.ndarray:
-    """Logits of the gates of every modulated layer, ``[layers, N, width * width]`` float32."""
+    """Return the logits of the gates of every modulated layer, ``[layers, N, width * width]`` float32."""
     gates = conditioning(model.spec.conditioning).modulate(model.spec, model.params, phi)
     gates = np.clip(gates, 1e-6, 1 - 1e-6)
     return np.log(gates / (1 - gates)).reshape(*gates.shape[:2], -1)
 
 
 def _spaces(model: Model, data: Signals, phi: np.ndarray) -> dict[str, np.ndarray]:
-    """What is clustered, each ``[N, D]``."""
+    """Return the points of each space, ``[N, D]``."""
     gates = gate_logits(model, phi)
     layers = {f"gates of layer {k + 1}": g for k, g in enumerate(gates)}
     whole = gates.swapaxes(0, 1).reshape(len(phi), -1)
@@ -87,13 +87,13 @@ def _hadgem_labels(data: Signals) -> dict[str, np.ndarray]:
 
 
 def _scores(points: np.ndarray, labels: np.ndarray, seed: int) -> Row:
-    found = clusters(points, len(np.unique(labels)), seed)
+    clustered = clusters(points, len(np.unique(labels)), seed)
     rng = np.random.default_rng(seed)
     shuffled = [rng.permutation(labels) for _ in range(PERMUTATIONS)]
     return {
         "labels": len(np.unique(labels)),
         "silhouette": silhouette(points, labels),
         "permuted silhouette": float(np.quantile([silhouette(points, s) for s in shuffled], 0.95)),
-        "NMI": mutual_information(found, labels),
-        "permuted NMI": float(np.quantile([mutual_information(found, s) for s in shuffled], 0.95)),
+        "NMI": mutual_information(clustered, labels),
+        "permuted NMI": float(np.quantile([mutual_information(clustered, s) for s in shuffled], 0.95)),
     }

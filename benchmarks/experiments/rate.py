@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, Run, network_of, quantise, trained
 from benchmarks.experiments.scores import Curve, equal_psnr, front, relative_rate
-from benchmarks.rivals import RIVALS
-from benchmarks.side_by_side import rate_distortion
-from vcinr import report
+from benchmarks.measure.rows import rate_distortion
+from benchmarks.report import figures
+from benchmarks.rivals import AT_PSNR
 from vcinr.config import Quantiser
 from vcinr.progress import Watch
 from vcinr.signals import Signals
@@ -63,7 +63,7 @@ def experiment(lab: Lab) -> Outcome:
     ]
     panels = {
         data: [
-            report.Curve(name, [b for b, _ in front(points)], [q for _, q in front(points)], reference=name in CODECS)
+            figures.Curve(name, [b for b, _ in front(points)], [q for _, q in front(points)], reference=name in CODECS)
             for (d, name), points in curves.items()
             if d == data
         ]
@@ -71,7 +71,7 @@ def experiment(lab: Lab) -> Outcome:
     }
 
     def draw(path: Path) -> Path:
-        return report.curves_figure(panels, "bits per value", "held-out PSNR (dB)", path, log_x=True)
+        return figures.curves_figure(panels, "bits per value", "held-out PSNR (dB)", path, log_x=True)
 
     inr, q = lab.size.inr, lab.size.quantiser
     return Outcome(
@@ -88,39 +88,39 @@ def experiment(lab: Lab) -> Outcome:
 
 
 def codecs(data: Signals, watch: Watch) -> list[Row]:
-    """The codecs on the test split, averaged over variables at each target."""
+    """Measure the codecs on the test split; rows are means over the variables at each target."""
     names, points = np.array(data.splits["test"].variable), []
     learned = np.array(data.splits["train"].variable)
     for target in TARGETS:
-        found: dict[str, list[Row]] = {name: [] for name in CODECS}
+        by_codec: dict[str, list[Row]] = {name: [] for name in CODECS}
         for variable, (_, peak) in data.normalisation.items():
             test, train = (
                 data.splits[split].features[which == variable][..., 0]
                 for split, which in (("test", names), ("train", learned))
             )
             for row in rate_distortion(
-                test, train, peak, {}, (), [float(target)], watch, {name: RIVALS[name] for name in CODECS}
+                test, train, peak, {}, (), [float(target)], watch, {name: AT_PSNR[name] for name in CODECS}
             ):
-                found[row["family"]].append(row)
+                by_codec[row["family"]].append(row)
         points += [
             {
                 "quantiser": name, "setting": target,
                 "bits_per_value": float(np.mean([r["bits_per_value"] for r in rows])),
                 "psnr_db": float(np.mean([r["psnr_mean_db"] for r in rows])),
             }
-            for name, rows in found.items()
+            for name, rows in by_codec.items()
             if len(rows) == len(data.normalisation) and all(r["psnr_mean_db"] is not None for r in rows)
         ]  # fmt: skip
     return points
 
 
 def _quantisers(lab: Lab, source: str, name: str) -> dict[str, Run]:
-    method, found = lab.method(name), {}
+    method, runs = lab.method(name), {}
     for kind in KINDS:
         quantiser = Quantiser(**method.quantiser.model_dump() | {"kind": kind, "bits": lab.size.bits})
         label = f"{SOURCES[source]}, {METHODS[name]}, {kind}"
-        found[kind] = lab.run(label, quantise, source, method.model_copy(update={"quantiser": quantiser}))
-    return found
+        runs[kind] = lab.run(label, quantise, source, method.model_copy(update={"quantiser": quantiser}))
+    return runs
 
 
 def _name(row: Row) -> str:

@@ -13,7 +13,10 @@ Curve = Sequence[tuple[float, float]]
 
 
 def principal_components(points: np.ndarray) -> np.ndarray:
-    """Centred points ``[N, D]`` in their principal axes ``[N, <= N]``, largest variance first; distances are kept."""
+    """Return points ``[N, D]``, centred, in their principal axes ``[N, N]``, largest variance first.
+
+    Distances between points stay the same.
+    """
     centred = points.reshape(len(points), -1).astype(np.float64)
     centred -= centred.mean(0)
     values, vectors = np.linalg.eigh(centred @ centred.T)  # N x N: a signal's gates may be a million
@@ -21,7 +24,10 @@ def principal_components(points: np.ndarray) -> np.ndarray:
 
 
 def silhouette(points: np.ndarray, labels: np.ndarray) -> float:
-    """Mean silhouette of a labelling of ``[N, D]`` (Rousseeuw 1987), in [-1, 1]; a label of one point counts 0."""
+    """Return the mean silhouette of a labelling of points ``[N, D]``, in [-1, 1] (Rousseeuw 1987).
+
+    The only point of a label counts as 0.
+    """
     distance, names = cdist(points, points), np.unique(labels)
     member = labels[:, None] == names[None]
     size = member.sum(0)
@@ -33,7 +39,10 @@ def silhouette(points: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mutual_information(first: np.ndarray, second: np.ndarray) -> float:
-    """Normalised mutual information of two labellings, 2 I / (H1 + H2), in [0, 1]; 1 where both have one label."""
+    """Return the normalised mutual information of two labellings, 2 I / (H1 + H2), in [0, 1].
+
+    It is 1 where both have one label only.
+    """
     a, b = (np.unique(labels, return_inverse=True)[1] for labels in (first, second))
     joint = np.zeros((a.max() + 1, b.max() + 1))
     np.add.at(joint, (a, b), 1.0 / len(a))
@@ -47,7 +56,7 @@ def _entropy(p: np.ndarray) -> float:
 
 
 def clusters(points: np.ndarray, count: int, seed: int, tries: int = 20) -> np.ndarray:
-    """k-means of ``[N, D]``, the tightest of `tries` starts (k-means++)."""
+    """Return labels of points ``[N, D]`` by k-means, the tightest of `tries` starts (k-means++)."""
     best, tightest = np.zeros(len(points), np.int64), np.inf
     rng = np.random.default_rng(seed)
     for _ in range(tries):
@@ -59,13 +68,16 @@ def clusters(points: np.ndarray, count: int, seed: int, tries: int = 20) -> np.n
 
 
 def equal_psnr(curve: Curve, reference: Curve, psnr_db: float) -> float | None:
-    """Bits of `curve` over those of `reference` at one PSNR, between points in dB; None where either does not reach."""
+    """Return the bits of `curve` over those of `reference` at one PSNR, interpolated in dB.
+
+    None where one of them does not reach the PSNR.
+    """
     rates = [_rate_at(points, psnr_db) for points in (curve, reference)]
     return None if rates[0] is None or rates[1] is None else float(np.exp(rates[0] - rates[1]))
 
 
 def relative_rate(curve: Curve, reference: Curve) -> float | None:
-    """Geometric mean of `equal_psnr` over the PSNR that both curves reach; None where there is none."""
+    """Return the geometric mean of `equal_psnr` over the PSNRs that both curves reach, or None without any."""
     reach = [[p[1] for p in front(points)] for points in (curve, reference)]
     low, high = max(min(r) for r in reach), min(max(r) for r in reach)
     if low >= high:
@@ -75,7 +87,10 @@ def relative_rate(curve: Curve, reference: Curve) -> float | None:
 
 
 def front(points: Curve) -> list[tuple[float, float]]:
-    """The points that no other beats, the fewest bits first; those of no bits have no place on a logarithm's axis."""
+    """Return the points that no other beats, the fewest bits first.
+
+    Points of no bits are left out, because they have no logarithm.
+    """
     kept: list[tuple[float, float]] = []
     for rate, quality in sorted(points, key=lambda p: (p[0], -p[1])):
         if rate > 0 and (not kept or quality > kept[-1][1]):
@@ -84,7 +99,7 @@ def front(points: Curve) -> list[tuple[float, float]]:
 
 
 def _rate_at(points: Curve, psnr_db: float) -> float | None:
-    """Logarithm of the rate at a PSNR."""
+    """Return the logarithm of the rate at a PSNR, or None where it is not reached."""
     known = front(points)
     quality = [q for _, q in known]
     if not quality[0] - 1e-9 <= psnr_db <= quality[-1] + 1e-9:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.experiments.harness import Lab, Outcome, Row, train, trained
-from vcinr import report
+from benchmarks.report import figures
 from vcinr.errors import InputError
 from vcinr.signals import Signals
 
@@ -26,13 +26,13 @@ def experiment(lab: Lab) -> Outcome:
         for latent in size.sizes
         for name in size.methods
     }
-    found = dict(zip(runs, lab.results(list(runs.values())), strict=True))
+    results = dict(zip(runs, lab.results(list(runs.values())), strict=True))
     rows: list[Row] = [
         {
             "data": SOURCES[source], "method": name, "latents": latent, "psnr_db": result["test_psnr_db"],
             **{k: result[k] for k in ("valid_psnr_db", "parameters", "seconds", "restarts")},
         }
-        for (source, name, latent), result in found.items()
+        for (source, name, latent), result in results.items()
     ]  # fmt: skip
     for source, title in SOURCES.items():
         _, data, _ = trained(lab.cache, next(run for (s, *_), run in runs.items() if s == source))
@@ -45,12 +45,12 @@ def experiment(lab: Lab) -> Outcome:
         for k in size.sizes
     ]
     panels = {
-        d: [report.Curve(n, size.sizes, [at[d, n, k] for k in size.sizes], reference=n == EOF) for n in names]
+        d: [figures.Curve(n, size.sizes, [at[d, n, k] for k in size.sizes], reference=n == EOF) for n in names]
         for d in SOURCES.values()
     }
 
     def draw(path: Path) -> Path:
-        return report.curves_figure(panels, "latents of a signal", "held-out PSNR (dB)", path, log_x=True)
+        return figures.curves_figure(panels, "latents of a signal", "held-out PSNR (dB)", path, log_x=True)
 
     meta, inr = size.meta, size.inr
     means = ", ".join(f"{d} {at[d, EOF, 0]:.2f} dB" for d in SOURCES.values())
@@ -67,10 +67,14 @@ def experiment(lab: Lab) -> Outcome:
 
 
 def eof_psnr(data: Signals, components: int) -> float:
-    """Mean PSNR in dB of the test split in the leading principal components of the training split.
+    """Return the mean PSNR in dB of the test split in the leading principal components of the training split.
 
-    Variables share the components and have a mean of their own, as the basis method's phi_0. Raises InputError for
-    signals with masked points.
+    Variables share the components, and each has its own mean, as phi_0 of the basis method.
+
+    Raises
+    ------
+    InputError
+        If a signal has masked points.
     """
     (train, gaps), (test, more) = (data.normalised(split) for split in ("train", "test"))
     if gaps is not None or more is not None:

@@ -1,14 +1,7 @@
-"""Figures, a terminal table and one self-contained HTML page from metrics.
-
-Rows are mappings with at least ``codec`` and ``bits_per_value``; also used where present: ``family``
-(settings of one codec share a line), ``ours`` (drawn on top, in bold), ``bound_fraction``, ``bound_ratio``,
-``psnr_db``, ``bits_per_value_with_model``, ``model_bytes``, ``encode_mbs``, ``decode_mbs``.
-"""
+"""Figures as PNG files. Equal figures give equal bytes."""
 
 from __future__ import annotations
 
-import base64
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,30 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import Row
 from vcinr.errors import InputError
-
-Row = Mapping[str, Any]
 
 # Okabe and Ito's colours, distinguishable under the common colour-vision deficiencies. Ours is the vermilion.
 OURS_COLOURS = ("#D55E00", "#000000")
 RIVAL_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#8C6D31", "#5E4FA2")
 MARKERS = "osD^vP*X"
 TRAIN_COLOUR, VALID_COLOUR = "#0072B2", "#D55E00"
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the HTML page: a heading, paragraphs, preformatted text, a table and figures, each optional.
-
-    ``paragraphs`` and ``preformatted`` are plain text; ``table`` is rows that share their keys; ``figures``
-    are (path of a PNG, caption).
-    """
-
-    title: str
-    paragraphs: Sequence[str] = ()
-    preformatted: str = ""
-    table: Sequence[Row] = ()
-    figures: Sequence[tuple[str | Path, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -55,22 +32,19 @@ class Curve:
     reference: bool = False
 
 
-# --- Figures -----------------------------------------------------------------------------------------------
-
-
 def bounded_figure(rows: Sequence[Row], path: str | Path) -> Path:
-    """Bits per value against the maximum error asked for, log-log; dashed: with the model's bytes counted."""
+    """Draw bits per value against the maximum error asked for, log-log; dashed: with the model's bytes counted."""
     rows = [row for row in rows if row.get("bound_fraction")]
     figure, axes = _plot("maximum error / data range", "bits per value")
     axes.set(xscale="log", yscale="log")
     ends = []
     for family, colour, marker, ours in _styles(rows):
-        chosen = [row for row in rows if _family(row) == family]
-        x, y = _smallest(chosen, "bits_per_value")
+        settings = [row for row in rows if _family(row) == family]
+        x, y = _smallest(settings, "bits_per_value")
         _line(axes, x, y, colour, marker, ours)
         ends.append((x[-1], y[-1], family, colour, ours))
-        if any(row.get("model_bytes") for row in chosen):
-            axes.plot(*_smallest(chosen, "bits_per_value_with_model"), "--", color=colour, linewidth=1.0)
+        if any(row.get("model_bytes") for row in settings):
+            axes.plot(*_smallest(settings, "bits_per_value_with_model"), "--", color=colour, linewidth=1.0)
     bounds = sorted({row["bound_fraction"] for row in rows})
     axes.set_xticks(bounds, [f"{b:.3g}" for b in bounds])
     axes.minorticks_off()
@@ -82,7 +56,7 @@ def bounded_figure(rows: Sequence[Row], path: str | Path) -> Path:
 
 
 def rate_distortion_figure(rows: Sequence[Row], path: str | Path) -> Path:
-    """PSNR against bits per value; of each codec's points, those that no other of its points beats."""
+    """Draw PSNR against bits per value; of each codec's points, those that no other of its points beats."""
     rows = [row for row in rows if row.get("psnr_db") is not None and row["bits_per_value"] > 0]
     figure, axes = _plot("bits per value", "PSNR (dB)")
     axes.set(xscale="log")
@@ -105,7 +79,7 @@ def rate_distortion_figure(rows: Sequence[Row], path: str | Path) -> Path:
 
 
 def learning_figure(history: Sequence[Row], path: str | Path) -> Path:
-    """Training and held-out PSNR against the step; records may lack either."""
+    """Draw training and held-out PSNR against the step; records may lack either."""
     figure, axes = _plot("training step", "PSNR (dB)")
     ends = []
     for key, name, colour in (
@@ -124,7 +98,7 @@ def learning_figure(history: Sequence[Row], path: str | Path) -> Path:
 def curves_figure(
     panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str, path: str | Path, log_x: bool = False
 ) -> Path:
-    """Curves with bands, a panel for each title; a curve of one name has one colour in all panels."""
+    """Draw curves with bands, a panel for each title; a name has one colour in all panels."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(curve.name for curves in panels.values() for curve in curves))
@@ -157,7 +131,7 @@ def curves_figure(
 
 
 def scatter_figure(panels: Mapping[str, tuple[np.ndarray, Sequence[str]]], columns: int, path: str | Path) -> Path:
-    """Points ``[N, 2]`` coloured by their labels, a panel for each title, `columns` in a row."""
+    """Draw points ``[N, 2]`` coloured by their labels, a panel for each title, `columns` in a row."""
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(panels) / columns)
@@ -168,9 +142,9 @@ def scatter_figure(panels: Mapping[str, tuple[np.ndarray, Sequence[str]]], colum
             names = sorted(set(labels))
             palette = (*RIVAL_COLOURS, *OURS_COLOURS)
             for k, name in enumerate(names):
-                chosen = points[[label == name for label in labels]]
+                members = points[[label == name for label in labels]]
                 axes.scatter(
-                    chosen[:, 0], chosen[:, 1], s=22, color=palette[k % len(palette)], marker=MARKERS[k % len(MARKERS)],
+                    *members[:, :2].T, s=22, color=palette[k % len(palette)], marker=MARKERS[k % len(MARKERS)],
                     label=name, alpha=0.85, linewidth=0,
                 )  # fmt: skip
             axes.set(title=title, xticks=[], yticks=[])
@@ -190,11 +164,25 @@ def maps_figure(
     units: str,
     path: str | Path,
 ) -> Path:
-    """Original, reconstruction and their difference side by side.
+    """Draw original, reconstruction and their difference side by side.
 
-    `axes` and `dims` are the coordinates and names of the maps' dimensions, evenly spaced; of a volume the
-    middle slice is drawn. The difference has a diverging scale, symmetric about zero. Raises InputError for
-    arrays of one dimension or of different shapes.
+    Parameters
+    ----------
+    original, reconstruction : np.ndarray
+        Maps; of a volume the middle slice is drawn. The difference has a diverging scale, symmetric about zero.
+    axes : sequence of np.ndarray
+        Coordinates of the dimensions, evenly spaced.
+    dims : sequence of str
+        Names of the dimensions.
+    title, units : str
+        Of the figure and of the values.
+    path : path
+        The PNG to write.
+
+    Raises
+    ------
+    InputError
+        If the arrays have one dimension, or different shapes.
     """
     if original.shape != reconstruction.shape or original.ndim < 2 or original.ndim != len(axes):
         raise InputError(f"cannot draw maps of shapes {original.shape} and {reconstruction.shape}")
@@ -343,11 +331,11 @@ def _label_ends(figure: Any, axes: Any, ends: Iterable[tuple[float, float, str, 
             if overlap > 0.01:
                 placed[i] -= overlap / 2
                 placed[i + 1] += overlap / 2
-    for (x, y, name, colour, bold), here, there in zip(ordered, at, placed, strict=True):
+    for (x, y, name, colour, bold), point, label in zip(ordered, at, placed, strict=True):
         axes.annotate(
             name,
             (x, y),
-            xytext=(8, there - here),
+            xytext=(8, label - point),
             textcoords="offset points",
             va="center",
             color=colour,
@@ -362,137 +350,3 @@ def _edges(axis: np.ndarray) -> tuple[float, float]:
     axis = np.asarray(axis, np.float64)
     half = (axis[-1] - axis[0]) / (len(axis) - 1) / 2 if len(axis) > 1 else 0.5
     return float(axis[0] - half), float(axis[-1] + half)
-
-
-# --- Tables ------------------------------------------------------------------------------------------------
-
-_COLUMNS = (
-    ("max error / range", "bound_fraction", "{:.4g}"),
-    ("codec", "codec", "{}"),
-    ("bits/value", "bits_per_value", "{:.4f}"),
-    ("with model", "bits_per_value_with_model", "{:.4f}"),
-    ("PSNR dB", "psnr_db", "{:.2f}"),
-    ("max error / bound", "bound_ratio", "{:.4f}"),
-    ("encode MB/s", "encode_mbs", "{:.3g}"),
-    ("decode MB/s", "decode_mbs", "{:.3g}"),
-)
-
-
-def summary_table(rows: Sequence[Row], bounds: Sequence[float] | None = None) -> str:
-    """A plain-text table: the codecs at each bound (fractions; default all), the fewest bits per value first.
-
-    Ours carry an asterisk, and an error beyond the bound an exclamation mark.
-    """
-    if bounds is not None:
-        rows = [r for r in rows if any(math.isclose(r.get("bound_fraction") or -1, b, rel_tol=1e-6) for b in bounds)]
-    if not rows:
-        return "no rows"
-    rows = sorted(rows, key=lambda row: (-(row.get("bound_fraction") or 0), row["bits_per_value"]))
-    body = [[_cell(row, key, form) for _, key, form in _COLUMNS] for row in rows]
-    keep = [i for i in range(len(_COLUMNS)) if any(line[i] != "-" for line in body)]
-    head = [_COLUMNS[i][0] for i in keep]
-    body = [[line[i] for i in keep] for line in body]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(keep))]
-    left = head.index("codec")
-    lines = []
-    previous = body[0][0]
-    for line in [head, *body]:
-        if line is not head and left > 0 and line[0] != previous:
-            lines.append("")
-            previous = line[0]
-        cells = [c.ljust(w) if i == left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-        if line is head:
-            lines.append("  ".join("-" * w for w in widths))
-    return "\n".join(lines)
-
-
-def _cell(row: Row, key: str, form: str) -> str:
-    value = row.get(key)
-    if key == "psnr_db" and value is None and key in row:
-        return "lossless"
-    if value is None:
-        return "-"
-    text = form.format(value)
-    if key == "codec" and row.get("ours"):
-        text += " *"
-    if key == "bound_ratio" and value > 1:
-        text += " !"
-    return text
-
-
-# --- HTML --------------------------------------------------------------------------------------------------
-
-_CSS = """
-:root { color-scheme: light dark;
-  --text: #1c1c1c; --soft: #5a5a5a; --page: #fdfdfc; --line: #d9d9d6; --panel: #f3f3f0; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e8e6e1; --soft: #a5a29b; --page: #17181a; --line: #3a3c40; --panel: #212327; }
-}
-body { margin: 2.5rem auto; padding: 0 1.25rem; max-width: 60rem; background: var(--page); color: var(--text);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: 1.5rem; }
-h2 { font-size: 1.2rem; margin-top: 2.5rem; padding-top: .8rem; border-top: 1px solid var(--line); }
-p { max-width: 44rem; }
-figure { margin: 1.2rem 0; }
-figure img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
-figcaption { color: var(--soft); font-size: .9rem; max-width: 44rem; }
-pre { background: var(--panel); padding: .9rem 1rem; border-radius: 6px; overflow-x: auto;
-  font-size: .82rem; line-height: 1.4; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
-  text-align: right; white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; }
-th.text, td.text { text-align: left; }
-"""
-
-
-def html_report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
-    """One HTML page with its figures inside: it needs nothing else, offline or years later."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safe = html.escape(title)
-    parts = [
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{safe}</title><style>{_CSS}</style></head><body>\n<h1>{safe}</h1>",
-        *(_section(section) for section in sections),
-        "</body></html>\n",
-    ]
-    path.write_text("\n".join(parts), encoding="utf-8")
-    return path
-
-
-def _section(section: Section) -> str:
-    parts = [f"<section><h2>{html.escape(section.title)}</h2>"]
-    parts += [f"<p>{html.escape(text)}</p>" for text in section.paragraphs]
-    if section.table:
-        parts.append(_html_table(section.table))
-    if section.preformatted:
-        parts.append(f"<pre>{html.escape(section.preformatted)}</pre>")
-    for image, caption in section.figures:
-        data = base64.b64encode(Path(image).read_bytes()).decode("ascii")
-        safe = html.escape(caption)
-        parts.append(f'<figure><img alt="{safe}" src="data:image/png;base64,{data}">')
-        parts.append(f"<figcaption>{safe}</figcaption></figure>")
-    return "\n".join([*parts, "</section>"])
-
-
-def _html_table(rows: Sequence[Row]) -> str:
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    numeric = {k: all(isinstance(row.get(k), int | float | None) for row in rows) for k in keys}
-    kind = {k: "" if numeric[k] else ' class="text"' for k in keys}
-    head = "".join(f"<th{kind[k]}>{html.escape(str(k))}</th>" for k in keys)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td{kind[k]}>{html.escape(_shown(row.get(k)))}</td>" for k in keys) + "</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

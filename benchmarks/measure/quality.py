@@ -7,10 +7,22 @@ from scipy.ndimage import gaussian_filter
 
 
 def dssim(original: np.ndarray, decoded: np.ndarray) -> float:
-    """Data SSIM (Baker et al. 2022, "DSSIM: a structural similarity index for floating-point data"), mean over maps.
+    """Return the data SSIM, mean over maps.
 
-    ``[..., H, W]``: each map scaled to [0, 1] by the original's range and rounded to 256 levels; a Gaussian window of
-    sigma 1.5, constants 1e-8; 1 for identical maps.
+    Parameters
+    ----------
+    original, decoded : np.ndarray
+        Maps ``[..., H, W]``.
+
+    Returns
+    -------
+    float
+        1 for identical maps, less for others.
+
+    Notes
+    -----
+    Baker et al. (2022), "DSSIM: a structural similarity index for floating-point data". Each map is scaled to [0, 1] by
+    the range of the original and rounded to 256 levels; the Gaussian window has sigma 1.5, the constants are 1e-8.
     """
     shape = (-1, *original.shape[-2:])
     scores = []
@@ -24,8 +36,8 @@ def dssim(original: np.ndarray, decoded: np.ndarray) -> float:
         var_a, var_b = _smooth(a * a) - mean_a**2, _smooth(b * b) - mean_b**2
         both = _smooth(a * b) - mean_a * mean_b
         c = 1e-8
-        found = (2 * mean_a * mean_b + c) * (2 * both + c) / ((mean_a**2 + mean_b**2 + c) * (var_a + var_b + c))
-        scores.append(float(found.mean()))
+        similarity = (2 * mean_a * mean_b + c) * (2 * both + c) / ((mean_a**2 + mean_b**2 + c) * (var_a + var_b + c))
+        scores.append(float(similarity.mean()))
     return float(np.mean(scores))
 
 
@@ -34,8 +46,19 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def spectral_error(original: np.ndarray, decoded: np.ndarray) -> float:
-    """Mean over wavenumbers of |P' - P| / P, P the power along the last axis averaged over all else; 0 is perfect."""
+    """Return how far the power spectrum along the last axis is off.
+
+    Parameters
+    ----------
+    original, decoded : np.ndarray
+        Maps of one shape.
+
+    Returns
+    -------
+    float
+        Mean over wavenumbers of |P' - P| / P, where P is the power averaged over all other axes; 0 is perfect.
+    """
     power = [np.square(np.abs(np.fft.rfft(v.astype(np.float64), axis=-1))) for v in (original, decoded)]
     a, b = (p.reshape(-1, p.shape[-1]).mean(0) for p in power)
-    kept = a > 0
-    return float(np.mean(np.abs(b[kept] - a[kept]) / a[kept])) if kept.any() else 0.0
+    positive = a > 0
+    return float(np.mean(np.abs(b[positive] - a[positive]) / a[positive])) if positive.any() else 0.0

@@ -1,0 +1,465 @@
+"""The sections of docs/results.md, each made from files of results.
+
+A file states ``date``, ``machine`` and ``command`` (`benchmarks.measure.machine.record`), and may hold a ``note`` on
+what has to be known about it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.experiments import NAMES
+from benchmarks.measure import gains, speeds
+from benchmarks.measure.missing import BROKE, HELD
+from benchmarks.report.tables import markdown
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = "benchmarks/results"
+DATASETS = {
+    "hadgem": "HadGEM temperature",
+    "era5": "ERA5 1°, 5 variables",
+    "navy": "navy winds, 2 components",
+    "speedy": "SPEEDY T30, 7 variables",
+}
+BOUNDS = (0.1, 0.05, 0.01, 0.001, 0.0001)
+"""Of the tables; all bounds are in the files."""
+
+Results = Mapping[str, Any]
+
+
+# --- Reading and writing figures ------------------------------------------------------------------------------------
+
+
+def read(name: str) -> Results:
+    """Return a file of results, by its path in the repository."""
+    return json.loads((ROOT / name).read_text())
+
+
+def number(value: Any) -> str:
+    """Return a cell: numbers with three digits that count, text as it is, a dash for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def percent(share: float) -> str:
+    """Return a share of the range as a bound is named in tables."""
+    return f"{100 * share:g} %"
+
+
+def typical(values: Sequence[float], worst: Callable[[Iterable[float]], float] = min) -> str:
+    """Return the median, and the worst in brackets."""
+    return f"{median(values):.2f} ({worst(values):.2f})"
+
+
+def origin(results: Results, file: str, data: str) -> str:
+    """Return where figures come from: data, machine, date, command, file and note."""
+    machine = results["machine"]
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    threads = f", OMP_NUM_THREADS={machine['threads']}" if machine.get("threads") else ""
+    lines = [
+        f"- Data: {data}",
+        f"- Machine: {machine['cpu']}, {cores}{threads}. Date: {results['date'][:10]}.",
+        f"- Command: `{results['command']}`. File: [{file}](../{file}).",
+    ]
+    if results.get("note"):
+        lines.append(f"- Note: {results['note']}")
+    return "\n".join(lines)
+
+
+def bold(cells: Mapping[str, float | None], best: Callable[..., Any] = min) -> list[str]:
+    """Return the cells of a line, the best of them bold."""
+    top = best(value for value in cells.values() if value is not None)
+    return [f"**{number(value)}**" if value == top else number(value) for value in cells.values()]
+
+
+# --- Sections -------------------------------------------------------------------------------------------------------
+
+
+def held_out() -> str:
+    """Return the section on the pipeline's own run."""
+    file = "metrics/evaluate.json"
+    results = read(file)
+    with open(ROOT / "plots/bounded.csv", newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    parts = ["## Held-out maps", ""]
+    for variable, facts in results["test"].items():
+        by_bound = {float(bound): bits for bound, bits in facts["bits_per_value"].items()}
+        names = list(next(iter(by_bound.values())))
+        sizes = [[percent(bound), *bold({n: bits.get(n) for n in names})] for bound, bits in by_bound.items()]
+        psnr = [[percent(bound), *(number(_psnr(rows, variable, n, bound)) for n in names)] for bound in by_bound]
+        parts += [
+            origin(
+                results,
+                file,
+                f"`{variable}`, {facts['signals']} maps of the source's test split, which training did not see "
+                "(HadGEM: trained on scenario E1, tested on A1B from map 140 on). Bounds are fractions of the "
+                "training range.",
+            ),
+            "",
+            f"Before quantisation the model reaches {facts['psnr_db_unquantised']:.2f} dB. It has "
+            f"{results['model']['bytes']:,} bytes, which are not counted in this table; nor are the EOF basis'. "
+            f"Counted on these maps alone, they would add {number(_model_cost(rows, variable))} bits per value.",
+            "",
+            "Bits per value, in real bytes, decoded again:",
+            "",
+            markdown(["maximum error", *names], sizes),
+            "",
+            "PSNR in dB at the same bounds (peak: the training range). SPERR's errors are smaller on average than its "
+            "bound asks for:",
+            "",
+            markdown(["maximum error", *names], psnr),
+        ]
+    for archive in results["archives"]:
+        for name, facts in archive["variables"].items():
+            parts += [
+                "",
+                f"The archive `{archive['archive']}` holds {facts['values']:,} values of `{name}` in "
+                f"{facts['bytes']:,} "
+                f"bytes of chunks, {number(facts['bits_per_value'])} bits per value, or "
+                f"{number(facts['bits_per_value_with_model'])} with the model. The largest error is "
+                f"{facts['max_abs_error']:.4g} at a bound of {facts['bound']['value']:.4g}.",
+            ]
+    return "\n".join(parts)
+
+
+def _model_cost(rows: Sequence[Mapping[str, str]], variable: str) -> float:
+    """Return the bits per value of the model's bytes on the test split."""
+    own = next(row for row in rows if row["variable"] == variable and row["codec"] == "vcinr")
+    return float(own["bits_per_value_with_model"]) - float(own["bits_per_value"])
+
+
+def _psnr(rows: Sequence[Mapping[str, str]], variable: str, codec: str, bound: float) -> float | None:
+    """Return the PSNR of the smallest row of a codec."""
+    own = [
+        row
+        for row in rows
+        if row["variable"] == variable
+        and (row["codec"] == codec or (codec == gains.LEARNED and row["codec"].startswith(codec)))
+        and math.isclose(float(row["bound_fraction"]), bound, rel_tol=1e-6)
+    ]
+    smallest = min(own, key=lambda row: float(row["bits_per_value"]), default=None)
+    return float(smallest["psnr_db"]) if smallest and smallest["psnr_db"] else None
+
+
+def gain_table(rows: Sequence[Mapping[str, Any]], bounds: Sequence[float] = BOUNDS) -> str:
+    """Return the table of gains: a line a bound, a column a data set."""
+    at = {(gain.dataset, gain.bound): gain for gain in gains.gains(gains.cells(rows))}
+    lines = []
+    for bound in bounds:
+        several = {dataset: gain for (dataset, b), gain in at.items() if b == bound}
+        lines.append([percent(bound), *(_gain(several[d]) if d in several else "–" for d in DATASETS)])
+    return markdown(["maximum error / range", *DATASETS.values()], lines)
+
+
+def _gain(gain: gains.Gain) -> str:
+    return f"{number(gain.mean)}" + (f" ({number(gain.least)})" if len(gain.bits) > 1 else "")
+
+
+def every_data_set() -> str:
+    """Return the section on all data sets and rivals."""
+    file = f"{RESULTS}/table.json"
+    results = read(file)
+    rows = results["rows"]
+    cells = gains.cells(rows)
+    shipped = [gain for gain in gains.gains(cells) if gain.models]
+    learned = [cell.ours / cell.learned for cell in cells if cell.dataset == "speedy" and cell.learned]
+    behind = [
+        f"- {c.dataset} {c.variable} at {percent(c.bound)}: {c.ours / bits:.3f} times the bits of {name}"
+        for c, name, bits in gains.behind(cells)
+    ]
+    points = [
+        [p["codec"], f"{p['psnr_db']:.1f}", number(p["bits_per_value"]), number(p["sperr"]), f"{p['ratio']:.2f}"]
+        for p in gains.equal_psnr(rows)
+    ]
+    parts = [
+        "## Every data set and rival",
+        "",
+        origin(
+            results,
+            file,
+            "HadGEM, trained on scenario E1, tested on A1B from map 140 on; ERA5 at 1 degree, 2 m temperature, "
+            "sea-level pressure, 10 m wind and precipitation, trained on the first 18 times, tested on the last 6; "
+            "navy winds, first 108 months and last 24; SPEEDY T30, daily, two months of another run than the one "
+            "trained on. See data/README.md.",
+        ),
+        "",
+        "How many times fewer bits vcinr takes than the best rival: the smallest of SZ3, SPERR, ZFP, BitRound, "
+        "quantisation + pcodec and + JPEG XL, each at the best of its settings, and EBCC (one setting, not on "
+        "SPEEDY), of those that hold the bound. Geometric mean over the variables, the least in brackets:",
+        "",
+        gain_table(rows),
+        "",
+        "The same without any model:",
+        "",
+        gain_table([row for row in rows if not row.get("model")]),
+        "",
+        "A model's bytes are counted for SPEEDY alone, where they are shared out over one simulated year, and the "
+        "choice of models with the best mean is taken. The models' sizes were chosen on these two months. Bits per "
+        "value that the models cost:",
+        "",
+        markdown(
+            ["maximum error / range", "models"],
+            [[percent(g.bound), ", ".join(f"{n} {number(b)}" for n, b in g.models.items())] for g in shipped],
+        ),
+        "",
+        "Where a rival takes more than 1 % fewer bits, no model's bytes counted:"
+        if behind
+        else "No rival takes more than 1 % fewer bits anywhere, not even an EOF basis (no model's bytes counted, "
+        f"nor the basis'). On SPEEDY vcinr takes {min(learned):.2f} to {max(learned):.2f} times the bits of the basis.",
+        *behind,
+        "",
+        "Without a bound, at equal PSNR, HadGEM in bits per value. The residual coder is made for a bound on every "
+        "value, so this is not its strength:",
+        "",
+        markdown(["codec", "PSNR dB", "bits", "SPERR's bits", "ratio"], points),
+    ]
+    return "\n".join(parts)
+
+
+def gaussian_bound() -> str:
+    """Return the section on the Gaussian rate-distortion bound."""
+    file = f"{RESULTS}/floor.json"
+    results = read(file)
+    lines = [[f"{row['psnr_db']:g}", number(row["bits_per_value"])] for row in results["rows"]]
+    return "\n".join(
+        [
+            "## The Gaussian rate-distortion bound",
+            "",
+            origin(results, file, "HadGEM's test maps, with the variances of the test maps themselves."),
+            "",
+            markdown(["PSNR dB", "at least, bits per value"], lines),
+        ]
+    )
+
+
+def speed() -> str:
+    """Return the section on speed."""
+    file = f"{RESULTS}/speed.json"
+    results = read(file)
+    every = list(speeds.ratios(results["rows"]))
+    fast = [
+        [percent(r.bound), "no" if "no model" in r.codec else "yes", str(r.variables), typical(r.encode),
+         typical(r.decode), f"{median(r.size):.2f}", f"{median(r.best):.2f}"]
+        for r in every if r.codec.startswith("vcinr fast")
+    ]  # fmt: skip
+    ranges = []
+    for name in dict.fromkeys(row["codec"] for row in results["rows"]):
+        own = [row for row in results["rows"] if row["codec"] == name]
+        figures = ([row[f"{way}_mbs"] for row in own if f"{way}_mbs" in row] for way in ("encode", "decode", "cold"))
+        ranges.append([name, *(" / ".join(map(number, (min(f), median(f), max(f)))) if f else "–" for f in figures)])
+    return "\n".join(
+        [
+            "## Speed",
+            "",
+            origin(results, file, "15 variables of the four data sets, in memory; the fastest of 7 runs, caches warm."),
+            "",
+            "`--effort fast`: times as fast as SPERR and SZ3, median of the variables and the least in brackets; "
+            "times the bytes of SZ3 and of the default effort, median:",
+            "",
+            markdown(
+                ["maximum error / range", "model", "variables", "encoding / SPERR", "decoding / SZ3", "bytes / SZ3",
+                 "bytes / default"],
+                fast,
+            ),
+            "",
+            "MB of raw values a second, over all bounds and variables: least / median / most. `best` is the default "
+            "effort, for the fewest bytes. Cold is the first decoding after a model was loaded, which evaluates its "
+            "network on the grid.",
+            "",
+            markdown(["codec", "encoding", "decoding", "cold decoding"], ranges),
+        ]
+    )  # fmt: skip
+
+
+def missing_data() -> str:
+    """Return the sections on missing cells and on their positions."""
+    file = f"{RESULTS}/missing.json"
+    results = read(file)
+    groups: dict[tuple[str, str, str, float], list[Mapping[str, Any]]] = {}
+    for row in results["rows"]:
+        key = row["codec"], row["field"], row["case"], row["bound_fraction"]
+        groups.setdefault(key, []).append(row)
+    best = {key: min(rows, key=lambda r: (r["outcome"] != HELD, r["bytes"] or 0)) for key, rows in groups.items()}
+    lines = []
+    for codec in dict.fromkeys(key[0] for key in best):
+        gaps = Counter(row["outcome"] for key, row in best.items() if key[0] == codec and key[2] != "complete")
+        whole = Counter(row["outcome"] for key, row in best.items() if key[0] == codec and key[2] == "complete")
+        crashed = sum(n for outcome, n in gaps.items() if outcome not in (HELD, BROKE))
+        lines.append([codec, str(gaps[HELD]), str(gaps[BROKE]), str(crashed), f"{whole[HELD]} of {whole.total()}"])
+    fewer = [best["SZ3", *key[1:]]["bytes"] / row["bytes"] for key, row in best.items()
+             if key[0] == "vcinr" and key[2] != "complete"]  # fmt: skip
+    positions_file = f"{RESULTS}/positions.json"
+    positions = read(positions_file)
+    facts = positions["summary"]
+    return "\n".join(
+        [
+            "## Missing data",
+            "",
+            origin(
+                results,
+                file,
+                "ocean fields (COADS, Levitus) with land as NaN, as 1e20, complete but for one infinity, and "
+                "complete, at 1 % and 0.1 % of the range.",
+            ),
+            "",
+            "Every codec gets the array as it is. Runs in which the bound and the positions of missing cells held, in "
+            "which they did not, and in which the codec crashed:",
+            "",
+            markdown(["codec", "held", "bound broken", "crashed", "complete fields, held"], lines),
+            "",
+            f"Where cells are missing, vcinr without a model takes {min(fewer):.2f} to {max(fewer):.1f} times fewer "
+            "bits "
+            f"than SZ3 (median {median(fewer):.1f}).",
+            "",
+            "## Positions of missing cells",
+            "",
+            origin(
+                positions, positions_file, "gridded files of public packages, pinned in benchmarks/data/packages.py."
+            ),
+            "",
+            f"{facts['files_opened']} files of {facts['packages']} packages were opened. All {facts['variables']} "
+            "variables with missing cells were compressed at 1 % of their range, as stored and as xarray decodes "
+            "them, and read back with plain xarray. Outcomes: "
+            + ", ".join(f"{outcome} {n}" for outcome, n in facts["outcomes"].items())
+            + ". Held means that what is missing is where it was, bit for bit, and the bound holds elsewhere.",
+        ]
+    )
+
+
+def determinism() -> str:
+    """Return the section on differences between processors."""
+    file = f"{RESULTS}/determinism.json"
+    results = read(file)
+    network = results.get("network", results)
+    parts = ["## The same values on other processors", ""]
+    parts.append(
+        origin(results, file, "those named below; the latents of the network are random, at twice their usual scale.")
+    )
+    for kind, title in (("golden", "golden archives"), ("made", "archives of every kind of bound, at both efforts")):
+        if kind in results:
+            facts = results[kind]
+            wrong = {setting: arrays for setting, arrays in facts["differ"].items() if arrays}
+            parts += [
+                "",
+                f"{len(facts['archives'])} {title}, {facts['arrays']} arrays, {len(facts['differ'])} settings of "
+                "processor and libraries: "
+                + (f"differences in {', '.join(wrong)}." if wrong else "no difference beyond a slack."),
+            ]
+    if "differences" in network:
+        lines = [[name, f"{value:.2g}", percent(round(value / network["slack"], 3))]
+                 for name, value in network["differences"].items()]  # fmt: skip
+        parts += [
+            "",
+            f"The network of model `{network['model'][:12]}`, whose slack is {network['slack']:.3g} of the scale:",
+            "",
+            markdown(["setting", "largest difference / scale", "of the slack"], lines),
+        ]
+    if (ROOT / f"{RESULTS}/arm64.json").exists():
+        parts += ["", *emulated()]
+    return "\n".join(parts)
+
+
+def emulated() -> list[str]:
+    """Return the part on emulated ARM processors."""
+    file = f"{RESULTS}/arm64.json"
+    results = read(file)
+    lines = [
+        [name, facts["ran"], str(facts["arrays"]), str(len(facts["differ"]))]
+        for name, facts in results["processors"].items()
+    ]
+    return [
+        origin(results, file, "the golden archives, read by the reference decoder on emulated ARM processors."),
+        "",
+        markdown(["processor", "machine, Python, NumPy", "arrays", "arrays that differ"], lines),
+    ]
+
+
+def coinpp() -> str:
+    """Return the section on COIN++'s protocol."""
+    file = f"{RESULTS}/coinpp.json"
+    results = read(file)
+    lines = [
+        [r["codec"], str(r["latents"]), "unquantised" if r["bits_per_pixel"] is None else f"{r['bits_per_pixel']:.4f}",
+         f"{r['psnr_db']:.1f}"]
+        for r in results["rows"]
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            "## COIN++'s protocol",
+            "",
+            origin(
+                results,
+                file,
+                "ERA5 2 m temperature at 46 x 90: 24 maps of one week, 18 for training and 6 for testing.",
+            ),
+            "",
+            "Six days of weather are not the monthly means that COIN++ was published on (46.0 dB at 0.0103 bits per "
+            "pixel).",
+            "",
+            markdown(["codec", "latents", "bits per pixel", "PSNR dB"], lines),
+        ]
+    )
+
+
+def experiments() -> str:
+    """Return the sections on the experiments of the source papers."""
+    parts = ["## Experiments of the papers"]
+    for name in NAMES:
+        file = f"{RESULTS}/experiments/{name}.json"
+        results = read(file)
+        head = list(results["summary"][0])
+        lines = [[number(row.get(key)) for key in head] for row in results["summary"]]
+        parts += [
+            "",
+            f"### {results['title']}",
+            "",
+            origin(results, file, results["how"]),
+            "",
+            markdown(head, lines),
+            "",
+            f"![{results['caption']}](../{RESULTS}/experiments/{name}.png)",
+        ]
+    presets = read(f"{RESULTS}/presets.json")
+    lines = [[row["method"], f"{row['psnr_db']:.1f}"] for row in presets["rows"]]
+    parts += [
+        "",
+        "### Methods by gradient at their presets' length",
+        "",
+        origin(presets, f"{RESULTS}/presets.json", "HadGEM's test split, before quantisation."),
+        "",
+        markdown(["method", "held-out PSNR dB"], lines),
+    ]
+    return "\n".join(parts)
+
+
+def faults() -> str:
+    """Return the section on kills and damaged bytes."""
+    file = f"{RESULTS}/faults.json"
+    results = read(file)
+    return "\n".join(
+        [
+            "## Faults",
+            "",
+            origin(results, file, "bulk compression of small arrays; chunks, models and files of archives."),
+            "",
+            f"{results['kills']} kills of bulk compression at random moments: afterwards everything finished and was "
+            f"verified, and no file was done twice. {results['mutations']:,} mutated inputs in {results['seconds']} "
+            "seconds: "
+            f"{results['crashes']} crashes, {results['wrong']} wrong values.",
+        ]
+    )
+
+
+SECTIONS = (
+    every_data_set, held_out, gaussian_bound, speed, missing_data, determinism, coinpp, experiments, faults
+)  # fmt: skip
