@@ -108,7 +108,7 @@ def meta_train(
 
     cond = conditioning(spec.conditioning)
     x, known = torch.from_numpy(data.inputs).to(place), data.known_points("train")
-    held = _validation(data, x)
+    held = held_out(data, x)
     flat = _constant_psnr(held)
     pace = Pace(meta.steps, seconds, done=run.step, spent=run.history[-1]["seconds"] if run.history else 0.0)
     size = min(meta.batch, len(train))
@@ -139,8 +139,9 @@ def meta_train(
     if not run.history:  # a network that is not trained, but fitted to each signal when encoding
         run.best_psnr = validate(*_finished(spec, run.parameters), held, meta.encode_steps, meta.encode or meta.inner)
         run.history.append(dict(zip(HISTORY, (0, 0.0, math.nan, math.nan, run.best_psnr, 1.0), strict=True)))
+    reached = run.best_psnr if run.best is not None else run.history[-1]["valid_psnr_db"]
     if stopped != "steps":
-        last = {"valid_psnr_db": run.best_psnr, "best_step": float(run.best_step)}
+        last = {"valid_psnr_db": reached, "best_step": float(run.best_step)}
         watch(Progress(f"meta-train: stopped by {stopped}", run.step, run.step, last))
     arrays = _arrays(run.best or run.parameters)
     if cond.linear:
@@ -157,7 +158,7 @@ def meta_train(
         )
     )  # fmt: skip
     _write(Path(out), model, run.history)
-    return {"valid_psnr_db": run.best_psnr, "model_bytes": len(model.data), "sha256": model.sha256,
+    return {"valid_psnr_db": reached, "model_bytes": len(model.data), "sha256": model.sha256,
             "parameters": sum(v.size for v in model.params.values()), "restarts": run.restarts,
             "steps": run.step, "best_step": run.best_step, "stopped": stopped,
             "seconds": run.history[-1]["seconds"]}  # fmt: skip
@@ -176,9 +177,9 @@ def spec_of(inr: Inr, d_in: int, d_out: int) -> InrSpec:
 class _State:
     """Everything that training changes, hence what a checkpoint holds.
 
-    factor: of the outer rates, lowered after every collapse; since: the position in the schedule of the last one, from
-    which the rates warm up again. best_step: of the parameters `best`. grown: held-out PSNR the last time that it had
-    grown, idle: validations since then.
+    factor: of the outer rates, lowered after each collapse. since, restarted: where in the schedule, and at which step,
+    the last collapse was: from there the rates warm up again. best_step: of the parameters `best`. grown: held-out PSNR
+    the last time that it had grown; idle: validations since then.
     """
 
     parameters: dict[str, torch.Tensor]
@@ -192,6 +193,7 @@ class _State:
     idle: int = 0
     factor: float = 1.0
     since: float = 0
+    restarted: int = 0
     restarts: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -244,7 +246,11 @@ class _State:
             self.idle += 1
         if not (dead or collapsed) or self.restarts >= MAX_RESTARTS or position >= meta.steps:
             return
-        self.idle = 0
+        if (
+            self.step - self.restarted < meta.validate_every
+        ):  # looks within a short budget come before anything can live
+            return
+        self.idle, self.restarted = 0, self.step
         self.restarts, self.factor, self.since = self.restarts + 1, self.factor * 0.5, position
         if self.best is None:
             # Never alive yet: the inner steps overshoot too.
@@ -338,7 +344,7 @@ def validate(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch
     return float(psnr(spec, parameters, batch, phi).mean())
 
 
-def _validation(data: Signals, x: torch.Tensor) -> Batch:
+def held_out(data: Signals, x: torch.Tensor) -> Batch:
     """At most 32 held-out signals at 2,048 fixed points: validation must not outweigh training on large grids."""
     split = "valid" if len(data.splits["valid"]) else "train"
     chosen = np.unique(np.linspace(0, len(data.splits[split]) - 1, 32).astype(int))
