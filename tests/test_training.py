@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from typer.testing import CliRunner
 
 import vcinr
 from tests.conftest import Stop, small, stop_at
+from vcinr.cli import app
 from vcinr.config import Params
 from vcinr.inr import ridge as closed
 from vcinr.inr.model import load_model
@@ -273,6 +275,15 @@ def test_minutes_are_shared_by_the_stages(tiny_maps, tmp_path, monkeypatch):
     assert model.provenance["stopped"] == "time" and 1 <= model.provenance["steps"] < 100000
     assert model.provenance["quantiser"]["steps"] < 100000
     json.dumps(dict(model.provenance))
+
+
+def test_the_command_line_takes_minutes(tiny_model, monkeypatch):
+    given = []
+    monkeypatch.setattr("vcinr.training.train", lambda *a, params, **k: given.append(params.minutes) or tiny_model)
+    for arguments in ([], ["--minutes", "5"]):
+        done = CliRunner().invoke(app, ["train", "in.nc", "--out", "m.vcinr", *arguments])
+        assert done.exit_code == 0, done.output
+    assert given == [None, 5.0]
 
 
 def test_a_pipeline_divides_the_same_budget():

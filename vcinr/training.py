@@ -83,17 +83,17 @@ def train(
     signals = work / "signals.zarr"
     try:
         ingest(source, work, signals, watch)
-        budget = None if params.minutes is None else 60 * params.minutes - (time.monotonic() - began)
+        budget = None if params.minutes is None else max(1.0, 60 * params.minutes - (time.monotonic() - began))
         trained, modulations = work / "training" / "model.vcinr", work / "modulations.zarr"
-        before = time.monotonic()
+        started = time.monotonic()
         summary = meta_train(
             signals, params.inr, params.meta, seed=params.seed, threads=params.threads, out=work / "training",
             checkpoint=work / "checkpoint", device=params.device,
             seconds=None if budget is None else META_SHARE * budget, watch=watch,
         )  # fmt: skip
-        earlier = max(0.0, summary["seconds"] - (time.monotonic() - before))  # of runs that were interrupted
+        earlier = max(0.0, summary["seconds"] - (time.monotonic() - started))  # of runs that were interrupted
         extract_modulations(signals, trained, modulations, threads=params.threads, device=params.device, watch=watch)
-        left = None if budget is None else _left(budget, earlier + time.monotonic() - before)
+        left = None if budget is None else _left(budget, earlier + time.monotonic() - started)
         train_quantiser(
             signals, trained, modulations, params.quantiser, seed=params.seed, threads=params.threads, out=out,
             history=work / "quantiser.csv", device=params.device, seconds=left, watch=watch,

@@ -246,9 +246,8 @@ class _State:
             self.idle += 1
         if not (dead or collapsed) or self.restarts >= MAX_RESTARTS or position >= meta.steps:
             return
-        if (
-            self.step - self.restarted < meta.validate_every
-        ):  # looks within a short budget come before anything can live
+        # Within a short budget looks come early, before an inner loop can be alive.
+        if self.step - self.restarted < meta.validate_every:
             return
         self.idle, self.restarted = 0, self.step
         self.restarts, self.factor, self.since = self.restarts + 1, self.factor * 0.5, position
