@@ -200,6 +200,17 @@ def test_slow_growth_is_growth(tiny_maps, tmp_path, monkeypatch):
     assert summary["stopped"] == "steps"
 
 
+def test_a_collapse_before_the_first_regular_validation_is_undone(tiny_maps, tmp_path, monkeypatch):
+    """The looks at steps 12 and 50 of 100 see good networks, that at 100 a constant one."""
+    qualities = [30.0, 34.0, 18.0, 36.0]
+    monkeypatch.setattr(outer, "_judged", lambda *_: (10.0, *[qualities[len(seen)]] * 2))
+    seen = []
+    p = small(meta={"steps": 200, "validate_every": 100})
+    summary = trained(tiny_maps, p, tmp_path, watch=lambda q: seen.append(q.step))
+    assert seen == [12, 50, 100, 200] and summary["restarts"] == 1
+    assert [float(r["rate_factor"]) for r in history(tmp_path)] == [1, 1, 1, 0.5]
+
+
 # --- Time budgets
 
 

@@ -127,7 +127,7 @@ def meta_train(
         with torch.no_grad():
             run.parameters["alpha"].clamp_(0.0, meta.inner_rate_max)  # a negative step size climbs the loss
         run.step += 1
-        if pace.look_due() or run.step % meta.validate_every == 0 or run.step == meta.steps:
+        if pace.look_due() or run.step % meta.validate_every == 0 or run.step in (*_early(meta), meta.steps):
             before, valid, whole = _judged(spec, run.parameters, held, meta)
             mse = max(loss.item(), 1e-12)
             row = (run.step, round(pace.spent, 2), mse, -10 * math.log10(mse), valid, run.factor)
@@ -246,7 +246,7 @@ class _State:
             self.idle += 1
         if not (dead or collapsed) or self.restarts >= MAX_RESTARTS or position >= meta.steps:
             return
-        # Within a short budget looks come early, before an inner loop can be alive.
+        # Early looks, and those within a short budget, come before an inner loop can be alive.
         if self.step - self.restarted < meta.validate_every:
             return
         self.idle, self.restarted = 0, self.step
@@ -260,6 +260,11 @@ class _State:
         else:
             self.parameters = {k: v.clone().requires_grad_(_learned(meta, k)) for k, v in self.best.items()}
         self.optimiser = _optimiser(self.parameters, meta)
+
+
+def _early(meta: Meta) -> tuple[int, ...]:
+    """Steps of validations before the first regular one, so that an early collapse has something to go back to."""
+    return (meta.validate_every // 8, meta.validate_every // 2) if meta.validate_every >= 100 else ()
 
 
 def _dead(before: float, after: float, flat: float) -> bool:
