@@ -14,15 +14,17 @@ from vcinr.config import Inr, Meta, load
 
 @task(name="meta-train", cache_policy=NO_CACHE)
 def train(
-    signals: Path, inr: Inr, meta: Meta, seed: int, threads: int, device: str, out: Path, checkpoint: Path
+    signals: Path, inr: Inr, meta: Meta, seed: int, threads: int, device: str, seconds: float | None, out: Path,
+    checkpoint: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Meta-train, going on from the checkpoint of an interrupted run of the same parameters and data."""
     from vcinr.meta.outer import meta_train
 
     watch = watcher("meta-train")
     return meta_train(
-        signals, inr, meta, seed=seed, threads=threads, out=out, checkpoint=checkpoint, device=device, watch=watch
-    )
+        signals, inr, meta, seed=seed, threads=threads, out=out, checkpoint=checkpoint, device=device, seconds=seconds,
+        watch=watch,
+    )  # fmt: skip
 
 
 @flow(name="meta-train")
@@ -30,7 +32,9 @@ def meta_train(params: str = PARAMS) -> dict[str, Any]:
     """Meta-train the network of the active source."""
     p = load(params)
     places = places_of(p)
-    summary = train(places.signals, p.inr, p.meta, p.seed, p.threads, p.device, places.training, places.checkpoint)
+    summary = train(
+        places.signals, p.inr, p.meta, p.seed, p.threads, p.device, p.meta_seconds, places.training, places.checkpoint
+    )
     record("meta_train", summary, places.metrics / "meta_train.json")
     return summary
 

@@ -15,7 +15,7 @@ from vcinr.config import Quantiser, load
 @task(name="train-quantiser", cache_policy=NO_CACHE)
 def train(
     signals: Path, model: Path, modulations: Path, quantiser: Quantiser, seed: int, threads: int, device: str,
-    out: Path, history: Path,
+    seconds: float | None, out: Path, history: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the quantiser on the training signals' modulations."""
     from vcinr.quantise.train import train_quantiser
@@ -23,7 +23,7 @@ def train(
     watch = watcher("train-quantiser")
     return train_quantiser(
         signals, model, modulations, quantiser, seed=seed, threads=threads, out=out, history=history, device=device,
-        watch=watch,
+        seconds=seconds, watch=watch,
     )  # fmt: skip
 
 
@@ -33,8 +33,8 @@ def train_quantiser(params: str = PARAMS) -> dict[str, Any]:
     p = load(params)
     places = places_of(p)
     summary = train(
-        places.signals, places.trained, places.modulations, p.quantiser, p.seed, p.threads, p.device, places.model,
-        places.quantiser_history,
+        places.signals, places.trained, places.modulations, p.quantiser, p.seed, p.threads, p.device,
+        p.quantiser_seconds, places.model, places.quantiser_history,
     )  # fmt: skip
     record("train_quantiser", summary, places.metrics / "train_quantiser.json")
     return summary

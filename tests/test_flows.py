@@ -95,7 +95,7 @@ def test_meta_train(project, monkeypatch):
     assert fake.args[0] == places.signals
     assert fake.args[1].width == 128
     assert fake.named == {
-        "seed": 7, "threads": 1, "device": "cpu", "out": Path("training/s"),
+        "seed": 7, "threads": 1, "device": "cpu", "seconds": None, "out": Path("training/s"),
         "checkpoint": Path("training/s.checkpoint"),
     }  # fmt: skip
 

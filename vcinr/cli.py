@@ -40,6 +40,10 @@ def train(
         Path | None, typer.Option("--params", help="A params.yaml for network and training, instead of a method.")
     ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Outer steps; 0 takes the parameters'.")] = 0,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0.01, help="Time budget: training ends by then, with the best model so far."),
+    ] = None,
 ) -> None:
     """Meta-train a model and its quantiser on a data set; interrupt and run again to resume."""
     try:
@@ -52,6 +56,8 @@ def train(
     chosen = config.load(params) if params else config.preset(method or "basis", profile or "cpu")
     if steps:
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
+    if minutes is not None:
+        chosen = chosen.model_copy(update={"minutes": minutes})
     model = run(
         inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None, params=chosen,
         watch=_watch,

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vcinr.errors import ConfigError
 
+META_SHARE, QUANTISER_SHARE = 0.7, 0.15
+"""Parts of a time budget: quality grows longest in meta-training, the quantiser learns a few numbers a latent."""
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -128,6 +130,7 @@ class Meta(_Frozen):
     decay: Literal["cosine", "none"] = "cosine"
     clip: PositiveFloat = 1.0
     validate_every: Positive = 200
+    patience: Annotated[int, Field(ge=0)] = 10
     encode: str | None = None
     encode_steps: Positive = 10
     encode_points: Positive = 16384
@@ -245,6 +248,7 @@ class Active(_Frozen):
 class Params(_Frozen):
     """The whole of params.yaml.
 
+    minutes: time budget of all of training, or null; with one, how much is learned depends on the machine.
     device: what training and extraction run on; encoding and decoding of archives are the CPU's.
     method, profile: the preset of vcinr/methods.yaml whose values `inr`, `meta` and `quantiser` have where they give
     none, or null.
@@ -255,6 +259,7 @@ class Params(_Frozen):
     profile: Literal["cpu", "gpu"] = "cpu"
     seed: int = 0
     threads: Positive = 2
+    minutes: PositiveFloat | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     sources: dict[str, Source] = {}
     inr: Inr = Inr()
@@ -274,6 +279,16 @@ class Params(_Frozen):
         if not archive.startswith(name) or "/" in archive:
             raise ValueError(f"source.archive: {archive!r} is no archive of {name}; name it {name}-something")
         return self
+
+    @property
+    def meta_seconds(self) -> float | None:
+        """Meta-training's part of the time budget, if there is one."""
+        return None if self.minutes is None else META_SHARE * 60 * self.minutes
+
+    @property
+    def quantiser_seconds(self) -> float | None:
+        """The quantiser's part of the time budget, if there is one; extraction and reading have what is left."""
+        return None if self.minutes is None else QUANTISER_SHARE * 60 * self.minutes
 
     @property
     def active(self) -> Source:

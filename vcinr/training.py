@@ -7,13 +7,14 @@ interruption and lets the next call resume, and is removed when the model is wri
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import xarray as xr
 
-from vcinr.config import Params, Selection, Source, Tiling
+from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import InputError
 from vcinr.inr.model import Model, load_model
@@ -33,12 +34,40 @@ def train(
     params: Params | None = None,
     watch: Watch = silent,
 ) -> Model:
-    """Train a model on `inputs` (files or one Dataset) and write it to `out`.
+    """Train a model and write it.
 
-    Every `variables` (default: all numeric ones) on the common grid becomes signals over `signal_dims`
-    (default: the horizontal, or the last two). `params` gives network, training and quantiser parameters
-    (default: those of :class:`vcinr.config.Params`). Raises InputError or ConfigError.
+    Parameters
+    ----------
+    inputs : str, Path, Dataset or sequence of paths
+        What it learns from.
+    out : str or Path
+        The model's file.
+    variables : sequence of str
+        Default: all numeric ones. They share one grid.
+    signal_dims : sequence of str, optional
+        Dimensions of one signal. Default: the horizontal, or the last two.
+    system : str
+        How coordinates enter the network.
+    params : Params, optional
+        Network, training and quantiser; default: those of :class:`vcinr.config.Params`. Its `minutes` are the time that
+        all of it may take: what ingestion and extraction leave is shared by meta-training and the quantiser. Time of an
+        interrupted run's meta-training counts when it goes on.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    Model
+        What was written.
+
+    Raises
+    ------
+    InputError
+        For data that cannot be read or learned from.
+    ConfigError
+        For parameters that do not go together.
     """
+    began = time.monotonic()
     params, out = params or Params(), Path(out)
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name the model's file, for example {out / 'model.vcinr'}")
@@ -54,18 +83,29 @@ def train(
     signals = work / "signals.zarr"
     try:
         ingest(source, work, signals, watch)
-        meta_train(
-            signals, params.inr, params.meta, seed=params.seed, threads=params.threads, out=work / "training",
-            checkpoint=work / "checkpoint", device=params.device, watch=watch,
-        )  # fmt: skip
+        budget = None if params.minutes is None else max(1.0, 60 * params.minutes - (time.monotonic() - began))
         trained, modulations = work / "training" / "model.vcinr", work / "modulations.zarr"
+        started = time.monotonic()
+        summary = meta_train(
+            signals, params.inr, params.meta, seed=params.seed, threads=params.threads, out=work / "training",
+            checkpoint=work / "checkpoint", device=params.device,
+            seconds=None if budget is None else META_SHARE * budget, watch=watch,
+        )  # fmt: skip
+        earlier = max(0.0, summary["seconds"] - (time.monotonic() - started))  # of runs that were interrupted
         extract_modulations(signals, trained, modulations, threads=params.threads, device=params.device, watch=watch)
+        left = None if budget is None else _left(budget, earlier + time.monotonic() - started)
         train_quantiser(
             signals, trained, modulations, params.quantiser, seed=params.seed, threads=params.threads, out=out,
-            history=work / "quantiser.csv", device=params.device, watch=watch,
+            history=work / "quantiser.csv", device=params.device, seconds=left, watch=watch,
         )  # fmt: skip
     except InputError:
         shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work, ignore_errors=True)
     return load_model(out)
+
+
+def _left(budget: float, spent: float) -> float:
+    """Seconds of a budget that the quantiser may learn for, less what judging it takes; never none at all."""
+    share = QUANTISER_SHARE / (1 - META_SHARE)
+    return max(0.02 * budget, share * (budget - spent))

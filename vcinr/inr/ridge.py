@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from vcinr.inr.model import Model
@@ -13,28 +15,64 @@ RIDGE = 1e-5
 
 
 def ridge(base: Array, psi: Array, y: Array, weight: Array | None, start: Array) -> Array:
-    """phi ``[B, d]`` that minimises mean(w (y - base - psi phi)^2) + ridge |phi - start|^2; exact, differentiable.
+    """Fit the head to every signal: exact, and differentiable where the arrays are torch tensors.
 
-    base ``[Q]``, psi ``[Q, d]``, y ``[B, Q]``, weight ``[B, Q]`` or None, start ``[B, d]``; Q values of a signal.
+    Parameters
+    ----------
+    base, psi : array
+        What the basis gives where all latents are zero ``[Q]``, and its functions ``[Q, d]``; Q values of a signal.
+    y : array
+        Signals ``[B, Q]``.
+    weight : array or None
+        ``[B, Q]``, averaging to 1 over each signal; None stands for 1 everywhere.
+    start : array
+        Latents ``[B, d]`` that the ridge pulls towards.
+
+    Returns
+    -------
+    array
+        phi ``[B, d]``, the minimum of mean(w (y - base - psi phi)^2) + ridge |phi - start|^2.
+
+    Notes
+    -----
+    Ridge regression (Hoerl and Kennard 1970, equation 2.1) about `start`. The normal matrix depends on the weights, not
+    on the values, so signals of equal weights (maps with one land mask) share one matrix and one factorisation.
     """
+    if weight is None:
+        return _solved(base, psi, y, None, start)
+    groups = same_rows(weight)
+    parts = [_solved(base, psi, y[rows], weight[rows[0]], start[rows]) for rows in groups]
+    return namespace(y).concatenate(parts)[np.argsort(np.concatenate(groups))]
+
+
+def same_rows(weight: Array) -> list[np.ndarray]:
+    """Indices of equal rows of ``[B, Q]``: a sorted array for each row that differs from those before it."""
+    rows = weight if isinstance(weight, np.ndarray) else weight.detach().cpu().numpy()
+    groups: dict[bytes, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(hashlib.blake2b(row.tobytes()).digest(), []).append(i)
+    return [np.array(found) for found in groups.values()]
+
+
+def _solved(base: Array, psi: Array, y: Array, weight: Array | None, start: Array) -> Array:
+    """`ridge` where every signal has the same weights ``[Q]``, or none."""
     xp = namespace(y)
     left = y - base - start @ psi.T
     d = psi.shape[-1]
     unit = xp.eye(d, dtype=psi.dtype) if xp is np else xp.eye(d, dtype=psi.dtype, device=psi.device)
-    if weight is None:  # one system for all
-        normal = psi.T @ psi / len(psi)
-        normal = normal + (RIDGE * xp.diagonal(normal).sum() / d + 1e-12) * unit
-        return start + xp.linalg.solve(normal, (left @ psi / len(psi)).T).T
-    normal = xp.stack([psi.T @ (w[:, None] * psi) for w in weight]) / len(psi)
-    trace = xp.diagonal(normal, 0, -2, -1).sum(-1)
-    normal = normal + (RIDGE * trace / d + 1e-12)[:, None, None] * unit
-    return start + xp.linalg.solve(normal, ((left * weight) @ psi / len(psi))[..., None])[..., 0]
+    weighted = psi if weight is None else weight[:, None] * psi
+    normal = psi.T @ weighted / len(psi)
+    normal = normal + (RIDGE * xp.diagonal(normal).sum() / d + 1e-12) * unit
+    return start + xp.linalg.solve(normal, (left @ weighted / len(psi)).T).T
 
 
 def linear_latents(
     model: Model, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray
 ) -> np.ndarray:  # fmt: skip
-    """`meta.extract.find_latents` for a model with a linear head, without torch; arguments as there."""
+    """Latents of signals under a model with a linear head, without torch.
+
+    Parameters and result are those of `vcinr.meta.extract.find_latents`. Signals of equal weights share one solve.
+    """
     start = model.params["phi_0"][variable].astype(np.float64)
     if weight is None:
         chosen, onto, kept, shift = _projection(model, x)
@@ -46,13 +84,18 @@ def linear_latents(
 
 
 def _part(model: Model, x: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
-    """Points that an encoder looks at, and base ``[Q]`` and psi ``[Q, d]`` there, float64."""
-    base, psi = (a.astype(np.float64) for a in model.basis(x))
-    if len(x) <= model.encode_points:
-        return slice(None), base, psi.T
-    chosen = fixed_points(len(x), model.encode_points)
-    base = base.reshape(len(x), -1)[chosen].ravel()
-    return chosen, base, psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1).T
+    """Points that an encoder looks at, and base ``[Q]`` and psi ``[Q, d]`` there, float64; kept for the last grid."""
+
+    def made() -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
+        base, psi = model.basis(x)
+        if len(x) <= model.encode_points:
+            return slice(None), base.astype(np.float64), psi.T.astype(np.float64)
+        chosen = fixed_points(len(x), model.encode_points)
+        base = base.reshape(len(x), -1)[chosen].ravel()
+        psi = psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1)
+        return chosen, base.astype(np.float64), psi.T.astype(np.float64)
+
+    return model.once("part", (x,), made)
 
 
 def _projection(model: Model, x: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from vcinr.inr.ridge import linear_latents
 from vcinr.meta.inner import Batch, adapt, batch_of
 from vcinr.meta.outer import device_of, psnr
 from vcinr.progress import Clock, Progress, Watch, silent
-from vcinr.signals import Signals, fixed_points, read_signals
+from vcinr.signals import Signals, coordinates, fixed_known_points, fixed_points, read_signals
 
 
 def torch_params(model: Model, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
@@ -29,10 +29,35 @@ def find_latents(
     model: Model, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray, *,
     steps: int | None = None, device: torch.device | str = "cpu",
 ) -> np.ndarray:  # fmt: skip
-    """Inner loop: x ``[P, d_in]``, y ``[N, P, d_out]`` normalised, weight ``[N, P]`` -> phi ``[N, d]`` float32.
+    """The encoder's inner loop.
 
-    variable ``[N]`` int64: rows of phi_0. Of more than the model's `encode_points` points a fixed random part is
-    taken: the latents change little, the time a lot. Raises ModelError when the loop diverges.
+    Parameters
+    ----------
+    model : Model
+        The network, and how its encoder goes about it.
+    x : numpy.ndarray
+        Inputs of the grid's points ``[P, d_in]``. Of more than the model's `encode_points` a fixed random part is
+        taken: the latents change little, the time a lot.
+    y : numpy.ndarray
+        Normalised signals ``[N, P, d_out]``.
+    weight : numpy.ndarray or None
+        ``[N, P]``, 0 at masked points and averaging to 1 over each signal; None for 1 everywhere.
+    variable : numpy.ndarray
+        Rows of phi_0 to start from, ``[N]`` int64.
+    steps : int, optional
+        Of the inner loop, instead of the model's `encode_steps`.
+    device : torch.device or str
+        Not for linear heads, which are solved for in NumPy.
+
+    Returns
+    -------
+    numpy.ndarray
+        phi ``[N, d]`` float32.
+
+    Raises
+    ------
+    ModelError
+        Where the loop diverges.
     """
     if model.linear and steps is None:
         return linear_latents(model, x, y, weight, variable)
@@ -55,6 +80,20 @@ def find_latents(
     return phi
 
 
+def latents_of(
+    model: Model, data: Signals, split: str, index: slice = slice(None), *, steps: int | None = None,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:  # fmt: skip
+    """Latents ``[N, d]`` of the signals `index` of a split, found 16 at a time; `steps` as in `find_latents`."""
+    variable, found = data.variable_index(split), []
+    rows = range(len(variable))[index]
+    for i in range(rows.start, rows.stop, 16):
+        part = slice(i, min(i + 16, rows.stop))
+        y, weight = data.normalised(split, part)
+        found.append(find_latents(model, data.inputs, y, weight, variable[part], steps=steps, device=device))
+    return np.concatenate(found)
+
+
 def _parts(signals: int, points: int, model: Model) -> Iterator[slice]:
     """Signals taken at a time: memory is about signals * points * width * depth * 10 floats."""
     size = max(1, min(16, int(8e6 / (points * model.spec.width))))
@@ -66,15 +105,39 @@ def extract_modulations(
     signals: str | Path, model: str | Path, out: str | Path, *, threads: int, steps: int | None = None,
     device: str = "cpu", watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write ``out``: a Zarr group a split with ``phi [N, d]``, ``psnr_db [N]`` and ``psnr_phi_0_db [N]``.
+    """Find the latents of every signal.
 
-    ``psnr_phi_0_db`` is the PSNR before adaptation: the gain over it shows that the inner loop is alive. On large
-    grids both are those of 2,048 fixed points, as in validation.
+    Parameters
+    ----------
+    signals, model : str or Path
+        A store of signals, and a model trained on it.
+    out : str or Path
+        The Zarr store to write: a group a split with ``phi [N, d]``, ``psnr_db [N]`` and ``psnr_phi_0_db [N]``, the
+        PSNR before adaptation, since the gain over it shows that the inner loop is alive. On large grids both are those
+        of 2,048 fixed points, as in validation.
+    threads : int
+        Of torch.
+    steps, device
+        As in `find_latents`.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    dict
+        Number of signals and mean PSNRs of each split.
+
+    Raises
+    ------
+    InputError
+        Where signals and model do not fit.
+    ModelError
+        Where the inner loop diverges.
     """
     torch.set_num_threads(threads)
     place = device_of(device)
     data, artifact = read_signals(signals), load_model(model)
-    if data.inputs.shape[1] != artifact.spec.d_in:
+    if coordinates.dimension(data.system) != artifact.spec.d_in:
         raise InputError(f"{signals}: signals do not fit the model {model}; train it on them first")
     out = Path(out)
     temporary = out.with_name(out.name + ".part")
@@ -112,14 +175,12 @@ def _extract(
     watch: Callable[[int, float], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """phi ``[N, d]`` of a split, its PSNR, and the PSNR at phi_0, ``[N]`` each."""
-    inputs, params = data.inputs, torch_params(model, device)
-    x, where = torch.from_numpy(inputs).to(device), fixed_points(len(inputs), 2048)
+    params, x = torch_params(model, device), torch.from_numpy(data.inputs).to(device)
+    where = fixed_known_points(data, split, 2048)
     phis, after, before = [], [], []
     for part in _parts(len(data.splits[split]), len(where), model):
         batch = batch_of(data, split, x, part, where)
-        y, weight = data.normalised(split, part)
-        variable = data.variable_index(split)[part]
-        phi = find_latents(model, inputs, y, weight, variable, steps=steps, device=device)
+        phi = latents_of(model, data, split, part, steps=steps, device=device)
         phis.append(phi)
         after.append(psnr(model.spec, params, batch, torch.from_numpy(phi).to(device)).cpu().numpy())
         before.append(psnr(model.spec, params, batch, params["phi_0"][batch.variable]).cpu().numpy())

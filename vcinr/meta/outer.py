@@ -22,15 +22,18 @@ from vcinr.inr.model import Model, freeze, save_model
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec, Params
 from vcinr.meta.checkpoint import load_checkpoint, save_checkpoint
-from vcinr.meta.inner import Batch, adapt, batch_of, inner_loop, signal_loss, solve
+from vcinr.meta.inner import Batch, adapt, batch_of, drawn, inner_loop, signal_loss, solve
+from vcinr.meta.pace import Pace
 from vcinr.meta.principal import principal_axes
-from vcinr.progress import Clock, Progress, Watch, silent
-from vcinr.signals import Signals, coordinates, fixed_points, read_signals
+from vcinr.progress import Progress, Watch, silent
+from vcinr.signals import Signals, coordinates, fixed_known_points, read_signals
 
 HISTORY = ("step", "seconds", "train_loss", "train_psnr_db", "valid_psnr_db", "rate_factor")
 COLLAPSE_DB = 3.0
 ALIVE_DB = 1.0
 MAX_RESTARTS = 4
+GROWTH_DB = 0.01
+"""Held-out PSNR that has grown by less has not grown."""
 
 
 def meta_train(
@@ -43,13 +46,51 @@ def meta_train(
     out: str | Path,
     checkpoint: str | Path,
     device: str = "cpu",
+    seconds: float | None = None,
     watch: Watch = silent,
 ) -> dict[str, Any]:
-    """Meta-train an INR on `device` and write ``out/model.vcinr`` and ``out/history.csv``.
+    """Meta-train an INR and write ``out/model.vcinr`` and ``out/history.csv``.
 
-    The best-validation parameters are kept, and training goes back to them at a lower rate when it collapses.
-    `checkpoint` is written at every validation; a run that finds one
-    of the same data, parameters and seed goes on from it, any other is ignored. Returns a summary.
+    Parameters
+    ----------
+    signals : str, Path or Signals
+        A store of signals, or the signals themselves.
+    inr, meta : Inr, Meta
+        The network and how it is trained.
+    seed : int
+        Of initialisation and draws.
+    threads : int
+        Of torch.
+    out : str or Path
+        Folder to write.
+    checkpoint : str or Path
+        Written at every validation. A run that finds one of the same data, parameters, seed and code goes on from it;
+        any other is ignored.
+    device : str
+        ``cpu`` or ``cuda``.
+    seconds : float, optional
+        Time budget. Training ends when it is spent, runs before an interruption included, and the schedule of learning
+        rates fits into it. Without one the result is deterministic.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    dict
+        Held-out PSNR, the model's size and digest, steps done, the step of the best parameters, and why training
+        stopped: ``steps`` (all done), ``patience`` (held-out PSNR no longer grew) or ``time``.
+
+    Raises
+    ------
+    InputError
+        Where there is no signal to learn from.
+    ConfigError
+        For a device, or a network, that cannot be had.
+
+    Notes
+    -----
+    Algorithm 1 of Schwarz et al. 2023. The parameters of the best validation are kept, and training goes back to them
+    at a lower rate when it collapses.
     """
     torch.set_num_threads(threads)
     place = device_of(device)
@@ -66,19 +107,17 @@ def meta_train(
         watch(Progress("meta-train", run.step, meta.steps, {"resumed_valid_psnr_db": run.best_psnr}))
 
     cond = conditioning(spec.conditioning)
-    x = torch.from_numpy(data.inputs).to(place)
-    held = _validation(data, x)
+    x, known = torch.from_numpy(data.inputs).to(place), data.known_points("train")
+    held = held_out(data, x)
     flat = _constant_psnr(held)
-    clock = Clock(meta.steps, run.step)
-    spent = run.history[-1]["seconds"] if run.history else 0.0
+    pace = Pace(meta.steps, seconds, done=run.step, spent=run.history[-1]["seconds"] if run.history else 0.0)
     size = min(meta.batch, len(train))
-    points = len(x) if meta.points == "all" else min(meta.points, len(x))
-    while run.step < meta.steps:
+    while (stopped := run.stopped(meta, pace)) is None:
+        position = pace.position(run.step)
         for group, base in zip(run.optimiser.param_groups, _rates(meta), strict=True):
-            group["lr"] = run.factor * base * schedule(run.step, meta.steps, meta.warmup, run.since, meta.decay)
+            group["lr"] = run.factor * base * schedule(position, meta.steps, meta.warmup, run.since, meta.decay)
         chosen = np.sort(run.rng.choice(len(train), size, replace=False))
-        where = np.sort(run.rng.choice(len(x), points, replace=False))
-        batch = batch_of(data, "train", x, chosen, where)
+        batch = batch_of(data, "train", x, chosen, drawn(run.rng, known, meta.points))
         relaxed, penalty = cond.relax(spec, run.parameters, run.rng)
         loss = meta_step(spec, relaxed, batch, meta.inner_steps, meta.inner)
         run.optimiser.zero_grad()
@@ -88,32 +127,40 @@ def meta_train(
         with torch.no_grad():
             run.parameters["alpha"].clamp_(0.0, meta.inner_rate_max)  # a negative step size climbs the loss
         run.step += 1
-        if run.step % meta.validate_every == 0 or run.step == meta.steps:
+        if pace.look_due() or run.step % meta.validate_every == 0 or run.step in (*_early(meta), meta.steps):
             before, valid, whole = _judged(spec, run.parameters, held, meta)
             mse = max(loss.item(), 1e-12)
-            row = (run.step, round(spent + clock.spent, 2), mse, -10 * math.log10(mse), valid, run.factor)
+            row = (run.step, round(pace.spent, 2), mse, -10 * math.log10(mse), valid, run.factor)
             run.history.append(dict(zip(HISTORY, row, strict=True)))
             shown = dict(zip(HISTORY[2:5], row[2:5], strict=True))
-            watch(Progress("meta-train", run.step, meta.steps, shown, clock.left(run.step)))
-            run.judge(spec, meta, seed, valid, _dead(before, whole, flat))
+            watch(Progress("meta-train", run.step, meta.steps, shown, pace.left(run.step)))
+            run.judge(spec, meta, seed, pace.position(run.step), valid, _dead(before, whole, flat))
             save_checkpoint(checkpoint, fingerprint, run.saved())
     if not run.history:  # a network that is not trained, but fitted to each signal when encoding
         run.best_psnr = validate(*_finished(spec, run.parameters), held, meta.encode_steps, meta.encode or meta.inner)
         run.history.append(dict(zip(HISTORY, (0, 0.0, math.nan, math.nan, run.best_psnr, 1.0), strict=True)))
+    reached = run.best_psnr if run.best is not None else run.history[-1]["valid_psnr_db"]
+    if stopped != "steps":
+        last = {"valid_psnr_db": reached, "best_step": float(run.best_step)}
+        watch(Progress(f"meta-train: stopped by {stopped}", run.step, run.step, last))
     arrays = _arrays(run.best or run.parameters)
     if cond.linear:
         arrays = in_principal_axes(spec, arrays, data, x.cpu())
     spec, arrays = cond.finish(spec, arrays)
+    facts = {"method": cond.title, "seed": seed, "steps": run.step}
+    if stopped != "steps":
+        facts |= {"stopped": stopped, "best_step": run.best_step}
     model = freeze(
         Model(
             spec, arrays, data.system, data.dims,
             data.normalisation, meta.encode_steps, meta.encode_points, {},
-            {"method": cond.title, "seed": seed, "steps": meta.steps, **data.attrs}, meta.encode or meta.inner,
+            {**facts, **data.attrs}, meta.encode or meta.inner,
         )
     )  # fmt: skip
     _write(Path(out), model, run.history)
-    return {"valid_psnr_db": run.best_psnr, "model_bytes": len(model.data), "sha256": model.sha256,
+    return {"valid_psnr_db": reached, "model_bytes": len(model.data), "sha256": model.sha256,
             "parameters": sum(v.size for v in model.params.values()), "restarts": run.restarts,
+            "steps": run.step, "best_step": run.best_step, "stopped": stopped,
             "seconds": run.history[-1]["seconds"]}  # fmt: skip
 
 
@@ -130,8 +177,9 @@ def spec_of(inr: Inr, d_in: int, d_out: int) -> InrSpec:
 class _State:
     """Everything that training changes, hence what a checkpoint holds.
 
-    factor: of the outer rates, lowered after every collapse; since: the step of the last one, from which the
-    rates warm up again.
+    factor: of the outer rates, lowered after each collapse. since, restarted: where in the schedule, and at which step,
+    the last collapse was: from there the rates warm up again. best_step: of the parameters `best`. grown: held-out PSNR
+    the last time that it had grown; idle: validations since then.
     """
 
     parameters: dict[str, torch.Tensor]
@@ -140,8 +188,12 @@ class _State:
     step: int = 0
     best: dict[str, torch.Tensor] | None = None
     best_psnr: float = -math.inf
+    best_step: int = 0
+    grown: float = -math.inf
+    idle: int = 0
     factor: float = 1.0
-    since: int = 0
+    since: float = 0
+    restarted: int = 0
     restarts: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -170,7 +222,15 @@ class _State:
         rest["parameters"] = {k: v.detach() for k, v in self.parameters.items()}
         return {**rest, "optimiser": self.optimiser.state_dict(), "rng": self.rng.bit_generator.state}
 
-    def judge(self, spec: InrSpec, meta: Meta, seed: int, valid: float, dead: bool) -> None:
+    def stopped(self, meta: Meta, pace: Pace) -> str | None:
+        """Why no further step is to be taken, or None."""
+        if self.step >= meta.steps:
+            return "steps"
+        if meta.patience and self.idle >= meta.patience:
+            return "patience"
+        return "time" if self.history and pace.out_of_time else None
+
+    def judge(self, spec: InrSpec, meta: Meta, seed: int, position: float, valid: float, dead: bool) -> None:
         """Keep the best parameters; after a collapse go back to them, or start afresh, at a lower rate.
 
         Collapses are normal in second-order meta-learning of INRs. Two kinds are told apart from noise: the
@@ -179,9 +239,18 @@ class _State:
         collapsed = not math.isfinite(valid) or valid < self.best_psnr - COLLAPSE_DB
         if not dead and valid > self.best_psnr:
             self.best, self.best_psnr = {k: v.detach().clone() for k, v in self.parameters.items()}, valid
-        if not (dead or collapsed) or self.restarts >= MAX_RESTARTS or self.step == meta.steps:
+            self.best_step = self.step
+        if self.best_psnr >= self.grown + GROWTH_DB:
+            self.grown, self.idle = self.best_psnr, 0
+        elif self.best is not None:
+            self.idle += 1
+        if not (dead or collapsed) or self.restarts >= MAX_RESTARTS or position >= meta.steps:
             return
-        self.restarts, self.factor, self.since = self.restarts + 1, self.factor * 0.5, self.step
+        # Early looks, and those within a short budget, come before an inner loop can be alive.
+        if self.step - self.restarted < meta.validate_every:
+            return
+        self.idle, self.restarted = 0, self.step
+        self.restarts, self.factor, self.since = self.restarts + 1, self.factor * 0.5, position
         if self.best is None:
             # Never alive yet: the inner steps overshoot too.
             slower = tuple(self.factor * rate for rate in meta.inner_rates)
@@ -191,6 +260,11 @@ class _State:
         else:
             self.parameters = {k: v.clone().requires_grad_(_learned(meta, k)) for k, v in self.best.items()}
         self.optimiser = _optimiser(self.parameters, meta)
+
+
+def _early(meta: Meta) -> tuple[int, ...]:
+    """Steps of validations before the first regular one, so that an early collapse has something to go back to."""
+    return (meta.validate_every // 8, meta.validate_every // 2) if meta.validate_every >= 100 else ()
 
 
 def _dead(before: float, after: float, flat: float) -> bool:
@@ -274,19 +348,18 @@ def validate(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch
     return float(psnr(spec, parameters, batch, phi).mean())
 
 
-def _validation(data: Signals, x: torch.Tensor) -> Batch:
+def held_out(data: Signals, x: torch.Tensor) -> Batch:
     """At most 32 held-out signals at 2,048 fixed points: validation must not outweigh training on large grids."""
     split = "valid" if len(data.splits["valid"]) else "train"
     chosen = np.unique(np.linspace(0, len(data.splits[split]) - 1, 32).astype(int))
-    where = fixed_points(len(x), 2048)
-    return batch_of(data, split, x, chosen, where)
+    return batch_of(data, split, x, chosen, fixed_known_points(data, split, 2048))
 
 
 def in_principal_axes(
     spec: InrSpec, arrays: dict[str, np.ndarray], data: Signals, x: torch.Tensor
 ) -> dict[str, np.ndarray]:
     """`principal_axes` over all training signals, at a fixed part of the points where there are many."""
-    where = fixed_points(len(x), 8192)
+    where = fixed_known_points(data, "train", 8192)
     parameters = {k: torch.from_numpy(v) for k, v in arrays.items()}
     found = []
     for i in range(0, len(data.splits["train"]), 16):
@@ -303,10 +376,29 @@ def _constant_psnr(batch: Batch) -> float:
     return float((-10.0 * torch.log10(mse.clamp_min(1e-12))).mean())
 
 
-def schedule(step: int, steps: int, warmup: int, since: int = 0, decay: str = "cosine") -> float:
-    """Linear warm-up from step `since`, times cosine decay to zero at `steps` or none, as a factor on outer rates."""
-    falling = 0.5 * (1.0 + math.cos(math.pi * step / steps)) if decay == "cosine" else 1.0
-    return min(1.0, (step - since + 1) / max(1, warmup)) * falling
+def schedule(position: float, steps: int, warmup: int, since: float = 0, decay: str = "cosine") -> float:
+    """Factor on the outer learning rates.
+
+    Parameters
+    ----------
+    position : float
+        Steps done, or what stands for them in a time budget (`vcinr.meta.pace.Pace.position`).
+    steps : int
+        Where the decay reaches zero.
+    warmup : int
+        Length of the linear warm-up.
+    since : float
+        Position at which the warm-up begins.
+    decay : str
+        ``cosine`` (Loshchilov and Hutter 2017, equation 5, without restarts) or ``none``.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
+    falling = 0.5 * (1.0 + math.cos(math.pi * position / steps)) if decay == "cosine" else 1.0
+    return min(1.0, (position - since + 1) / max(1, warmup)) * falling
 
 
 def _rates(meta: Meta) -> tuple[float, float]:

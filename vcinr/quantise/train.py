@@ -21,7 +21,7 @@ from vcinr.quantise import factorised, hyperprior, uniform
 from vcinr.quantise.joint import fine_tune
 from vcinr.quantise.state import Quantiser, coders_of
 from vcinr.quantise.variational import History, Task
-from vcinr.signals import Signals, fixed_points, read_signals
+from vcinr.signals import Signals, fixed_known_points, fixed_points, read_signals
 
 KINDS: Mapping[str, Any] = {
     "uniform": uniform.train,
@@ -36,14 +36,37 @@ _MOST_SLACK = 0.01
 
 def train_quantiser(
     signals: str | Path, model: str | Path, modulations: str | Path, quantiser: config.Quantiser, *,
-    seed: int, threads: int, out: str | Path, history: str | Path, device: str = "cpu", watch: Watch = silent,
+    seed: int, threads: int, out: str | Path, history: str | Path, device: str = "cpu", seconds: float | None = None,
+    watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train the quantiser of `model` on its `modulations` and write the completed model to `out`.
+    """Train the quantiser of a model and write the completed model.
 
-    With ``joint_steps`` the network is fine-tuned first, and the completed model's modulations are no longer those.
+    Parameters
+    ----------
+    signals, model, modulations : str or Path
+        What the stages before wrote: signals, meta-trained network, and its latents.
+    quantiser : config.Quantiser
+        Kind of quantiser and how it is trained. With ``joint_steps`` the network is fine-tuned first, and the completed
+        model's modulations are no longer those.
+    seed, threads, device
+        As in meta-training.
+    out, history : str or Path
+        The model and the learning curve (CSV) to write.
+    seconds : float, optional
+        Time budget of the training; without one the result is deterministic.
+    watch : callable
+        Is told of progress.
 
-    Returns, for every split and rate, modelled and coded bits per value and the PSNR of what decodes.
-    Raises InputError when the modulations belong to another model.
+    Returns
+    -------
+    dict
+        The model's size and digest, and for every split and rate modelled and coded bits per value and the PSNR of what
+        decodes.
+
+    Raises
+    ------
+    InputError
+        Where the modulations belong to another model.
     """
     torch.set_num_threads(threads)
     data, artifact = read_signals(signals), load_model(model)
@@ -52,8 +75,11 @@ def train_quantiser(
         raise InputError(f"{modulations}: modulations of another model; run the extract_modulations stage again")
     phi = {name: np.asarray(group["phi"][...], np.float32) for name, group in root.groups()}
     if quantiser.joint_steps:
-        artifact, phi = fine_tune(artifact, data, phi, quantiser, seed=seed, device=device, watch=watch)
-    trained, rows = fit(artifact, data, phi, quantiser, seed=seed, device=device, watch=watch)
+        seconds = None if seconds is None else seconds / 2
+        artifact, phi = fine_tune(
+            artifact, data, phi, quantiser, seed=seed, device=device, seconds=seconds, watch=watch
+        )
+    trained, rows = fit(artifact, data, phi, quantiser, seed=seed, device=device, seconds=seconds, watch=watch)
     save_model(trained, out)
     write_history(Path(history), rows)
     result = {"sha256": trained.sha256, "model_bytes": len(trained.data)}
@@ -62,22 +88,45 @@ def train_quantiser(
 
 def fit(
     model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, device: str = "cpu",
-    watch: Watch = silent,
+    seconds: float | None = None, watch: Watch = silent,
 ) -> tuple[Model, History]:  # fmt: skip
-    """`model` completed by a quantiser of the kind that `cfg` names, and how it was found.
+    """Complete a model by a quantiser.
 
-    phi: latents ``[N, d]`` by split. A kind is a function ``(task, cfg, *, seed, watch) -> (Quantiser, History)``,
-    one of `KINDS` or an entry point of the group ``vcinr.quantisers``. Raises ConfigError for one that is not known.
+    Parameters
+    ----------
+    model, data : Model, Signals
+        The network and its signals.
+    phi : dict
+        Latents ``[N, d]`` by split.
+    cfg : config.Quantiser
+        Names the kind: a function ``(task, cfg, *, seed, watch) -> (Quantiser, History)``, one of `KINDS` or an entry
+        point of the group ``vcinr.quantisers``.
+    seed, device, seconds, watch
+        As in `train_quantiser`.
+
+    Returns
+    -------
+    model : Model
+        The completed model.
+    history : History
+        How the quantiser was found.
+
+    Raises
+    ------
+    ConfigError
+        For a kind that is not known, and for a network whose rounding errors are too large for any bound.
     """
     train = lookup("quantisers", KINDS, cfg.kind)
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
-    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device)
+    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device, seconds)
     state, history = train(task, cfg, seed=seed, watch=watch)
     state = replace(state, coders=coders_of(cfg.coder, state.hyper))
     rates = {"bits": list(cfg.bits)} if cfg.kind == "uniform" else {"lambdas": list(cfg.lambdas)}
-    facts = {"kind": cfg.kind, **rates, "distortion": cfg.distortion}
+    facts: dict[str, Any] = {"kind": cfg.kind, **rates, "distortion": cfg.distortion}
+    if seconds is not None and cfg.kind != "uniform":
+        facts["steps"] = int(history[-1]["step"])
     sample = phi["train"][:: max(1, len(phi["train"]) // _SAMPLE)]
-    slack = slack_of(model, sample, data.inputs[fixed_points(len(data.inputs), _POINTS)])
+    slack = slack_of(model, sample, data.inputs[fixed_points(data.points, _POINTS)])
     if not slack < _MOST_SLACK:
         raise ConfigError(
             f"the network amplifies float32 rounding to {slack:.1e} of the range, too much for any bound; lower "
@@ -88,29 +137,43 @@ def fit(
 
 
 def assess(model: Model, data: Signals, split: str, phi: np.ndarray) -> list[dict[str, float]]:
-    """Every rate on `split`: modelled and coded bits per value, mean PSNR of the NumPy decoder's output.
+    """What every rate costs and gives on the signals of a split.
 
-    Modelled are the static tables' bits, coded is what all signals of the split take together, as successive times.
-    On grids of more than the model's `encode_points` points the PSNR is that of a fixed random part of them.
+    Parameters
+    ----------
+    model : Model
+        With its quantiser.
+    data : Signals
+        Where they come from.
+    split : str
+        Name of the split.
+    phi : numpy.ndarray
+        Its latents ``[N, d]``.
+
+    Returns
+    -------
+    list of dict
+        For each rate, bits per value as modelled by the static tables and as coded, all signals together as successive
+        times, and the mean PSNR of the NumPy decoder's output. On grids of more than the model's `encode_points` points
+        the PSNR is that of a fixed random part of them.
     """
     quantiser = Quantiser.from_tensors(model.quantiser)
-    x, start = data.inputs, model.params["phi_0"][data.variable_index(split)]
-    counted = len(x) * model.spec.d_out
-    where = fixed_points(len(x), model.encode_points)
-    rows = []
-    for rate in range(quantiser.rates):
-        z = quantiser.quantise(phi - start, rate)
-        coded = quantiser.code(z[:, None], rate)[1]
-        restored, mse = start + quantiser.dequantise(z, rate), np.empty(len(z))
-        for i in range(len(z)):
-            y, weight = data.normalised(split, slice(i, i + 1))
-            error = ((model.reconstruct(restored[i : i + 1], x[where]) - y[:, where]) ** 2).mean(-1)
-            mse[i] = (error if weight is None else error * weight[:, where]).mean()
-        rows.append(
-            {
-                "modelled_bits_per_value": quantiser.bits(z, rate) / (len(z) * counted),
-                "coded_bits_per_value": 8 * len(coded) / (len(z) * counted),
-                "psnr_db": float(np.mean(-10 * np.log10(np.maximum(mse, 1e-12)))),
-            }
-        )
-    return rows
+    start = model.params["phi_0"][data.variable_index(split)]
+    where = fixed_known_points(data, split, model.encode_points)
+    x, values = data.inputs[where], len(phi) * data.points * model.spec.d_out
+    codes = [quantiser.quantise(phi - start, rate) for rate in range(quantiser.rates)]
+    restored = [start + quantiser.dequantise(z, rate) for rate, z in enumerate(codes)]
+    mse = np.empty((quantiser.rates, len(phi)))
+    for i in range(len(phi)):
+        y, weight = data.sampled(split, slice(i, i + 1), where)
+        for rate in range(quantiser.rates):
+            error = ((model.reconstruct(restored[rate][i : i + 1], x) - y) ** 2).mean(-1)
+            mse[rate, i] = (error if weight is None else error * weight).mean()
+    return [
+        {
+            "modelled_bits_per_value": quantiser.bits(z, rate) / values,
+            "coded_bits_per_value": 8 * len(quantiser.code(z[:, None], rate)[1]) / values,
+            "psnr_db": float(np.mean(-10 * np.log10(np.maximum(mse[rate], 1e-12)))),
+        }
+        for rate, z in enumerate(codes)
+    ]

@@ -19,9 +19,10 @@ from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model
 from vcinr.inr.residual import residual_parameters
 from vcinr.meta.extract import torch_params
-from vcinr.meta.inner import batch_of, signal_loss
+from vcinr.meta.inner import batch_of, drawn, signal_loss
 from vcinr.meta.outer import device_of, schedule
-from vcinr.progress import Clock, Progress, Watch
+from vcinr.meta.pace import Pace
+from vcinr.progress import Progress, Watch
 from vcinr.quantise.state import analyse, synthesise
 from vcinr.signals import Signals
 
@@ -35,13 +36,15 @@ History = list[dict[str, float]]
 class Task:
     """What a quantiser is trained on: a network, its signals, and their latents ``[N, d]`` by split.
 
-    The latents are relative to each variable's phi_0; training by gradient runs on `device`.
+    The latents are relative to each variable's phi_0; training by gradient runs on `device` and, with `seconds`, takes
+    no longer than that.
     """
 
     model: Model
     data: Signals
     latents: Mapping[str, np.ndarray]
     device: str = "cpu"
+    seconds: float | None = None
 
     @property
     def reached(self) -> np.ndarray:
@@ -51,7 +54,7 @@ class Task:
     @property
     def values(self) -> int:
         """Values of one signal."""
-        return self.data.inputs.shape[0] * self.model.spec.d_out
+        return self.data.points * self.model.spec.d_out
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,101 @@ def through(
     return y, synthesise(params, depth, y / gain)
 
 
+Group = tuple[list[torch.Tensor], float]
+"""Tensors that learn at one rate, and that rate as a multiple of the quantiser's."""
+Objective = Callable[[int, np.ndarray, np.ndarray], tuple[torch.Tensor, torch.Tensor]]
+"""(rate's index, chosen signals, chosen points) to bits per value and distortion."""
+
+
+def descend(
+    task: Task, cfg: config.Quantiser, groups: list[Group], objective: Objective, rng: np.random.Generator, *,
+    steps: int, points: int | Literal["all"], stage: str, watch: Watch,
+) -> History:  # fmt: skip
+    """Minimise bits + lambda * distortion by Adam, the rates in turn.
+
+    Parameters
+    ----------
+    task : Task
+        Its training signals are drawn from, and its `seconds` are the budget.
+    cfg : config.Quantiser
+        Rate of learning, batch, clipping and the lambdas.
+    groups : list of Group
+        What is learned.
+    objective : Objective
+        What is minimised.
+    rng : numpy.random.Generator
+        Of the draws.
+    steps : int
+        How many; in a time budget at most so many.
+    points : int or "all"
+        Drawn in each step.
+    stage, watch
+        What progress is called, and who is told.
+
+    Returns
+    -------
+    History
+        About twenty rows for each rate.
+
+    Notes
+    -----
+    Schwarz et al. 2023, Algorithm 2; Ballé et al. 2017, equation 9.
+    """
+    known, rates, signals = task.data.known_points("train"), len(cfg.lambdas), len(task.latents["train"])
+    optimiser = torch.optim.Adam([{"params": tensors, "lr": factor * cfg.rate} for tensors, factor in groups])
+    everything = [tensor for tensors, _ in groups for tensor in tensors]
+    history: History = []
+    pace, step, done = Pace(steps, task.seconds), 0, False
+    while not done:
+        for group, (_, factor) in zip(optimiser.param_groups, groups, strict=True):
+            group["lr"] = factor * cfg.rate * schedule(pace.position(step), steps, 50)
+        k = step % rates
+        chosen = np.sort(rng.choice(signals, min(cfg.batch, signals), replace=False))
+        rate, distortion = objective(k, chosen, drawn(rng, known, points))
+        optimiser.zero_grad()
+        (rate + cfg.lambdas[k] * distortion).backward()
+        torch.nn.utils.clip_grad_norm_(everything, cfg.clip)
+        optimiser.step()
+        step += 1
+        # Out of time, all rates still get as many steps as one another.
+        done = step == steps or (k == rates - 1 and pace.out_of_time)
+        if (step % max(1, steps // 20) < rates and k == rates - 1) or done:
+            row = {"step": float(step), "bits_per_value": rate.item(), "distortion": distortion.item()}
+            if cfg.distortion == "signal":
+                row["psnr_db"] = -10 * math.log10(max(row["distortion"], 1e-12))
+            history.append(row)
+            shown = {name: value for name, value in row.items() if name != "step"}
+            watch(Progress(stage, step, step if done else steps, shown, pace.left(step)))
+    return history
+
+
 def learn(
     task: Task, cfg: config.Quantiser, entropy_model: Callable[[np.ndarray, torch.Generator], torch.nn.Module], *,
     seed: int, watch: Watch,
 ) -> Learned:  # fmt: skip
-    """The training loop.
+    """Train networks, gains and entropy model over a frozen network.
 
-    entropy_model: makes the module from the first gains ``[K, d]``; called as ``module(y, k, relax)`` with relaxed
-    codes ``[n, d]``, a rate and the relaxation for codes of its own, it gives the bits of each signal ``[n]``.
+    Parameters
+    ----------
+    task : Task
+        Network, signals and latents.
+    cfg : config.Quantiser
+        How it is trained.
+    entropy_model : callable
+        Makes the module from the first gains ``[K, d]`` and a generator. Called as ``module(y, k, relax)`` with relaxed
+        codes ``[n, d]``, a rate and the relaxation for codes of its own, it gives the bits of each signal ``[n]``.
+    seed : int
+        Of initialisation, noise and draws.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    Learned
+        Everything that was learned.
     """
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    model, rates = task.model, len(cfg.lambdas)
+    model = task.model
     device = device_of(task.device)
     latents = torch.from_numpy(task.latents["train"]).to(device)
     origin = torch.from_numpy(model.params["phi_0"][task.data.variable_index("train")]).to(device)
@@ -107,38 +194,21 @@ def learn(
     params = {k: torch.tensor(v, dtype=torch.float32, device=device) for k, v in start.items()}
     learned = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
     prior = entropy_model(torch.exp(log_gain).detach().cpu().numpy(), generator).to(device)
-    fast = [log_gain, *prior.parameters()]
-    optimiser = torch.optim.Adam([{"params": learned, "lr": cfg.rate}, {"params": fast, "lr": 5 * cfg.rate}])
     theta, x = torch_params(model, device), torch.from_numpy(task.data.inputs).to(device)
-    batch, points = min(cfg.batch, len(latents)), len(x) if cfg.points == "all" else min(cfg.points, len(x))
     relaxed = partial(relax, how=cfg.relaxation, generator=generator)
-    history: History = []
-    clock = Clock(cfg.steps)
-    for step in range(cfg.steps):
-        for group, base in zip(optimiser.param_groups, (cfg.rate, 5 * cfg.rate), strict=True):
-            group["lr"] = base * schedule(step, cfg.steps, 50)
-        k = step % rates
-        chosen = np.sort(rng.choice(len(latents), batch, replace=False))
-        where = np.sort(rng.choice(len(x), points, replace=False))
+
+    def objective(k: int, chosen: np.ndarray, where: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         y, restored = through(params, cfg.depth, torch.exp(log_gain[k]), latents[chosen], relaxed)
         rate = prior(y, k, relaxed).mean() / task.values
-        if cfg.distortion == "signal":
-            seen = batch_of(task.data, "train", x, chosen, where)
-            distortion = signal_loss(model.spec, theta, origin[chosen] + restored, seen).mean()
-        else:
-            distortion = ((restored - latents[chosen]) / params["std"]).square().mean()
-        loss = rate + cfg.lambdas[k] * distortion
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([*learned, *fast], cfg.clip)
-        optimiser.step()
-        if ((step + 1) % max(1, cfg.steps // 20) < rates and k == rates - 1) or step + 1 == cfg.steps:
-            row = {"step": float(step + 1), "bits_per_value": rate.item(), "distortion": distortion.item()}
-            if cfg.distortion == "signal":
-                row["psnr_db"] = -10 * math.log10(max(distortion.item(), 1e-12))
-            history.append(row)
-            shown = {name: value for name, value in row.items() if name != "step"}
-            watch(Progress("quantiser", step + 1, cfg.steps, shown, clock.left(step + 1)))
+        if cfg.distortion == "latent":
+            return rate, ((restored - latents[chosen]) / params["std"]).square().mean()
+        seen = batch_of(task.data, "train", x, chosen, where)
+        return rate, signal_loss(model.spec, theta, origin[chosen] + restored, seen).mean()
+
+    groups: list[Group] = [(learned, 1.0), ([log_gain, *prior.parameters()], 5.0)]
+    history = descend(
+        task, cfg, groups, objective, rng, steps=cfg.steps, points=cfg.points, stage="quantiser", watch=watch
+    )
     arrays = {k: v.detach().cpu().numpy() for k, v in params.items()}
     return Learned(arrays, torch.exp(log_gain).detach().cpu().numpy(), prior.cpu(), history)
 

@@ -1,9 +1,17 @@
 """Signals: coordinates, features and mask of the items a model learns from and compresses."""
 
-from vcinr.signals.store import Signals, SignalSet, fixed_points, normalise, read_signals, write_signals
+from vcinr.signals.store import (
+    Signals,
+    SignalSet,
+    fixed_known_points,
+    fixed_points,
+    normalise,
+    read_signals,
+    write_signals,
+)
 from vcinr.signals.tiling import Layout, layout_of, split, unsplit
 
 __all__ = [
-    "Layout", "SignalSet", "Signals", "fixed_points", "layout_of", "normalise", "read_signals", "split", "unsplit",
-    "write_signals",
+    "Layout", "SignalSet", "Signals", "fixed_known_points", "fixed_points", "layout_of", "normalise", "read_signals",
+    "split", "unsplit", "write_signals",
 ]  # fmt: skip

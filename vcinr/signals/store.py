@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from vcinr.errors import InputError
 from vcinr.signals import coordinates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SignalSet:
     """N signals on one grid.
 
     features ``[N, *grid, d_out]`` in the data's own units and dtype; mask ``[N, *grid]`` bool, True where the
-    value counts, or None where all do; variable ``[N]`` the variable each signal belongs to.
+    value counts, or None where all do; variable ``[N]`` the variable each signal belongs to. The arrays are not
+    changed once they are here: what is derived from them is worked out once.
     """
 
     features: np.ndarray
@@ -31,8 +33,20 @@ class SignalSet:
     def __len__(self) -> int:
         return len(self.features)
 
+    @cached_property
+    def known_points(self) -> np.ndarray | None:
+        """Sorted indices of the points at which some signal has a value; None where nothing is masked."""
+        return None if self.mask is None else np.flatnonzero(self.mask.any(axis=0))
 
-@dataclass(frozen=True)
+    @cached_property
+    def known_share(self) -> np.ndarray:
+        """Of the known points, the share at which each signal has a value, ``[N]``; at least one point's."""
+        assert self.mask is not None and self.known_points is not None
+        counts = np.count_nonzero(self.mask.reshape(len(self), -1), axis=1)
+        return np.maximum(counts, 1) / max(1, len(self.known_points))
+
+
+@dataclass(frozen=True, eq=False)
 class Signals:
     """Splits of signals that share a grid, a coordinate system and the normalisation of the training split.
 
@@ -47,10 +61,31 @@ class Signals:
     normalisation: Mapping[str, tuple[float, float]]
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def inputs(self) -> np.ndarray:
-        """Network inputs ``[P, d_in]`` float32."""
+        """Network inputs ``[P, d_in]`` float32 of every point of the grid; made once, not to be changed."""
         return coordinates.inputs(self.system, self.axes)
+
+    @property
+    def points(self) -> int:
+        """Points of the grid, P."""
+        return math.prod(len(axis) for axis in self.axes)
+
+    def known_points(self, split: str) -> np.ndarray:
+        """Points worth drawing from: those at which some signal of a split has a value.
+
+        Parameters
+        ----------
+        split : str
+            Name of the split.
+
+        Returns
+        -------
+        numpy.ndarray
+            Sorted indices; those of all points where nothing is masked.
+        """
+        known = self.splits[split].known_points
+        return np.arange(self.points) if known is None else known
 
     def variable_index(self, split: str) -> np.ndarray:
         """Index of every signal's variable in `normalisation`, ``[N]`` int64."""
@@ -58,17 +93,67 @@ class Signals:
         return np.array([order[v] for v in self.splits[split].variable], np.int64)
 
     def normalised(self, split: str, index: Any = slice(None)) -> tuple[np.ndarray, np.ndarray | None]:
-        """Targets ``[B, P, d_out]`` float32 and weights ``[B, P]`` (None where nothing is masked).
+        """Whole signals as an encoder sees them.
 
-        Weights are 0 at masked points, whose target is 0, and average to 1 over each signal.
+        Parameters
+        ----------
+        split : str
+            Name of the split.
+        index : slice or array of int
+            Which signals of it, B of them.
+
+        Returns
+        -------
+        targets : numpy.ndarray
+            ``[B, P, d_out]`` float32, 0 at masked points.
+        weights : numpy.ndarray or None
+            ``[B, P]`` float32, 0 at masked points, averaging to 1 over each signal; None where nothing is masked.
         """
         chosen = self.splits[split]
         features = np.asarray(chosen.features[index])
-        names = np.asarray(chosen.variable)[index]
-        pairs = np.array([self.normalisation[n] for n in names], np.float64).reshape(len(names), 2)
         mask = None if chosen.mask is None else np.asarray(chosen.mask[index]).reshape(len(features), -1)
         flat = features.reshape(len(features), -1, features.shape[-1])
-        return normalise(flat, mask, pairs[:, 0, None, None], pairs[:, 1, None, None])
+        return normalise(flat, mask, *self._scaling(chosen, index))
+
+    def sampled(self, split: str, index: Any, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Signals at some of a split's known points, as training sees them; the rest is never touched.
+
+        Parameters
+        ----------
+        split : str
+            Name of the split.
+        index : slice or array of int
+            Which signals of it, B of them.
+        points : numpy.ndarray
+            Q indices, drawn from `known_points` of the split.
+
+        Returns
+        -------
+        targets : numpy.ndarray
+            ``[B, Q, d_out]`` float32, 0 at masked points.
+        weights : numpy.ndarray or None
+            ``[B, Q]`` float32, 0 at masked points; over all known points they average to 1 for each signal. None
+            where all of them are 1, so that signals that share a mask need none.
+        """
+        chosen = self.splits[split]
+        rows, columns = np.arange(len(chosen))[index], points[:, None]
+        # Points before signals in memory: sums over them are then taken in one order, however signals are stored.
+        flat = chosen.features.reshape(len(chosen), -1, chosen.features.shape[-1])[rows, columns].swapaxes(0, 1)
+        offset, scale = self._scaling(chosen, index)
+        if chosen.mask is None:
+            return normalise(flat, None, offset, scale)
+        mask = chosen.mask.reshape(len(chosen), -1)[rows, columns].swapaxes(0, 1)
+        share = chosen.known_share[rows, None]
+        if mask.all() and (share == 1.0).all():
+            return normalise(flat, None, offset, scale)
+        targets = np.where(mask[..., None], (flat - offset) / scale, 0.0).astype(np.float32)
+        return targets, (mask / share).astype(np.float32)
+
+    def _scaling(self, chosen: SignalSet, index: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Offset and scale of signals, ``[B, 1, 1]`` float64 each."""
+        rows = np.arange(len(chosen))[index]
+        pairs = np.array([self.normalisation[chosen.variable[i]] for i in rows], np.float64).reshape(len(rows), 2)
+        return pairs[:, 0, None, None], pairs[:, 1, None, None]
 
 
 def normalise(
@@ -93,6 +178,12 @@ def fixed_points(total: int, count: int) -> np.ndarray:
     Large grids are encoded, validated and assessed on such a part: the figures change little, the time a lot.
     """
     return np.sort(np.random.default_rng(0).choice(total, min(total, count), replace=False))
+
+
+def fixed_known_points(signals: Signals, split: str, count: int) -> np.ndarray:
+    """`fixed_points` of those at which some signal of a split has a value."""
+    known = signals.known_points(split)
+    return known[fixed_points(len(known), count)]
 
 
 def normalisation_of(training: SignalSet) -> dict[str, tuple[float, float]]:

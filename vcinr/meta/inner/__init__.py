@@ -10,7 +10,7 @@ import torch
 
 from vcinr import plugins
 from vcinr.inr.spec import InrSpec, Params
-from vcinr.meta.inner.base import Batch, InnerLoop, batch_of, signal_loss
+from vcinr.meta.inner.base import Batch, InnerLoop, batch_of, drawn, signal_loss
 from vcinr.meta.inner.closed import ClosedForm, Projected, solve
 from vcinr.meta.inner.gradient import Adam, FirstOrder, Maml, MetaSgd, Refine
 
@@ -37,4 +37,4 @@ def adapt(
     return inner_loop(loop)(spec, params, batch, steps, create_graph=create_graph)
 
 
-__all__ = ["Batch", "InnerLoop", "adapt", "batch_of", "inner_loop", "signal_loss", "solve"]
+__all__ = ["Batch", "InnerLoop", "adapt", "batch_of", "drawn", "inner_loop", "signal_loss", "solve"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,12 +48,36 @@ class InnerLoop:
 
 
 def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.ndarray | None = None) -> Batch:
-    """Signals `index` of a split, at the coordinates `points` (default: all of x), on the device that x is on."""
-    y, weight = data.normalised(split, index)
+    """Signals of a split as a batch, on the device that `x` is on.
+
+    Parameters
+    ----------
+    data : Signals
+        Where they come from.
+    split : str
+        Name of the split.
+    x : torch.Tensor
+        Inputs of every point of the grid, ``[P, d_in]``.
+    index : slice or array of int
+        Which signals.
+    points : numpy.ndarray, optional
+        At which of the split's known points; default: at all points of the grid.
+
+    Returns
+    -------
+    Batch
+        Without weights where none are needed: where nothing is masked, or where at `points` nothing is.
+    """
+    y, weight = data.normalised(split, index) if points is None else data.sampled(split, index, points)
     variable = torch.from_numpy(data.variable_index(split)[index]).to(x.device)
-    where = slice(None) if points is None else points
-    w = None if weight is None else torch.from_numpy(weight[:, where]).to(x.device)
-    return Batch(x[where], torch.from_numpy(y[:, where]).to(x.device), w, variable)
+    w = None if weight is None else torch.from_numpy(weight).to(x.device)
+    return Batch(x if points is None else x[points], torch.from_numpy(y).to(x.device), w, variable)
+
+
+def drawn(rng: np.random.Generator, known: np.ndarray, count: int | Literal["all"]) -> np.ndarray:
+    """Sorted part of the `known` points, `count` of them, drawn without replacement."""
+    size = len(known) if count == "all" else min(count, len(known))
+    return known[np.sort(rng.choice(len(known), size, replace=False))]
 
 
 def signal_loss(spec: InrSpec, params: Params, phi: torch.Tensor, batch: Batch) -> torch.Tensor:
