@@ -125,7 +125,7 @@ def main() -> int:
     encode = codec.encode
     for name, arguments in archives().items():
         # The untrained prior is never the smallest candidate: have it taken all the same.
-        codec.encode = partial(encode, rate=1) if name in ("model", "linear") else encode  # type: ignore[assignment]
+        codec.encode = partial(encode, rate=1) if name in ("model", "linear") else encode
         compress(fields(), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]
         print(f"{folder / name}: {(folder / f'{name}.zip').stat().st_size:,} bytes")
