@@ -57,10 +57,10 @@ def features() -> tuple[dict[str, bool], tuple[str, ...]]:
 
     Asked in a new process, for the environment of this one may leave some out already.
     """
-    code = (
-        "import json, numpy._core._multiarray_umath as m; print(json.dumps([m.__cpu_features__, m.__cpu_dispatch__]))"
+    code = "import numpy._core._multiarray_umath as m; print(json.dumps([m.__cpu_features__, m.__cpu_dispatch__]))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import json; {code}"], env=_clean(), capture_output=True, check=True, text=True
     )
-    done = subprocess.run([sys.executable, "-c", code], env=_clean(), capture_output=True, check=True, text=True)
     has, dispatched = json.loads(done.stdout)
     return has, tuple(name for name in dispatched if has.get(name))
 
