@@ -267,13 +267,25 @@ def decode_signals(
     if LOG in sections:
         kind = sections[LOG][:1]
         negative = inflate_mask(sections[LOG][1:], shape) if kind == b"\2" else np.full(shape, kind == b"\1")
-        with np.errstate(over="ignore"):
-            value = np.where(negative, -1.0, 1.0) * np.exp(value)
+        value = np.where(negative, -1.0, 1.0) * exponential(value)
     values = to_dtype(within_limits(value, dtype, configuration["limits"]), dtype)
     if SPECIALS in sections:
         kind, rest = sections[SPECIALS][0], sections[SPECIALS][1:]
         values[mask] = np.frombuffer(rest, dtype)[0] if kind == 0 else lossless(rest, dtype)
     return values.reshape(transposed).transpose(np.argsort(order).astype(int))
+
+
+def exponential(x: Array) -> Array:
+    """The exponential as the format defines it: one rounding after another, the same on every machine."""
+    x = np.minimum(np.where(x > -1400.0, x, -1400.0), 1400.0)
+    k = np.floor(x * 1.4426950408889634 + 0.5)
+    r = (x - k * float.fromhex("0x1.62e42feep-1")) - k * float.fromhex("0x1.a39ef35793c76p-33")
+    y = np.zeros(x.shape)
+    for n in range(13, -1, -1):
+        y = y * r + 1.0 / math.factorial(n)
+    half = k.astype(int) >> 1
+    with np.errstate(over="ignore"):
+        return y * np.ldexp(1.0, half) * np.ldexp(1.0, k.astype(int) - half)
 
 
 def planes_of(index: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -31,6 +31,7 @@ import numpy as np
 
 from vcinr.coding import mask as side
 from vcinr.coding import residual
+from vcinr.coding.exponential import exponentiate
 from vcinr.coding.restore import restore
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError
 from vcinr.inr.model import Model
@@ -422,8 +423,8 @@ def _reconstruct(
         recon = np.empty(out.shape)
         restore(prior, field.scaling, constant, left, (-math.inf, math.inf), recon)
         if signs is not None:
-            with np.errstate(over="ignore"):
-                recon = np.exp(recon) * signs
+            exponentiate(recon.reshape(-1))
+            recon *= signs
         out[:] = _to_dtype(recon, native, field.limits)
     if valid is not None:
         specials = sections.get(_Section.SPECIALS, b"")
