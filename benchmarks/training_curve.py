@@ -30,7 +30,7 @@ import xarray as xr
 
 from benchmarks.missing import FERRET, ROOT
 from benchmarks.positions import PACKAGES
-from benchmarks.side_by_side import record
+from benchmarks.measure.machine import record
 from vcinr.config import Meta, Params, Selection, Source
 from vcinr.datasets.fetch import fetch
 from vcinr.datasets.ingest import ingest

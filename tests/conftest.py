@@ -1,10 +1,30 @@
 """Shared inputs: small synthetic maps, and the real HadGEM fields that the default pipeline compresses."""
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported: spinning threads stall two cores
-
 import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def compiled_code() -> str:
+    """Where Numba keeps what it compiles: a folder for each state of the sources that compiled functions call.
+
+    The Makefile names the same folder. Numba itself looks at a function's own file alone, and would go on using what
+    has an old callee inlined.
+    """
+    sources = [*sorted((ROOT / "vcinr/coding").rglob("*.py"), key=str), ROOT / "vcinr/inr/model.py"]
+    return str(ROOT / ".numba" / hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:16])
+
+
+# Before numpy, numba and torch are imported: spinning threads stall two cores, also those that PyTorch is told to use.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("NUMBA_CACHE_DIR", compiled_code())
+
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,27 +32,71 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
+from hypothesis import settings
 
 from vcinr import config, plugins
-from vcinr.inr.model import Model, load_model
-from vcinr.meta.extract import extract_modulations
+from vcinr.inr.model import Model, load_model, save_model
+from vcinr.meta.extract import extract_modulations, find_latents
 from vcinr.meta.outer import meta_train
 from vcinr.progress import Progress
 from vcinr.quantise.train import fit, train_quantiser
 from vcinr.signals import Signals, SignalSet, coordinates, read_signals
 from vcinr.signals.store import normalisation_of
 
-ROOT = Path(__file__).resolve().parent.parent
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+MARKS = {"prefect_server": "server", "hadgem": "network", "hadgem_run": "train", "tiny_model": "train"}
+"""The mark of a test that uses this fixture."""
+
+TOGETHER = {"test_flows.py": "server", "test_deployment.py": "server", "test_processors.py": "processors"}
+"""Files whose tests run in one process, because they share what takes long: a server, compiled code."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use."""
+    for item in items:
+        for name, mark in MARKS.items():
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests go to whichever process is free, the largest groups first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0].split("/")[-1]
+            return TOGETHER.get(file, nodeid)
+
+    return Scheduling(config, log)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the session that `make` fills: in one of the processes that share the tests, while others wait."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
+            folder.mkdir()
+            make(folder)
+            (folder / "whole").touch()
+    return folder
 
 
 def small(**changes) -> config.Params:
     """Parameters for tests: a narrow network, few steps."""
     base = {
         "method": "vcinr",
+        "threads": 1,
         "inr": {
             "width": 24,
             "depth": 4,
@@ -99,29 +163,27 @@ def tiny_maps() -> Signals:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_maps, tmp_path_factory) -> Model:
     """A small model of `tiny_maps` with a quantiser of two rates."""
-    folder = tmp_path_factory.mktemp("tiny")
-    p = small()
-    meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=folder / "m", checkpoint=folder / "c")
-    model = load_model(folder / "m" / "model.vcinr")
-    from vcinr.meta.extract import find_latents
 
-    phi = {
-        name: find_latents(model, tiny_maps.inputs, (y := tiny_maps.normalised(name)[0]), None, np.zeros(len(y), int))
-        for name in tiny_maps.splits
-    }
-    return fit(model, tiny_maps, phi, p.quantiser, seed=0)[0]
+    def make(folder: Path) -> None:
+        p = small()
+        meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=folder / "m", checkpoint=folder / "c")
+        model = load_model(folder / "m" / "model.vcinr")
+        phi = {name: latents_of(model, tiny_maps, name) for name in tiny_maps.splits}
+        save_model(fit(model, tiny_maps, phi, p.quantiser, seed=0)[0], folder / "tiny.vcinr")
+
+    return load_model(made_once(tmp_path_factory, "tiny", make) / "tiny.vcinr")
+
+
+def latents_of(model: Model, signals: Signals, split: str) -> np.ndarray:
+    """Latents of one split of signals of one variable."""
+    y, _ = signals.normalised(split)
+    return find_latents(model, signals.inputs, y, None, np.zeros(len(y), int))
 
 
 @pytest.fixture(scope="session")
 def tiny_latents(tiny_maps, tiny_model) -> dict[str, np.ndarray]:
     """Latents of `tiny_maps` by split."""
-    from vcinr.meta.extract import find_latents
-
-    return {
-        name: find_latents(tiny_model, tiny_maps.inputs, (y := tiny_maps.normalised(name)[0]), None,
-                           np.zeros(len(y), int))
-        for name in tiny_maps.splits
-    }  # fmt: skip
+    return {name: latents_of(tiny_model, tiny_maps, name) for name in tiny_maps.splits}
 
 
 @pytest.fixture(scope="session")
@@ -130,30 +192,37 @@ def hadgem(tmp_path_factory) -> dict[str, Path]:
     from vcinr.datasets.fetch import fetch
     from vcinr.datasets.ingest import ingest
 
-    source = config.load(ROOT / "params.yaml").sources["hadgem"]
-    folder = fetch(source.package, ROOT / "data" / "raw")
-    signals = tmp_path_factory.mktemp("hadgem") / "signals.zarr"
-    ingest(source, ROOT / "data" / "raw", signals)
-    sample = folder / "iris_sample_data" / "sample_data"
+    source, raw = config.load(ROOT / "params.yaml").sources["hadgem"], ROOT / "data" / "raw"
+
+    def make(folder: Path) -> None:
+        fetch(source.package, raw)
+        ingest(source, raw, folder / "signals.zarr")
+
+    signals = made_once(tmp_path_factory, "hadgem", make) / "signals.zarr"
+    sample = fetch(source.package, raw) / "iris_sample_data" / "sample_data"
     return {"e1": sample / "E1_north_america.nc", "a1b": sample / "A1B_north_america.nc", "signals": signals}
 
 
 @pytest.fixture(scope="session")
-def hadgem_run(hadgem) -> dict[str, Path]:
+def hadgem_run(hadgem, tmp_path_factory) -> dict[str, Path]:
     """The pipeline's training stages on HadGEM with few steps: model, modulations and signals on disk."""
-    folder = hadgem["signals"].parent
-    p = small(
-        inr={"width": 48, "latent": 32, "mapping_width": 32},
-        meta={"steps": 500, "points": 256, "validate_every": 250},
-        quantiser={"steps": 400, "lambdas": [100.0, 3000.0]},
-    )
-    meta_train(hadgem["signals"], p.inr, p.meta, seed=0, threads=1, out=folder / "m", checkpoint=folder / "c")
-    trained, modulations, model = folder / "m" / "model.vcinr", folder / "mod.zarr", folder / "hadgem.vcinr"
-    extract_modulations(hadgem["signals"], trained, modulations, threads=1)
-    train_quantiser(
-        hadgem["signals"], trained, modulations, p.quantiser, seed=0, threads=1, out=model, history=folder / "q.csv"
-    )
-    return {**hadgem, "trained": trained, "modulations": modulations, "model": model}
+    names = {"trained": "m/model.vcinr", "modulations": "mod.zarr", "model": "hadgem.vcinr"}
+
+    def make(folder: Path) -> None:
+        p = small(
+            inr={"width": 48, "latent": 32, "mapping_width": 32},
+            meta={"steps": 500, "points": 256, "validate_every": 250},
+            quantiser={"steps": 400, "lambdas": [100.0, 3000.0]},
+        )
+        signals, (trained, modulations, model) = hadgem["signals"], (folder / name for name in names.values())
+        meta_train(signals, p.inr, p.meta, seed=0, threads=1, out=folder / "m", checkpoint=folder / "c")
+        extract_modulations(signals, trained, modulations, threads=1)
+        train_quantiser(
+            signals, trained, modulations, p.quantiser, seed=0, threads=1, out=model, history=folder / "q.csv"
+        )
+
+    folder = made_once(tmp_path_factory, "hadgem-run", make)
+    return {**hadgem, **{name: folder / path for name, path in names.items()}}
 
 
 @pytest.fixture(scope="session")

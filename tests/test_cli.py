@@ -50,7 +50,7 @@ def pressure(tmp_path):
 @pytest.fixture
 def quick(tmp_path):
     """A params file with few steps; the command runs as well without."""
-    params = {"meta": {"steps": 60, "validate_every": 30, "points": 64}, "quantiser": {"steps": 60}}
+    params = {"threads": 1, "meta": {"steps": 60, "validate_every": 30, "points": 64}, "quantiser": {"steps": 60}}
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(params))
     return tmp_path / "quick.yaml"
 

@@ -38,20 +38,17 @@ PARAMS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def server(request):
-    """Flows that a test runs use the session's server; tests that run none do not start it."""
-    if "project" not in request.fixturenames:
-        yield
-        return
-    env = request.getfixturevalue("prefect_server")
+@pytest.fixture
+def server(prefect_server):
+    """Flows that a test runs use the session's server."""
     # Logs stay here: sending them takes a second a flow, and outlives the server at the end.
-    with temporary_settings({PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_LOGGING_TO_API_ENABLED: False}):
+    api = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(api):
         yield
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(server, tmp_path, monkeypatch):
     """A folder with a params.yaml, made the current one."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(PARAMS))

@@ -1,34 +1,17 @@
 """Golden archives: what earlier versions wrote is read as it was then, by the codec and by the reference decoder."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
 import vcinr
-from tests.golden import make
+from benchmarks.determinism import slack
+from tests.golden import make, reference
 from vcinr.archive import store
 from vcinr.codec.chunk import VERSION, describe
-from vcinr.inr.model import DELTA
 
 ARCHIVES = sorted(make.FOLDER.glob("v*/*.zip"))
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def reference():
-    spec = importlib.util.spec_from_file_location("reference_decoder", ROOT / "docs" / "reference_decoder.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def slack(path, name):
-    """What may differ between machines: nothing without a model."""
-    attrs = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")[name].attrs
-    return make.SLACK.get(Path(path).stem, DELTA) * 30.0 if "vcinr_model_sha256" in attrs else 0.0
 
 
 def test_there_are_archives_of_this_version():
@@ -53,7 +36,7 @@ def test_golden_archive_is_read_as_ever(path):
 
 @pytest.mark.parametrize("path", ARCHIVES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_the_reference_decoder_reads_the_same(path):
-    decoder = reference()
+    decoder = reference.decoder()
     for name, values in make.stored(path).items():
         back = decoder.read(path, name.replace("|", "/"))
         assert back.dtype == values.dtype and back.shape == values.shape, name

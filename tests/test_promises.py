@@ -176,6 +176,7 @@ def test_fill_values_that_the_type_does_not_hold(values, tmp_path):
     assert vcinr.verify(tmp_path / "b.zarr", vcinr.open_groups(tmp_path / "a.h5"))[0] == []
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate dimension names")
 def test_what_cannot_be_stored_is_said_in_one_line(values, tmp_path):
     index = xr.Coordinates.from_pandas_multiindex(
         __import__("pandas").MultiIndex.from_product([[0, 1], [0, 1]], names=("a", "b")), "n"

@@ -1,6 +1,7 @@
 """Where archives lie and how they are read: folders, zip files, URLs; zarr, xarray and dask; sharded arrays."""
 
 import itertools
+import os
 import subprocess
 import sys
 import zipfile
@@ -148,7 +149,7 @@ def test_any_order_and_any_number_of_threads_give_the_same_values(tiny_maps, tin
         "sys.stdout.write(v.tobytes().hex())\n"
     )
     for threads in ("1", "2", "4"):
-        environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PATH": ""}
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
         )

@@ -64,7 +64,8 @@ def cases(draw):
 
 def representable(value, dtype):
     if dtype.kind == "f":
-        return np.isfinite(np.asarray(value).astype(dtype))
+        with np.errstate(over="ignore"):
+            return np.isfinite(np.asarray(value).astype(dtype))
     return dtype.kind in "iu" and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
