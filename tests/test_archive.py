@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import zarr
 
 import vcinr
 from vcinr import codec, config
-from vcinr.archive import models, write
+from vcinr.archive import metadata, models, work
+from vcinr.archive.plan import plan
 from vcinr.archive.zarr_codec import VcinrCodec, decode_axis, encode_axis
 from vcinr.errors import CorruptError, InputError, ModelError
 from vcinr.inr.model import load_model
@@ -58,13 +60,22 @@ def chunks(archive, name):
 @pytest.mark.parametrize("effort", ["best", "fast"])
 def test_the_bytes_do_not_depend_on_the_threads(dataset, tmp_path, monkeypatch, effort):
     for cores in (1, 3):
-        monkeypatch.setattr(write, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(work, "cores", lambda cores=cores: cores)
         target = tmp_path / f"{cores}.zarr"
         vcinr.compress(dataset, target, abs_error=0.1, variables=["sst", "packed"], chunk=2, effort=effort)
         assert vcinr.verify(target, dataset)[0] == []
     one, three = ({p.relative_to(tmp_path / f"{n}.zarr"): p.read_bytes() for p in (tmp_path / f"{n}.zarr").rglob("*")
                    if p.is_file()} for n in (1, 3))  # fmt: skip
     assert one == three and len(one) > 10
+
+
+def test_tasks_can_be_sent_to_another_process(tiny_maps, tiny_model):
+    groups = {"": metadata.stored(waves(tiny_maps))}
+    (array,) = [a for a in plan(groups, model=tiny_model, abs_error=1.0, chunk=3) if a.job.asked]
+    task = work.Task(array.codec.field(array.shape, tiny_model), array.job.stored_bound, array.shape, "fast")
+    index, key = next(array.chunks())
+    sent = pickle.loads(pickle.dumps((task, key, array.block(index))))
+    assert work.encode_chunk(*sent) == work.encode_chunk(task, key, array.block(index))
 
 
 def test_plain_xarray_reads_it(archive, dataset):
@@ -342,14 +353,14 @@ def test_nothing_half_written(dataset, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(write.codec, "encode", fail)
+    monkeypatch.setattr(codec, "encode", fail)
     with pytest.raises(InputError, match=r"a\.zarr.*no space left") as caught:
         vcinr.compress(dataset, tmp_path / "a.zarr", abs_error=0.1, chunk=3)
     assert [p.name for p in tmp_path.iterdir()] == [".a.zarr.part"], "what is finished waits for the next run"
     assert "goes on from there" in str(caught.value)
     monkeypatch.undo()
     calls.clear()
-    monkeypatch.setattr(write.codec, "encode", lambda *a, **k: calls.append(1) or real(*a, **k))
+    monkeypatch.setattr(codec, "encode", lambda *a, **k: calls.append(1) or real(*a, **k))
     vcinr.compress(dataset, tmp_path / "a.zarr", abs_error=0.1, chunk=3)
     assert vcinr.verify(tmp_path / "a.zarr", dataset)[0] == [] and [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
     vcinr.compress(dataset, tmp_path / "b.zarr", abs_error=0.1, chunk=3)

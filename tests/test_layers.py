@@ -8,7 +8,7 @@ import vcinr
 # From top to bottom; a room may import rooms below it and its own members.
 ROOMS = [
     "cli", "training", "report", "archive", "codec", "quantise", "meta", "coding", "inr", "datasets", "signals",
-    "progress", "config", "plugins", "errors",
+    "progress", "config", "plugins", "places", "errors",
 ]  # fmt: skip
 ROOT = Path(vcinr.__file__).parent
 
@@ -51,3 +51,22 @@ def test_the_package_knows_nothing_of_its_orchestration():
 def test_flows_do_no_maths():
     for path in (ROOT.parent / "flows").glob("*.py"):
         assert not {name.split(".")[0] for name in imported(path)} & {"numpy", "torch", "scipy"}, path
+
+
+READERS = ["contents", "manifest", "metadata", "models", "netcdf", "read", "sharding", "store", "verify", "zarr_codec"]
+
+
+def test_nothing_that_reads_an_archive_imports_what_writes_one():
+    for name in READERS:
+        path = ROOT / "archive" / f"{name}.py"
+        writers = {f"vcinr.archive.{m}" for m in ("plan", "work", "write", "spool", "bulk")}
+        assert not imported(path) & writers, path
+
+
+def test_the_files_of_the_archive_import_one_another_in_no_circle():
+    folder = ROOT / "archive"
+    names = {p.stem for p in folder.glob("*.py")} - {"__init__"}
+    uses = {n: {m for m in names if f"vcinr.archive.{m}" in imported(folder / f"{n}.py")} for n in names}
+    while free := {n for n, others in uses.items() if not others}:  # each round takes away what imports nothing
+        uses = {n: others - free for n, others in uses.items() if n not in free}
+    assert uses == {}, "these import one another"

@@ -123,7 +123,7 @@ def verify(
     against: Annotated[str | None, typer.Option("--against", help="The original, to check every bound.")] = None,
 ) -> None:
     """Decode every chunk; exit status 0 only if all is sound and, with --against, every bound holds."""
-    from vcinr.archive.read import verify as run
+    from vcinr.archive.verify import verify as run
     from vcinr.datasets.readers import open_groups
 
     problems, facts = run(archive, None if against is None else open_groups(against), watch=_watch)

@@ -24,6 +24,7 @@ import xarray as xr
 from vcinr import codec
 from vcinr.archive import read, write
 from vcinr.archive.numcodecs_codec import VcinrCodec
+from vcinr.archive.verify import verify
 from vcinr.errors import VcinrError
 from vcinr.inr.model import Model, from_bytes
 from vcinr.inr.siren import initialise
@@ -85,7 +86,7 @@ def archives(folder: Path) -> Iterator[Target]:
     def use(path: Path, good: bytes, bad: bytes) -> None:
         path.write_bytes(bad)
         try:
-            problems, _ = read.verify(place)
+            problems, _ = verify(place)
             if problems:
                 return
             if not read.open_archive(place).load().identical(sound):

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from vcinr.archive.metadata import as_groups
-from vcinr.archive.read import info, verify
+from vcinr.archive.plan import default_variables
+from vcinr.archive.read import info
 from vcinr.archive.spool import clear
-from vcinr.archive.store import is_url, workplace
-from vcinr.archive.write import compress, default_variables
+from vcinr.archive.store import workplace
+from vcinr.archive.verify import verify
+from vcinr.archive.write import compress
 from vcinr.codec import Effort
 from vcinr.datasets.readers import open_groups
 from vcinr.errors import InputError, VcinrError
 from vcinr.inr.model import Model, load_model
+from vcinr.places import is_url
 from vcinr.progress import Watch, silent
 
 

@@ -18,6 +18,8 @@ PREFIX = "vcinr_"
 RESERVED = "vcinr"
 """Group of an archive that holds models and manifest."""
 _OWN = ("coordinates", "grid_mapping", "bounds", "cell_measures", "formula_terms", "ancillary_variables")
+PACKING = ("scale_factor", "add_offset")
+"""Attributes that say what stored numbers unpack to."""
 _TIMES = ("units", "calendar", "dtype")
 _FILL = PREFIX + "fill_value"
 _DTYPES, _UNLIMITED = PREFIX + "attribute_dtypes", PREFIX + "unlimited_dims"
@@ -191,6 +193,14 @@ def _exactly(value: Any, dtype: np.dtype) -> Any:
 def native(dtype: np.dtype) -> np.dtype:
     """`dtype` in the machine's byte order; the types of text have none."""
     return dtype.newbyteorder("=") if dtype.kind in "fiubc" else dtype
+
+
+def unit_of(attrs: Mapping[str, Any], dtype: np.dtype) -> float:
+    """Size of a step of 1 in stored numbers, in the variable's units; 1 where they are not packed."""
+    factor = attrs.get("scale_factor", 1.0)
+    if dtype.kind not in "fiu" or not isinstance(factor, int | float) or not np.isfinite(factor):
+        return 1.0
+    return abs(float(factor)) or 1.0
 
 
 def restored(dataset: xr.Dataset) -> xr.Dataset:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -21,16 +20,12 @@ from zarr.core.sync import sync
 
 from vcinr.archive.metadata import RESERVED
 from vcinr.errors import CorruptError, InputError, one_line
+from vcinr.places import is_url, remove
 
 ROOT = "zarr.json"
 OLD = "old"  # where an archive that is being replaced waits until the new one is in its place
 _FIRST = f"{RESERVED}/manifest/{ROOT}"  # of an upload, so that one that broke is known for what it is
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files of equal contents are equal files
-
-
-def is_url(place: str | Path) -> bool:
-    """Whether `place` is for fsspec and no local path."""
-    return "://" in str(place) or "::" in str(place)
 
 
 def open_store(place: str | Path) -> Store:
@@ -55,6 +50,8 @@ def get(store: Store, key: str) -> bytes | None:
     """The bytes under `key`, or None; raises CorruptError naming the key where the place itself finds damage."""
     try:
         buffer = sync(store.get(key, default_buffer_prototype()))
+    except MemoryError:
+        raise
     except Exception as error:  # a zip file's checksum, a server's answer, a disk's
         raise CorruptError(f"chunk {key} cannot be read ({one_line(error)})") from None
     return None if buffer is None else buffer.to_bytes()
@@ -67,6 +64,14 @@ def keys(store: Store) -> list[str]:
         return [key async for key in store.list()]
 
     return sorted(sync(collect()))
+
+
+def size_of(store: Store, key: str) -> int:
+    """Size of one file; 0 where there is none."""
+    try:
+        return int(sync(store.getsize(key)))
+    except FileNotFoundError:
+        return 0
 
 
 def occupant(place: str | Path) -> Literal["nothing", "archive", "other"]:
@@ -110,7 +115,7 @@ def restore(work: Path, place: str | Path) -> None:
     """Put an archive back in its place that a killed run had moved away to replace it."""
     if not is_url(place) and (work / OLD).exists() and not os.path.lexists(place):
         (work / OLD).rename(place)
-    _remove(work / OLD)
+    remove(work / OLD)
 
 
 def publish(tree: Path, place: str | Path) -> None:
@@ -139,14 +144,7 @@ def publish(tree: Path, place: str | Path) -> None:
         if old.exists() and not target.exists():
             old.rename(target)
         raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    remove(old)
 
 
 def _filesystem(place: str | Path) -> tuple[Any, str]:
