@@ -1,16 +1,20 @@
-"""The manifest: what every file of an archive must be, so that nothing changed, exchanged or lost goes unseen."""
+"""The manifest: what every file of an archive must be, so that nothing changed, exchanged or lost goes unseen.
+
+It is one attribute of the group ``vcinr``: the names of the variables, and digests and a column for each variable as
+bytes. A chunk takes four of these, that of a compressed variable eight, before they are deflated.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
 import math
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -20,8 +24,15 @@ from vcinr.archive.metadata import RESERVED
 from vcinr.archive.store import ROOT, get
 from vcinr.errors import NOT_DAMAGE, CorruptError, VcinrError, one_line
 
-FIRST_LAYOUT = f"{RESERVED}/manifest"
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, VcinrError)
+KEY = f"{RESERVED}/{ROOT}"
+"""The file that has the manifest."""
+_FIRST_LAYOUT = f"{RESERVED}/manifest"  # the group that had it in archives of before
+_DIGESTS = 40  # bytes of the two digests before the columns
+_LARGEST = 1 << 30  # bytes of an inflated manifest: those of a hundred million chunks
+MALFORMED = (
+    ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError, VcinrError,
+    zlib.error,
+)  # fmt: skip
 """What JSON gives rise to that is not as it should be."""
 MISSING = "it is missing; copy the archive whole"
 CHANGED = "these are not the bytes that were written here (manifest)"
@@ -38,11 +49,21 @@ class Manifest:
     metadata_sha256
         Digest of the metadata of all groups and variables; empty where the manifest is missing or damaged.
     files
-        CRC-32 of other files by key.
+        CRC-32 of the files beside the variables, which are those of models, by key.
+    chunks
+        CRC-32 of the chunks of each variable, in C order.
+    chunk_errors
+        The largest error of each chunk of a compressed variable, in its units, rounded up to a float32.
+    source
+        Digest of the values that the archive was made of (:func:`vcinr.archive.plan.source_digest`); empty in archives
+        of before.
     """
 
     metadata_sha256: str = ""
     files: Mapping[str, int] = field(default_factory=dict)
+    chunks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    chunk_errors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    source: str = ""
 
     @staticmethod
     def read(store: Store) -> Manifest:
@@ -58,7 +79,62 @@ class Manifest:
         Manifest
             One without anything in it where it is missing or damaged; `problems` then says so.
         """
-        return _FirstLayout.parse(store) or Manifest()
+        try:
+            node = json.loads(get(store, KEY) or b"{}")
+            if "manifest" in node["attributes"]:
+                manifest = Manifest.parse(node["attributes"]["manifest"])
+                known = {
+                    "attributes": {"manifest": node["attributes"]["manifest"]},
+                    "zarr_format": 3,
+                    "node_type": "group",
+                }
+                return manifest if node == known else Manifest()
+        except MALFORMED:
+            return Manifest()
+        return _FirstLayout.read_group(store) or Manifest()
+
+    @classmethod
+    def parse(cls, attribute: Mapping[str, Any]) -> Self:
+        """Inverse of `attribute`; raises one of `MALFORMED` for what is none."""
+        inflate, data = zlib.decompressobj(), base64.b64decode(attribute["data"])
+        content = inflate.decompress(data, _LARGEST)
+        # There is one way to write bytes in base64, so a change of any letter is seen, at the latest by zlib.
+        if base64.b64encode(data).decode() != attribute["data"] or not set(attribute) <= {"arrays", "files", "data"}:
+            raise ValueError("it is written in another way")
+        arrays = [(str(name), int(count), bool(compressed)) for name, count, compressed in attribute["arrays"]]
+        if attribute["arrays"] != [[name, count, int(compressed)] for name, count, compressed in arrays]:
+            raise ValueError("a variable has no name, or no number of chunks")
+        position = _DIGESTS
+
+        def column(dtype: str, count: int) -> np.ndarray:
+            nonlocal position
+            start, position = position, position + count * np.dtype(dtype).itemsize
+            return np.frombuffer(content, dtype, count, start)
+
+        if any(count < 0 for _, count, _ in arrays):
+            raise ValueError("a variable has fewer chunks than none")
+        chunks = {name: column("<u4", count) for name, count, _ in arrays}
+        errors = {name: column("<f4", count) for name, count, compressed in arrays if compressed}
+        if position != len(content) or not inflate.eof:
+            raise ValueError("it does not end where it should")
+        files = {str(key): int(crc32) for key, crc32 in attribute.get("files", {}).items()}
+        return cls(content[:32].hex(), files, chunks, errors, content[32:_DIGESTS].hex())
+
+    def attribute(self) -> dict[str, Any]:
+        """Return the manifest for JSON."""
+        compressed = {name: int(name in self.chunk_errors) for name in self.chunks}
+        columns = [column.astype("<u4").tobytes() for column in self.chunks.values()]
+        columns += [_rounded_up(self.chunk_errors[name]).tobytes() for name in self.chunks if compressed[name]]
+        content = bytes.fromhex(self.metadata_sha256) + bytes.fromhex(self.source) + b"".join(columns)
+        made: dict[str, Any] = {
+            "arrays": [[name, len(column), compressed[name]] for name, column in self.chunks.items()],
+            "data": base64.b64encode(zlib.compress(content)).decode(),
+        }
+        return made | ({"files": dict(self.files)} if self.files else {})
+
+    def as_node(self) -> dict[str, Any]:
+        """Return the metadata of the group that has the manifest; they lie under `KEY`."""
+        return _group(self.attribute())
 
     def problems(self, store: Store) -> list[str]:
         """Compare the metadata that readers see, attributes, shapes and bounds, with those that were written.
@@ -104,13 +180,34 @@ class Manifest:
             One line for each file that is missing or changed.
         """
         found = []
-        for key, crc32 in self.files.items():
+        for key, crc32 in self._listed().items():
             try:
                 if key not in keys:
                     raise CorruptError(MISSING)
                 fetch(store, key, crc32)
             except CorruptError as error:
                 found.append(line(key, str(error)))
+        return found + self._node_problems(store)
+
+    def _listed(self) -> Mapping[str, int]:
+        return self.files
+
+    def _node_problems(self, store: Store) -> list[str]:
+        """Compare each node's own metadata with the root's copy of them."""
+        found = []
+        try:
+            copies = json.loads(get(store, ROOT) or b"{}")["consolidated_metadata"]["metadata"]
+        except MALFORMED:
+            return []  # which `problems` says
+        for name, copy in copies.items():
+            key = f"{name}/{ROOT}"
+            try:
+                if canonical(json.loads(fetch(store, key, None))) != canonical(copy):
+                    raise CorruptError(CHANGED)
+            except CorruptError as error:
+                found.append(line(key, str(error)))
+            except MALFORMED:
+                found.append(line(key, CHANGED))
         return found
 
     def checksums(self, name: str, counts: tuple[int, ...]) -> np.ndarray:
@@ -133,39 +230,48 @@ class Manifest:
         CorruptError
             Where the manifest has none, or not as many.
         """
-        raise _unreadable(name, "it is missing")
+        return _column(self.chunks, name, counts)
 
     def errors(self, name: str, counts: tuple[int, ...]) -> np.ndarray:
         """Return the largest error of every chunk of a compressed variable, in its units; as `checksums`."""
-        raise _unreadable(name, "it is missing")
+        return _column(self.chunk_errors, name, counts)
 
 
 @dataclass(frozen=True, eq=False)
 class _FirstLayout(Manifest):
-    """The manifest as a group of arrays, one for each column of each compressed variable."""
+    """The manifest of archives of before: a group with an array for each column of each compressed variable.
+
+    Its `files` are all but the chunks of compressed variables.
+    """
 
     store: Store | None = None
     node: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, store: Store) -> _FirstLayout | None:
+    def read_group(cls, store: Store) -> _FirstLayout | None:
         try:
-            node = json.loads(get(store, f"{FIRST_LAYOUT}/{ROOT}") or b"{}")
+            node = json.loads(get(store, f"{_FIRST_LAYOUT}/{ROOT}") or b"{}")
             attributes = node["attributes"]
             files, digest = attributes["files"], attributes["metadata_sha256"]
             if not isinstance(files, dict) or not isinstance(digest, str):
                 return None
         except MALFORMED:
             return None
-        return cls(digest, files, store, node)
+        return cls(digest, files, store=store, node=node)
 
     def _holds(self, nodes: dict[str, Any]) -> bool:
-        copy = nodes.pop(f"{FIRST_LAYOUT}/{ROOT}")
+        copy = nodes.pop(f"{_FIRST_LAYOUT}/{ROOT}")
         copy = {k: v for k, v in copy.items() if k != "consolidated_metadata"}
         return copy == self.node and super()._holds(nodes)
 
+    def _listed(self) -> Mapping[str, int]:
+        return {key: crc32 for key, crc32 in self.files.items() if "/c/" not in key and not key.endswith("/c")}
+
+    def _node_problems(self, store: Store) -> list[str]:
+        return []  # they are among the files
+
     def checksums(self, name: str, counts: tuple[int, ...]) -> np.ndarray:
-        if f"{FIRST_LAYOUT}/{name}/crc32/{ROOT}" in self.files:
+        if f"{_FIRST_LAYOUT}/{name}/crc32/{ROOT}" in self.files:
             return self._column(name, "crc32", counts)
         if math.prod(counts) > len(self.files):
             raise _unreadable(name, "it is of another shape")
@@ -178,7 +284,7 @@ class _FirstLayout(Manifest):
 
     def _column(self, name: str, column: str, counts: tuple[int, ...]) -> np.ndarray:
         try:
-            array = zarr.open_array(self.store, path=f"{FIRST_LAYOUT}/{name}/{column}", mode="r", zarr_format=3)
+            array = zarr.open_array(self.store, path=f"{_FIRST_LAYOUT}/{name}/{column}", mode="r", zarr_format=3)
             # An array of another shape is not read: it may declare any size.
             if array.shape != counts:
                 raise ValueError("it is of another shape")
@@ -187,6 +293,25 @@ class _FirstLayout(Manifest):
             raise
         except Exception as error:  # whatever zarr makes of damaged metadata
             raise _unreadable(name, one_line(error)) from None
+
+
+def _column(columns: Mapping[str, np.ndarray], name: str, counts: tuple[int, ...]) -> np.ndarray:
+    if name not in columns:
+        raise _unreadable(name, "it is missing")
+    if len(columns[name]) != math.prod(counts):
+        raise _unreadable(name, "it is of another shape")
+    return columns[name]
+
+
+def _group(attribute: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attributes": {"manifest": attribute}, "zarr_format": 3, "node_type": "group"}
+
+
+def _rounded_up(errors: np.ndarray) -> np.ndarray:
+    """Numbers as float32, none of them smaller."""
+    with np.errstate(over="ignore"):
+        single = errors.astype("<f4")
+    return np.where(single < errors, np.nextafter(single, np.float32(np.inf)), single).astype("<f4")
 
 
 def _unreadable(name: str, why: str) -> CorruptError:
@@ -253,28 +378,6 @@ def canonical(node: Mapping[str, Any]) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
-def write_manifest(
-    root: zarr.Group,
-    columns: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    counted: Iterable[str],
-    tree: Path,
-) -> None:
-    """Write the manifest of a finished archive: CRC-32 and error columns by variable, CRC-32 of every other file."""
-    manifest = root.require_group(FIRST_LAYOUT)
-    for variable, (sums, errors) in columns.items():
-        group = manifest.require_group(variable)
-        for name, column in (("max_abs_error", errors), ("crc32", sums)):
-            group.create_array(
-                name, data=column, compressors=None, dimension_names=[f"chunk_{i}" for i in range(column.ndim)]
-            )
-    known, files, nodes = set(counted), {}, {}
-    for file in sorted(p for p in tree.rglob("*") if p.is_file()):
-        key = file.relative_to(tree).as_posix()
-        if key in known or key == f"{FIRST_LAYOUT}/{ROOT}":
-            continue
-        data = file.read_bytes()
-        if file.name == ROOT:
-            nodes[key] = json.loads(data)
-        if key != ROOT:  # which is written again
-            files[key] = zlib.crc32(data)
-    manifest.attrs.update({"files": files, "metadata_sha256": metadata_digest(nodes)})
+def compact(node: Mapping[str, Any]) -> str:
+    """Write a node's metadata as JSON without spaces."""
+    return json.dumps(node, separators=(",", ":"))

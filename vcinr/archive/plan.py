@@ -6,7 +6,9 @@ them. It writes nothing, so it also says beforehand what a call would store.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -380,6 +382,31 @@ def read_block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, .
     return block.astype(metadata.native(block.dtype), copy=False)
 
 
+def text_digest(values: xr.DataArray) -> str:
+    """Digest a variable of text or the like, read whole."""
+    return hashlib.blake2b(repr(values.values.ravel().tolist()).encode(errors="replace"), digest_size=16).hexdigest()
+
+
+def source_digest(blocks: Mapping[str, Sequence[str]]) -> str:
+    """Digest all values of a data set.
+
+    Parameters
+    ----------
+    blocks
+        By the variable's name, the digests (:func:`vcinr.archive.spool.digest_of`) of the chunks that it has in the
+        archive, in C order; of text one `text_digest`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    whole = hashlib.blake2b(digest_size=8)
+    for name, digests in sorted(blocks.items()):
+        whole.update(json.dumps([name, *digests]).encode())
+    return whole.hexdigest()
+
+
 def _pieces(shape: tuple[int, ...], most: int = _PIECE_VALUES) -> tuple[int, ...]:
     """A chunk shape of at most about `most` values: the last axes whole, then a part of one, then single."""
     result: list[int] = []
@@ -414,9 +441,12 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
 
 def _array(job: Job, chunk: int | None) -> ArrayPlan:
     values, bound, layout = job.values, job.stored_bound, job.layout
+    grid = () if layout is None else tuple(values.dims.index(d) for d in layout.dims)
+    if grid == tuple(range(max(0, values.ndim - 2), values.ndim)):
+        grid = ()  # what the codec takes where nothing is said
     serializer = VcinrCodec(
         variable=job.name,
-        signal_axes=() if layout is None else tuple(values.dims.index(d) for d in layout.dims),
+        signal_axes=grid,
         axes=() if job.model is None or layout is None else tuple(encode_axis(a) for a in layout.axes),
         model=job.model.sha256 if job.model else None,
         scaling=job.scaling,

@@ -24,7 +24,7 @@ from vcinr.places import is_url, remove
 
 ROOT = "zarr.json"
 OLD = "old"  # where an archive that is being replaced waits until the new one is in its place
-_FIRST = f"{RESERVED}/manifest/{ROOT}"  # of an upload, so that one that broke is known for what it is
+_FIRST = f"{RESERVED}/{ROOT}"  # of an upload, so that one that broke is known for what it is
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files of equal contents are equal files
 
 
@@ -159,7 +159,9 @@ def _zip(tree: Path, file: Path) -> None:
         for path in sorted(p for p in tree.rglob("*") if p.is_file()):
             entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), _EPOCH)
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, path.read_bytes())
+            # Chunks do not deflate, and where they are stored a part of the file is the chunk.
+            method = zipfile.ZIP_DEFLATED if path.name == ROOT else zipfile.ZIP_STORED
+            archive.writestr(entry, path.read_bytes(), method, 9)
 
 
 def _upload(tree: Path, fs: Any, inner: str) -> None:

@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 import vcinr
 from vcinr import codec
 from vcinr.archive import metadata, models, store
-from vcinr.archive.manifest import write_manifest
-from vcinr.archive.metadata import PREFIX, Data, Groups
-from vcinr.archive.plan import ArrayPlan, plan
+from vcinr.archive.contents import chunks_of
+from vcinr.archive.manifest import KEY, Manifest, compact, metadata_digest
+from vcinr.archive.metadata import PREFIX, RESERVED, Data, Groups
+from vcinr.archive.plan import ArrayPlan, plan, source_digest, text_digest
 from vcinr.archive.plan import signals_of as signals_of
 from vcinr.archive.read import info, open_archive
 from vcinr.archive.spool import Spool, link
@@ -172,23 +174,65 @@ def _assemble(
             _write_array(root, array, facts, spool, tree)
     for model in {a.job.model.sha256: a.job.model for a in arrays if a.job.model is not None}.values():
         models.put(root, model)
-    columns, counted = {}, []
-    for array in asked:
-        if array.numeric:
-            keys = [key for _, key in array.chunks()]
-            sums = np.array([facts[key].crc32 for key in keys], "u4").reshape(array.counts)
-            errors = np.array([facts[key].error * array.job.unit for key in keys], "f8").reshape(array.counts)
-            columns[array.job.name] = sums, errors
-            counted += keys
-    write_manifest(root, columns, counted, tree)
+    nodes = _consolidate(tree)
+    manifest = _manifest(root, arrays, facts, tree, metadata_digest(nodes))
+    (tree / KEY).parent.mkdir(exist_ok=True)
+    (tree / KEY).write_text(compact(manifest.as_node()))
+
+
+def _consolidate(tree: Path) -> dict[str, Any]:
+    """Copy the metadata of all groups and variables into the root's; returns them by key.
+
+    All are written without spaces. What lies under ``vcinr`` is for vcinr alone, and is not copied.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(root.store)
-    # Zarr orders them without regard to case and, where T and t are groups, then fails to read what it wrote.
+        zarr.consolidate_metadata(zarr.storage.LocalStore(tree))
+    for file in tree.rglob(store.ROOT):
+        file.write_text(compact(_short(json.loads(file.read_text()))))
     text = json.loads((tree / store.ROOT).read_text())
-    copies = text["consolidated_metadata"]["metadata"]
-    text["consolidated_metadata"]["metadata"] = dict(sorted(copies.items()))
-    (tree / store.ROOT).write_text(json.dumps(text, indent=2))
+    copies = {name: _short(node) for name, node in text["consolidated_metadata"]["metadata"].items()}
+    # Zarr orders them without regard to case and, where T and t are groups, then fails to read what it wrote.
+    copies = {k: v for k, v in sorted(copies.items()) if k != RESERVED and not k.startswith(RESERVED + "/")}
+    text["consolidated_metadata"]["metadata"] = copies
+    (tree / store.ROOT).write_text(compact(text))
+    return {store.ROOT: text} | {f"{name}/{store.ROOT}": node for name, node in copies.items()}
+
+
+def _short(node: dict[str, Any]) -> dict[str, Any]:
+    """A node's metadata without what Zarr takes for granted where it is not said."""
+    for key in ("storage_transformers", "attributes"):
+        if not node.get(key, True):
+            del node[key]
+    if node.get("chunk_key_encoding") == {"name": "default", "configuration": {"separator": "/"}}:
+        node["chunk_key_encoding"] = {"name": "default"}
+    return node
+
+
+def _manifest(
+    root: zarr.Group, arrays: Sequence[ArrayPlan], facts: Mapping[str, ChunkFacts], tree: Path, digest: str
+) -> Manifest:
+    """The manifest of the archive that was built in `tree`."""
+    chunks, errors, sources = {}, {}, {}
+    for array in sorted(arrays, key=lambda a: a.job.name):
+        name = array.job.name
+        if not array.numeric:
+            stored: Any = root[name]
+            chunks[name] = np.array([_crc32(tree / chunk.key) for chunk in chunks_of(name, stored)], np.uint32)
+            sources[name] = [text_digest(array.job.values)]
+            continue
+        of_chunks = [facts[key] for _, key in array.chunks()]
+        chunks[name] = np.array([f.crc32 for f in of_chunks], np.uint32)
+        sources[name] = [f.values for f in of_chunks]
+        if array.job.asked:
+            errors[name] = np.array([f.error * array.job.unit for f in of_chunks], np.float64)
+    of_models = sorted(p for p in (tree / models.GROUP).rglob("*") if p.is_file())
+    files = {file.relative_to(tree).as_posix(): _crc32(file) for file in of_models}
+    return Manifest(digest, files, chunks, errors, source_digest(sources))
+
+
+def _crc32(file: Path) -> int:
+    return zlib.crc32(file.read_bytes())
 
 
 def _write_group(tree: Path, path: str, group: xr.Dataset, arrays: Sequence[ArrayPlan], history: str) -> None:
@@ -199,18 +243,18 @@ def _write_group(tree: Path, path: str, group: xr.Dataset, arrays: Sequence[Arra
     rest.attrs = metadata.portable(group.attrs, f"group {path!r}" if path else "the file")
     if not path:
         rest.attrs["history"] = "\n".join(
-            filter(None, [str(group.attrs.get("history", "")), f"vcinr {vcinr.__version__} compress: {history}"])
+            filter(None, [str(group.attrs.get("history", "")), f"vcinr {vcinr.__version__}: {history}"])
         )
-        rest.attrs[PREFIX + "requires"] = (
-            "Reading the arrays of this archive needs the Python package vcinr: pip install vcinr"
-        )
+        rest.attrs[PREFIX + "version"] = vcinr.__version__
+        rest.attrs[PREFIX + "requires"] = "pip install vcinr"
     for name, variable in rest.variables.items():
         variable.attrs = metadata.portable(variable.attrs, f"variable {name!r}")
         if note := notes.get(metadata.join(path, str(name))):
             variable.attrs |= {PREFIX + "bound": "lossless", PREFIX + "note": note}
     encoding: dict[str, Any] = {str(name): {"compressors": _CHECKED} for name in rest.variables}
     try:
-        with warnings.catch_warnings():
+        # Every chunk is stored, also of empty texts: a missing one is lost data.
+        with warnings.catch_warnings(), zarr.config.set({"array.write_empty_chunks": True}):
             warnings.simplefilter("ignore")  # strings are an extension to Zarr v3
             rest.to_zarr(tree, group=path or None, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
     except (ValueError, TypeError, UnicodeError, NotImplementedError) as error:
@@ -241,7 +285,6 @@ def _provenance(array: ArrayPlan, facts: Sequence[ChunkFacts]) -> dict[str, Any]
     """What a compressed variable says of itself: codec, bound, achieved error, model."""
     job = array.job
     said: dict[str, Any] = {
-        "version": vcinr.__version__,
         "bound": "lossless" if job.note or (job.bound is None and job.model is None) else "none",
         "max_abs_error": max((f.error for f in facts), default=0.0) * job.unit,
         "bytes": sum(f.bytes for f in facts),
@@ -256,5 +299,5 @@ def _provenance(array: ArrayPlan, facts: Sequence[ChunkFacts]) -> dict[str, Any]
     spread = max((f.high for f in facts), default=0.0) - min((f.low for f in facts), default=0.0)
     if valid and 0 < squared < math.inf and 0 < spread < math.inf:
         # Peak is the variable's own range, as in every figure of `vcinr info`.
-        said["psnr_db"] = psnr_db(spread, squared, valid)
+        said["psnr_db"] = math.floor(100 * psnr_db(spread, squared, valid)) / 100  # further digits say nothing
     return {PREFIX + k: v for k, v in said.items()}

@@ -74,7 +74,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """From array metadata; raises CorruptError for a configuration of a later version."""
         config = dict(data.get("configuration", {}))
-        if config.get("version", CONFIG_VERSION) > CONFIG_VERSION:
+        if config.setdefault("version", 1) > CONFIG_VERSION:
             raise CorruptError(f"array written by a later vcinr (configuration {config['version']}); upgrade vcinr")
         if not all(isinstance(config.get(k, ()), list | tuple) for k in ("signal_axes", "axes", "scaling", "fill")):
             raise CorruptError("configuration of the vcinr codec is malformed")
@@ -100,16 +100,18 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """For array metadata."""
-        return {
-            "name": "vcinr",
-            "configuration": {
-                "version": self.version, "variable": self.variable, "signal_axes": list(self.signal_axes),
-                "axes": [dict(a) for a in self.axes], "model": self.model, "scaling": list(self.scaling),
-                "bound": list(self.bound) if self.bound else None, "fill": list(self.fill),
-                "limits": None if self.limits is None else [repr(float(v)) for v in self.limits],
-            },
+        """For array metadata; what has its default value is left out, and the version where it is 1."""
+        config: dict[str, Any] = {
+            "variable": self.variable, "signal_axes": list(self.signal_axes), "axes": [dict(a) for a in self.axes],
+            "model": self.model, "bound": list(self.bound) if self.bound else None, "fill": list(self.fill),
+            "limits": None if self.limits is None else [repr(float(v)) for v in self.limits],
         }  # fmt: skip
+        given = {key: value for key, value in config.items() if value}
+        if self.scaling != (0.0, 1.0):
+            given["scaling"] = list(self.scaling)
+        if self.version != 1:
+            given["version"] = self.version
+        return {"name": "vcinr", "configuration": given}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         """Compressed sizes are not known beforehand."""
