@@ -174,10 +174,10 @@ def _table(facts: dict[str, Any]) -> None:
         bound = v["bound"]
         promise = bound["kind"] if bound["value"] is None else f"{bound['kind']} {bound['value']:g}"
         psnr = "" if v["psnr_db"] is None else f"  {v['psnr_db']:.2f} dB"
+        with_model = f" (with the model {v['bits_per_value_with_model']:.4f})" if v["model"] else ""
         _say(
-            f"{name}: {v['values']:,} values in {v['bytes']:,} bytes, {v['bits_per_value']:.4f} bits per value "
-            f"(with the model {v['bits_per_value_with_model']:.4f}), ratio {v['ratio']:.1f}, bound {promise}, "
-            f"largest error {v['max_abs_error']:g}{psnr}"
+            f"{name}: {v['values']:,} values in {v['bytes']:,} bytes, {v['bits_per_value']:.4f} bits per value"
+            f"{with_model}, ratio {v['ratio']:.1f}, bound {promise}, largest error {v['max_abs_error']:g}{psnr}"
         )
         if v["note"]:
             _say(f"{name}: {v['note']}")
@@ -197,6 +197,9 @@ def main() -> None:
         app(standalone_mode=True)
     except VcinrError as error:
         print(f"vcinr: {error}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError:
+        print("vcinr: not enough memory; take smaller chunks (--chunk), or a machine with more", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         os._exit(1)

@@ -23,7 +23,7 @@ import xarray as xr
 
 from vcinr import codec
 from vcinr.archive import read, write
-from vcinr.archive.numcodecs_codec import VcinrCodec
+from vcinr.archive.numcodecs_codec import NumcodecsVcinr
 from vcinr.archive.verify import verify
 from vcinr.errors import VcinrError
 from vcinr.inr.model import Model, from_bytes
@@ -68,7 +68,7 @@ def models() -> Iterator[Target]:
 
 def arrays() -> Iterator[Target]:
     """A numcodecs buffer."""
-    yield VcinrCodec(("absolute", 0.1)).encode(np.arange(60.0).reshape(3, 4, 5)), VcinrCodec().decode
+    yield NumcodecsVcinr(("absolute", 0.1)).encode(np.arange(60.0).reshape(3, 4, 5)), NumcodecsVcinr().decode
 
 
 def archives(folder: Path) -> Iterator[Target]:

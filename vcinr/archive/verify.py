@@ -168,7 +168,7 @@ class _Seen:
         if bound is not None and bound[0] in ("absolute", "relative"):
             allowed = codec.allowed_errors(original, codec.Bound(bound[0], bound[1]))  # type: ignore[arg-type]
             if missed := int(((errors > allowed) & kept).sum()):
-                shown = bound[1] * (unit if bound[0] == "absolute" else 1.0)
+                shown: Any = array.attrs.get(PREFIX + "bound_value", bound[1])  # that of the variable, not as stored
                 raise InputError(
                     f"{missed} value(s) outside the {bound[0]} bound {shown:g}, the largest error being {worst:g}"
                 )
