@@ -23,9 +23,18 @@ _LIMIT = 1 << 40
 
 
 class NumcodecsVcinr(Codec):
-    """``bound`` (kind, value) as in :class:`vcinr.codec.Bound`, absolute or relative, or None for lossless.
+    """The codec as numcodecs knows it, by the name ``vcinr``.
 
-    ``fill``: value that stands for missing besides NaN. The last two axes are taken as a signal's grid.
+    Parameters
+    ----------
+    bound
+        Kind (``absolute``, ``relative`` or ``rate``) and value, as in :class:`vcinr.codec.Bound`; None for lossless.
+    fill
+        The value that stands for missing, besides NaN.
+
+    Notes
+    -----
+    The last two axes are taken as a signal's grid.
     """
 
     codec_id = "vcinr"

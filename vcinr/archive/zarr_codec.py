@@ -26,7 +26,18 @@ CONFIG_VERSION = 1
 
 
 def encode_axis(values: np.ndarray) -> dict[str, Any]:
-    """A coordinate axis for JSON: exact as start, stop, num where that reproduces it, else its values."""
+    """Bring a coordinate axis into a form for JSON.
+
+    Parameters
+    ----------
+    values
+        The coordinates.
+
+    Returns
+    -------
+    dict
+        ``start``, ``stop`` and ``num`` where evenly spaced numbers reproduce it exactly, else its ``values``.
+    """
     values = np.asarray(values, np.float64)
     if len(values) > 2:
         even = np.linspace(values[0], values[-1], len(values))
@@ -36,7 +47,25 @@ def encode_axis(values: np.ndarray) -> dict[str, Any]:
 
 
 def decode_axis(axis: Mapping[str, Any], length: int) -> np.ndarray:
-    """Inverse of `encode_axis`; raises CorruptError unless it is an axis of `length` values."""
+    """Inverse of `encode_axis`.
+
+    Parameters
+    ----------
+    axis
+        What `encode_axis` returned.
+    length
+        How many values it must have.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64.
+
+    Raises
+    ------
+    CorruptError
+        Unless it is an axis of `length` values.
+    """
     try:
         if "values" in axis:
             values = np.array(axis["values"], np.float64)
@@ -53,9 +82,20 @@ def decode_axis(axis: Mapping[str, Any], length: int) -> np.ndarray:
 class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """The codec and its JSON configuration.
 
-    variable, signal_axes, axes, scaling, fill, limits: see :class:`vcinr.codec.Field`; model: SHA-256 or None; bound:
-    (kind, value) that chunks are encoded with (see :class:`vcinr.codec.Bound`), in the numbers as stored, or None. To
-    *write* through plain Zarr with a model, register it first with ``vcinr.archive.models.register``.
+    Parameters
+    ----------
+    variable, signal_axes, axes, scaling, fill, limits
+        As in :class:`vcinr.codec.Field`; the axes as `encode_axis` returns them.
+    model
+        SHA-256 of the model, or None.
+    bound
+        Kind and value (:class:`vcinr.codec.Bound`) that chunks are encoded with, in the numbers as stored, or None.
+    version
+        Of this configuration.
+
+    Notes
+    -----
+    To *write* through plain Zarr with a model, register it first with ``vcinr.archive.models.register``.
     """
 
     is_fixed_size = False
@@ -162,19 +202,19 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         """The model by its hash, from what this process knows or the store being read; raises ModelError."""
         if self.model is None:
             return None
-        found = models.lookup(self.model)
-        if found is None and isinstance(byte_getter, StorePath):
-            found = await models.find(byte_getter.store, byte_getter.path, self.model)
-        if found is None and not isinstance(byte_getter, StorePath):
+        model = models.lookup(self.model)
+        if model is None and isinstance(byte_getter, StorePath):
+            model = await models.find(byte_getter.store, byte_getter.path, self.model)
+        if model is None and not isinstance(byte_getter, StorePath):
             raise ModelError(
                 f"model {self.model} cannot be found from within a shard; use vcinr_sharding for its array"
             )
-        if found is None:
+        if model is None:
             raise ModelError(
                 f"model {self.model} is not in this archive ({models.GROUP}/{self.model}); open the archive from its "
                 "root, and copy it whole"
             )
-        return found
+        return model
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         model = models.registered(self.model) if self.model else None
