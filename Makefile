@@ -22,10 +22,6 @@ repro: setup ## the whole pipeline, as far as something has changed; the report 
 	@cat report/summary.txt
 	@echo "Report: $(CURDIR)/report/index.html"
 
-# Numba looks at a compiled function's own file alone: what it keeps is kept by the state of the functions it calls too.
-CALLED = find vcinr/coding vcinr/inr/model.py -name '*.py' | LC_ALL=C sort
-export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba/$(shell $(CALLED) | xargs cat | sha256sum | cut -c 1-16)
-
 # Tests run in as many processes as there are cores, or WORKERS; tests/conftest.py gives each one thread.
 test: setup lint ## checks and the fast tests
 	@python -m pytest -n $(or $(WORKERS),auto) -m "not slow"
@@ -61,7 +57,7 @@ kill: setup ## bulk compression, killed at random moments, KILLS=200
 	@OMP_NUM_THREADS=1 python -m tests.faults.kill $(or $(KILLS),200)
 
 clean: ## remove the environment and caches; data, models and results stay
-	rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .numba build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 
 # uv is quick but does not read pip's settings, so those for local wheels and certificates are handed to it. With no
 # local wheels it takes PyTorch's CPU build. Where uv cannot be had, or fails, pip does it all.

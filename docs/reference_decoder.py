@@ -8,6 +8,7 @@ fast. `read` returns the numbers as they are stored; scale_factor and add_offset
 """
 
 import argparse
+import base64
 import hashlib
 import json
 import math
@@ -28,6 +29,10 @@ Rows = list[list]  # of numbers: a plane, or part of one
 
 # Archive
 
+DEFAULTS: dict[str, Any] = {
+    "version": 1, "variable": "", "signal_axes": [], "axes": [], "model": None, "scaling": [0.0, 1.0], "fill": [],
+    "limits": None,
+}  # fmt: skip
 SHARDING = ("vcinr_sharding", "sharding_indexed")  # the same, byte for byte
 
 
@@ -46,8 +51,10 @@ def read(archive: str | Path, variable: str) -> Array:
     shape, chunk_shape = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
     model = find_model(files, codec)
     whole = np.empty(shape, dtype)
-    for index in product(*(range(-(-s // c)) for s, c in zip(shape, chunk_shape, strict=True))):
-        data = files.read(chunk_key(variable, node["chunk_key_encoding"], index))
+    counts = [-(-s // c) for s, c in zip(shape, chunk_shape, strict=True)]
+    sums = files.checksums(variable, math.prod(counts))
+    for number, index in enumerate(product(*map(range, counts))):
+        data = files.read(chunk_key(variable, node["chunk_key_encoding"], index), sums[number])
         region = tuple(slice(i * c, min((i + 1) * c, s)) for i, c, s in zip(index, chunk_shape, shape, strict=True))
         inside = tuple(r.stop - r.start for r in region)
         if codec["name"] in SHARDING:
@@ -59,14 +66,42 @@ def read(archive: str | Path, variable: str) -> Array:
 
 
 class Files:
-    """The files of an archive by key; `read` compares those that vcinr/manifest lists with their CRC-32."""
+    """The files of an archive by key; `read` compares those of which the manifest has a CRC-32 with it."""
 
     def __init__(self, path: Path):
         self.path = path
         self.zip = None if path.is_dir() else zipfile.ZipFile(path)
-        self.manifest: dict[str, Any] = {}
-        if "vcinr/manifest/zarr.json" in self.keys():
-            self.manifest = json.loads(self.read("vcinr/manifest/zarr.json"))["attributes"]
+        self.sums: dict[str, int] = {}  # CRC-32 by key
+        self.chunks: dict[str, list[int]] = {}  # CRC-32 of the chunks of a variable, in C order
+        self.metadata_sha256, self.without = (
+            "",
+            "",
+        )  # digest of all zarr.json, but those whose keys begin with `without`
+        if "vcinr/manifest/zarr.json" in self.keys():  # the manifest of archives of before
+            attributes = json.loads(self.read("vcinr/manifest/zarr.json"))["attributes"]
+            self.sums, self.metadata_sha256 = attributes["files"], attributes["metadata_sha256"]
+            self.without = "vcinr/manifest/zarr.json"
+        elif "vcinr/zarr.json" in self.keys():
+            attributes = json.loads(self.read("vcinr/zarr.json"))["attributes"]
+            if "manifest" in attributes:
+                self.parse_manifest(attributes["manifest"])
+
+    def parse_manifest(self, manifest: dict[str, Any]) -> None:
+        """The digest of the metadata and all CRC-32."""
+        data = zlib.decompress(base64.b64decode(manifest["data"]))
+        self.metadata_sha256, self.without, position = data[:32].hex(), "vcinr/", 40
+        self.sums = manifest.get("files", {})
+        for name, count, _ in manifest["arrays"]:
+            self.chunks[name] = list(struct.unpack_from(f"<{count}I", data, position))
+            position += 4 * count
+
+    def checksums(self, variable: str, count: int) -> "list[int] | list[None]":
+        """CRC-32 of each of the `count` chunks of a variable; None where the archive has no manifest, or not theirs."""
+        if variable not in self.chunks:
+            return [None] * count
+        if len(self.chunks[variable]) != count:
+            raise ValueError(f"the manifest is damaged: {variable} has {count} chunks")
+        return self.chunks[variable]
 
     def keys(self) -> list[str]:
         """All keys."""
@@ -74,29 +109,30 @@ class Files:
             return self.zip.namelist()
         return [file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file()]
 
-    def read(self, key: str) -> bytes:
-        """The bytes of one file."""
+    def read(self, key: str, crc32: "int | None" = None) -> bytes:
+        """The bytes of one file, with this CRC-32."""
         try:
             data = (self.path / key).read_bytes() if self.zip is None else self.zip.read(key)
         except (FileNotFoundError, KeyError):
             raise ValueError(f"{key} is missing") from None
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{key}: {error}") from None
-        if zlib.crc32(data) != self.manifest.get("files", {}).get(key, zlib.crc32(data)):
+        expected = self.sums.get(key) if crc32 is None else crc32
+        if expected is not None and zlib.crc32(data) != expected:
             raise ValueError(f"{key} is damaged: its checksum is not that of the manifest")
         return data
 
     def check_metadata(self) -> None:
         """Compare all zarr.json with metadata_sha256."""
-        if "metadata_sha256" not in self.manifest:
+        if not self.metadata_sha256:
             return
         text = ""
         for key in sorted(self.keys()):
-            if key.split("/")[-1] == "zarr.json" and key != "vcinr/manifest/zarr.json":
+            if key.split("/")[-1] == "zarr.json" and not key.startswith(self.without):
                 node = json.loads(self.read(key))
                 node.pop("consolidated_metadata", None)
                 text += f"{key} {json.dumps(node, sort_keys=True, separators=(',', ':'))}\n"
-        if hashlib.sha256(text.encode()).hexdigest() != self.manifest["metadata_sha256"]:
+        if hashlib.sha256(text.encode()).hexdigest() != self.metadata_sha256:
             raise ValueError("the archive's metadata is damaged: its SHA-256 is not that of the manifest")
 
 
@@ -105,7 +141,7 @@ def find_model(files: Files, codec: dict[str, Any]) -> "Model | None":
     configuration = codec["configuration"]
     if codec["name"] in SHARDING:
         return find_model(files, configuration["codecs"][0])
-    name = configuration["model"]
+    name = configuration.get("model")
     if name is None:
         return None
     data = files.read(f"vcinr/models/{name}/c/0")
@@ -185,6 +221,7 @@ def decode_chunk(
 ) -> Array:
     """The chunk that `data` holds, of `chunk_shape`, for the `configuration` of the codec in zarr.json."""
     dtype = np.dtype(dtype).newbyteorder("<")
+    configuration = {**DEFAULTS, **configuration}
     if configuration["version"] != 1:
         raise ValueError(f"version {configuration['version']} of the codec vcinr is unknown to this decoder")
     if data[:2] != b"VC" or len(data) < 10:

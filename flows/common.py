@@ -21,6 +21,7 @@ from prefect.settings import get_current_settings
 
 from vcinr.config import Params, load
 from vcinr.errors import ConfigError, VcinrError
+from vcinr.places import is_url, written_aside
 from vcinr.progress import Progress, Watch
 
 PARAMS = "params.yaml"
@@ -107,11 +108,6 @@ def server_url() -> str:
         return str(client.api_url).rstrip("/")
 
 
-def is_url(path: str) -> bool:
-    """Whether fsspec, not the file system, opens `path`."""
-    return "://" in path
-
-
 def tries_after_the_first(paths: Iterable[str]) -> int:
     """How often to retry work on `paths`: a damaged local file stays so, a network may recover."""
     return len(RETRY_DELAYS) if any(map(is_url, paths)) else 0
@@ -161,10 +157,8 @@ def watcher(stage: str) -> Watch:
 def record(stage: str, summary: Mapping[str, Any], path: Path | None = None) -> None:
     """Publish a stage's summary as a table artifact and, with `path`, as a JSON file of metrics."""
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
-        temporary.replace(path)
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(summary, indent=2) + "\n")
     rows = [{"figure": name, "value": value} for name, value in _flat(summary)]
     # The table repeats what the file holds: the stage is done even if the server is not at hand.
     with contextlib.suppress(Exception):

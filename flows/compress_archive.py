@@ -14,7 +14,6 @@ from prefect.cache_policies import NO_CACHE
 from flows.common import (
     PARAMS,
     RETRY_DELAYS,
-    is_url,
     main,
     places_of,
     record,
@@ -24,6 +23,7 @@ from flows.common import (
 )
 from vcinr.config import Codec, Source, load
 from vcinr.errors import InputError, VcinrError
+from vcinr.places import is_url, stem
 
 
 @task(
@@ -134,7 +134,7 @@ def plan(inputs: Iterable[str] | str, output: str) -> list[tuple[str, str]]:
         return [(paths[0], output)]
     jobs: dict[str, str] = {}
     for path in paths:
-        target = f"{output.rstrip('/')}/{_stem(path)}.zarr"
+        target = f"{output.rstrip('/')}/{stem(path)}.zarr"
         if jobs.setdefault(target, path) != path:
             raise InputError(f"{jobs[target]} and {path} would both become {target}; use two folders")
     return [(path, target) for target, path in jobs.items()]
@@ -163,10 +163,6 @@ def _expand(path: str) -> list[str]:
 
 def _at_home(path: str) -> str:
     return path if is_url(path) else os.path.expanduser(path)
-
-
-def _stem(path: str) -> str:
-    return Path(path.split("?")[0].rstrip("/")).stem
 
 
 if __name__ == "__main__":

@@ -1,28 +1,16 @@
 """Shared inputs: small synthetic maps, and the real HadGEM fields that the default pipeline compresses."""
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def compiled_code() -> str:
-    """Where Numba keeps what it compiles: a folder for each state of the sources that compiled functions call.
-
-    The Makefile names the same folder. Numba itself looks at a function's own file alone, and would go on using what
-    has an old callee inlined.
-    """
-    sources = [*sorted((ROOT / "vcinr/coding").rglob("*.py"), key=str), ROOT / "vcinr/inr/model.py"]
-    return str(ROOT / ".numba" / hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:16])
-
-
 # Before numpy, numba and torch are imported: spinning threads stall two cores, also those that PyTorch is told to use.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("NUMBA_CACHE_DIR", compiled_code())
 
 import shutil
 import signal

@@ -151,8 +151,9 @@ def test_netcdf_comes_back_with_types_groups_and_unlimited_dimensions(file, tmp_
 
 def test_provenance(file, tmp_path):
     facts = vcinr.compress(vcinr.open_groups(file), tmp_path / "a.zarr", abs_error={"ta": 0.1}, variables=["ta"])
-    attrs = xr.open_zarr(tmp_path / "a.zarr")["ta"].attrs
-    assert attrs["vcinr_version"] == vcinr.__version__ and attrs["vcinr_bound"] == "absolute"
+    root = xr.open_zarr(tmp_path / "a.zarr")
+    attrs = root["ta"].attrs
+    assert root.attrs["vcinr_version"] == vcinr.__version__ and attrs["vcinr_bound"] == "absolute"
     assert attrs["vcinr_bound_value"] == 0.1 and 0 < attrs["vcinr_max_abs_error"] <= 0.1
     history = vcinr.open(tmp_path / "a.zarr").attrs["history"].split("\n")
     assert history[0] == "2000-01-01 made" and "ta within 0.1 of the input, lossy" in history[1]

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import vcinr
-from vcinr.archive import bulk, write
+from vcinr.archive import bulk, work
 from vcinr.errors import BoundError, CorruptError, InputError, VcinrError
 
 
@@ -36,7 +36,7 @@ def test_a_rerun_does_not_take_over_chunks_of_another_psnr_peak(tmp_path, monkey
     first = np.random.default_rng(0).normal(size=(2, 32, 32)).cumsum(1) * 0.01
     second = first.copy()
     first[1] = 1e4 * np.random.default_rng(1).normal(size=(32, 32))
-    real, calls = write._encode_chunk, []
+    real, calls = work.encode_chunk, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -44,7 +44,7 @@ def test_a_rerun_does_not_take_over_chunks_of_another_psnr_peak(tmp_path, monkey
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(write, "_encode_chunk", interrupted)
+    monkeypatch.setattr(work, "encode_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vcinr.compress(dataset(first), tmp_path / "a.zarr", psnr=60.0, chunk=1)
     monkeypatch.undo()

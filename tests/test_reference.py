@@ -344,7 +344,7 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(ValueError, match="v/c/1/0/0 is missing"):
         reference.read(archive, "v")
     chunk.write_bytes(good)
-    node.write_text(metadata.replace('"fill": []', '"fill": [7.0]'))
+    node.write_text(metadata.replace('"variable":"v"', '"variable":"v","fill":[7.0]'))
     with pytest.raises(ValueError, match="damaged"):
         reference.read(archive, "v")
 
@@ -368,7 +368,7 @@ def test_a_damaged_model_is_named(tiny_maps, tiny_model, tmp_path):
     key.write_bytes(key.read_bytes()[:-9] + bytes(9))
     with pytest.raises(ValueError, match=tiny_model.sha256):
         reference.read(tmp_path / "a.zarr", "t")
-    (tmp_path / "a.zarr" / "vcinr" / "manifest" / "zarr.json").unlink()
+    (tmp_path / "a.zarr" / "vcinr" / "zarr.json").unlink()
     with pytest.raises(ValueError, match=f"{tiny_model.sha256} is damaged"):
         reference.read(tmp_path / "a.zarr", "t")
     key.unlink()

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "compress": ("vcinr.archive.write", "compress"),
     "open": ("vcinr.archive.read", "open_archive"),
-    "verify": ("vcinr.archive.read", "verify"),
+    "verify": ("vcinr.archive.verify", "verify"),
     "info": ("vcinr.archive.read", "info"),
     "decompress": ("vcinr.archive.read", "decompress"),
     "open_dataset": ("vcinr.datasets.readers", "open_dataset"),

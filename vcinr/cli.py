@@ -130,7 +130,7 @@ def verify(
     against: Annotated[str | None, typer.Option("--against", help="The original, to check every bound.")] = None,
 ) -> None:
     """Decode every chunk; exit status 0 only if all is sound and, with --against, every bound holds."""
-    from vcinr.archive.read import verify as run
+    from vcinr.archive.verify import verify as run
     from vcinr.datasets.readers import open_groups
 
     problems, facts = run(archive, None if against is None else open_groups(against), watch=_watch)
@@ -181,10 +181,10 @@ def _table(facts: dict[str, Any]) -> None:
         bound = v["bound"]
         promise = bound["kind"] if bound["value"] is None else f"{bound['kind']} {bound['value']:g}"
         psnr = "" if v["psnr_db"] is None else f"  {v['psnr_db']:.2f} dB"
+        with_model = f" (with the model {v['bits_per_value_with_model']:.4f})" if v["model"] else ""
         _say(
-            f"{name}: {v['values']:,} values in {v['bytes']:,} bytes, {v['bits_per_value']:.4f} bits per value "
-            f"(with the model {v['bits_per_value_with_model']:.4f}), ratio {v['ratio']:.1f}, bound {promise}, "
-            f"largest error {v['max_abs_error']:g}{psnr}"
+            f"{name}: {v['values']:,} values in {v['bytes']:,} bytes, {v['bits_per_value']:.4f} bits per value"
+            f"{with_model}, ratio {v['ratio']:.1f}, bound {promise}, largest error {v['max_abs_error']:g}{psnr}"
         )
         if v["note"]:
             _say(f"{name}: {v['note']}")
@@ -214,6 +214,9 @@ def main() -> None:
         app(standalone_mode=True)
     except VcinrError as error:
         print(f"vcinr: {error}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError:
+        print("vcinr: not enough memory; take smaller chunks (--chunk), or a machine with more", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         os._exit(1)

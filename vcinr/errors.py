@@ -7,9 +7,30 @@ class VcinrError(Exception):
     """Anything vcinr refuses to do, with the reason; the command line prints it as one line."""
 
 
+NOT_DAMAGE = (MemoryError, AssertionError, AttributeError, ImportError, NameError)
+"""What damaged data do not raise, in any library that reads them: too little memory, or a bug.
+
+Code that reports whatever else a library raises as damage lets these pass.
+"""
+
+
 def one_line(error: BaseException) -> str:
-    """An exception's message on one line, cut where it is long; its type where it has none."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Describe an exception on one line, cut where it is long.
+
+    Parameters
+    ----------
+    error
+        Any exception.
+
+    Returns
+    -------
+    str
+        The message of an error of vcinr's own. Of any other, its type and its message: ``'v'`` says nothing where
+        ``KeyError: 'v'`` does.
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, VcinrError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 
 

@@ -10,7 +10,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `total` of `stage` is done; `values` are the figures worth watching (loss, psnr_db, ...)."""
+    """How far long work has come.
+
+    Parameters
+    ----------
+    stage
+        What is being done.
+    step, total
+        How many steps of how many are done.
+    values
+        The figures worth watching (loss, psnr_db, ...); errors are in the variable's units.
+    seconds_left
+        An estimate; None where there is none.
+    """
 
     stage: str
     step: int
@@ -37,18 +49,26 @@ def terminal(progress: Progress) -> None:
 
 
 class Clock:
-    """Estimates the time left of a loop from the steps this run has done (a resumed run starts at `done`)."""
+    """Estimates how long a loop still takes, from the steps that this run has done.
+
+    Parameters
+    ----------
+    total
+        How many steps there are.
+    done
+        How many were done before: a resumed run does not start at 0.
+    """
 
     def __init__(self, total: int, done: int = 0) -> None:
         self.total, self.start, self.began = total, done, time.monotonic()
 
     @property
     def spent(self) -> float:
-        """Seconds since this run of the loop began."""
+        """Return the seconds since this run of the loop began."""
         return time.monotonic() - self.began
 
     def left(self, step: int) -> float | None:
-        """Seconds left after `step` steps, None before the first."""
+        """Return an estimate of the seconds left after `step` steps; None before the first."""
         done = step - self.start
         return None if done <= 0 else self.spent / done * (self.total - step)
 

@@ -22,7 +22,8 @@ import numpy as np
 import xarray as xr
 
 from vcinr.archive import read, write
-from vcinr.archive.numcodecs_codec import VcinrCodec
+from vcinr.archive.numcodecs_codec import NumcodecsVcinr
+from vcinr.archive.verify import verify
 from vcinr.codec.chunk import seed_of
 from vcinr.codec.decode import decode as decode_chunk
 from vcinr.codec.encode import encode
@@ -70,7 +71,7 @@ def models() -> Iterator[Target]:
 
 def arrays() -> Iterator[Target]:
     """A numcodecs buffer."""
-    yield VcinrCodec(("absolute", 0.1)).encode(np.arange(60.0).reshape(3, 4, 5)), VcinrCodec().decode
+    yield NumcodecsVcinr(("absolute", 0.1)).encode(np.arange(60.0).reshape(3, 4, 5)), NumcodecsVcinr().decode
 
 
 def archives(folder: Path) -> Iterator[Target]:
@@ -88,7 +89,7 @@ def archives(folder: Path) -> Iterator[Target]:
     def use(path: Path, good: bytes, bad: bytes) -> None:
         path.write_bytes(bad)
         try:
-            problems, _ = read.verify(place)
+            problems, _ = verify(place)
             if problems:
                 return
             if not read.open_archive(place).load().identical(sound):

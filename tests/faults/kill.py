@@ -22,9 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import xarray as xr
 
-from vcinr.archive import bulk, write
-from vcinr.archive.read import open_archive, verify
+from vcinr.archive import bulk, work
+from vcinr.archive.read import open_archive
 from vcinr.archive.spool import Spool
+from vcinr.archive.verify import verify
 from vcinr.datasets.readers import open_groups
 
 TARGETS = ("a.zarr", "b.zip", "c.zarr", "d.zarr")
@@ -41,17 +42,17 @@ def make_inputs(folder: Path, rng: np.random.Generator) -> None:
 def compress_all(inputs: Path, outputs: Path, log: Path) -> None:
     """What a bulk run does, with a line in the log before and after each chunk."""
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    encode, add = write._encode_chunk, Spool.add
+    encode, add = work.encode_chunk, Spool.add
 
-    def logged_encode(array, field, key, block, effort):  # type: ignore[no-untyped-def]
+    def logged_encode(task, key, block):  # type: ignore[no-untyped-def]
         os.write(file, f"begin {current} {key}\n".encode())
-        return encode(array, field, key, block, effort)
+        return encode(task, key, block)
 
     def logged_add(self, key, *rest):  # type: ignore[no-untyped-def]
         add(self, key, *rest)
         os.write(file, f"end {current} {key}\n".encode())
 
-    write._encode_chunk, Spool.add = logged_encode, logged_add  # type: ignore[assignment, method-assign]
+    work.encode_chunk, Spool.add = logged_encode, logged_add  # type: ignore[assignment, method-assign]
     for target in TARGETS:
         current = target
         bulk.compress_file(str(inputs / f"{target[0]}.nc"), str(outputs / target), abs_error=0.01, chunk=3)

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from vcinr.archive import write
+from vcinr.archive import work
 from vcinr.archive.write import compress
 from vcinr.codec.chunk import VERSION
 from vcinr.codec.encode import encode
@@ -127,7 +127,7 @@ def main() -> int:
     for name, arguments in archives().items():
         # The untrained prior is never the smallest candidate: have it taken all the same.
         forced = partial(encode, rate=1) if name in ("model", "linear") else encode
-        write.encode = forced
+        work.encode = forced
         compress(fields(), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]
         print(f"{folder / name}: {(folder / f'{name}.zip').stat().st_size:,} bytes")

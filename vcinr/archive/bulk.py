@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
-from vcinr.archive.metadata import as_groups
-from vcinr.archive.read import info, verify
-from vcinr.archive.spool import clear
-from vcinr.archive.store import is_url, workplace
-from vcinr.archive.write import compress, default_variables
+from vcinr.archive import metadata
+from vcinr.archive.contents import Archive, chunks_of, codec_of, counts_of, open_contents
+from vcinr.archive.manifest import fetch
+from vcinr.archive.metadata import Groups
+from vcinr.archive.plan import default_variables, read_block, source_digest, text_digest
+from vcinr.archive.read import info
+from vcinr.archive.spool import clear, digest_of
+from vcinr.archive.store import workplace
+from vcinr.archive.verify import verify
+from vcinr.archive.write import compress
 from vcinr.codec.promise import Effort
 from vcinr.datasets.readers import open_groups
 from vcinr.errors import InputError, VcinrError
 from vcinr.inr.model import Model, load_model
+from vcinr.places import is_url
 from vcinr.progress import Watch, silent
 
 
@@ -21,11 +28,34 @@ def compress_file(
     path: str, target: str, *, model: str | None = None, abs_error: float | None = None,
     variables: list[str] | None = None, chunk: int | None = None, effort: Effort = "best", watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Compress one file or store to the archive `target`, unless it is there, newer, sound and of the same request.
+    """Compress one file or store, unless its archive is there, newer, sound and of the same request.
 
-    Returns what `compress` does, with ``skipped`` True where nothing was to do: an archive made with another `effort`
-    promises the same. An interrupted call leaves its finished chunks, and the next goes on from them. Raises
-    InputError, ModelError and BoundError like `compress`.
+    Parameters
+    ----------
+    path
+        The file or store: a path or an fsspec URL.
+    target
+        The archive.
+    model
+        Path of a trained model, if any.
+    abs_error, variables, chunk, effort, watch
+        As in :func:`vcinr.archive.write.compress`.
+
+    Returns
+    -------
+    dict
+        What `compress` returns, and ``skipped`` True where nothing was to do: an archive made with another `effort` or
+        `chunk` promises the same.
+
+    Raises
+    ------
+    InputError, ModelError, BoundError
+        As in `compress`.
+
+    Notes
+    -----
+    To see that nothing is to do, the file is read and the archive's bytes are compared with its manifest; no chunk of
+    numbers is decoded. An interrupted call leaves its finished chunks, and the next goes on from them.
     """
     artifact = load_model(model) if model else None
     if not is_url(target) and Path(path).resolve() == Path(target).resolve():
@@ -46,7 +76,7 @@ def compress_file(
 def _answers(
     facts: dict[str, Any], path: str, model: Model | None, abs_error: float | None, variables: list[str] | None
 ) -> bool:
-    """Whether an archive is what compressing `path` now would give: newer, same request, and it verifies against it."""
+    """Whether an archive is what compressing `path` now would give: newer, sound, of the same request and values."""
     archive = Path(facts["archive"])
     if is_url(path) or not Path(path).exists() or not archive.exists():
         return False
@@ -58,8 +88,38 @@ def _answers(
     sha256 = None if abs_error == 0 or model is None else model.sha256
     promise = ({"kind": kind, "value": None if lossless else abs_error}, sha256)
     stored = facts["variables"]
-    groups = as_groups(open_groups(path))
+    groups = metadata.as_groups(open_groups(path))
     if set(variables or default_variables(groups, model)) != set(stored):
         return False
     same = all(v["note"] or (v["bound"], v["model"]) == promise for v in stored.values())
-    return same and not verify(archive, groups)[0]
+    return same and _is_made_of(open_contents(archive), groups)
+
+
+def _is_made_of(archive: Archive, groups: Groups) -> bool:
+    """Whether every byte of an archive is as it was written, and it was made of these values."""
+    if not archive.manifest.source:  # an archive of before
+        return not verify(archive.place, groups)[0]
+    keys = set(archive.keys())
+    if archive.problems() or archive.manifest.file_problems(archive.store, keys):
+        return False
+    stored = {path: metadata.stored(group, path) for path, group in groups.items()}
+    arrays = dict(archive.arrays())
+    if set(arrays) != {metadata.join(path, str(n)) for path, group in stored.items() for n in group.variables}:
+        return False
+    digests: dict[str, list[str]] = {}
+    for name, array in arrays.items():
+        values = metadata.member(stored, name)
+        if values.shape != array.shape or (codec_of(array) and metadata.native(values.dtype) != array.dtype):
+            return False
+        try:
+            sums = archive.manifest.checksums(name, counts_of(array))
+            for chunk in chunks_of(name, array):
+                fetch(archive.store, chunk.key, int(sums[chunk.number]))
+        except VcinrError:
+            return False
+        if codec_of(array) is None:
+            digests[name] = [text_digest(values)]
+        else:
+            indices = itertools.product(*map(range, counts_of(array)))
+            digests[name] = [digest_of(read_block(values, index, array.chunks)) for index in indices]
+    return source_digest(digests) == archive.manifest.source

@@ -18,6 +18,8 @@ PREFIX = "vcinr_"
 RESERVED = "vcinr"
 """Group of an archive that holds models and manifest."""
 _OWN = ("coordinates", "grid_mapping", "bounds", "cell_measures", "formula_terms", "ancillary_variables")
+PACKING = ("scale_factor", "add_offset")
+"""Attributes that say what stored numbers unpack to."""
 _TIMES = ("units", "calendar", "dtype")
 _FILL = PREFIX + "fill_value"
 _DTYPES, _UNLIMITED = PREFIX + "attribute_dtypes", PREFIX + "unlimited_dims"
@@ -28,7 +30,23 @@ Data = xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset]
 
 
 def as_groups(data: Data) -> Groups:
-    """`data` by groups, every parent present; in a data set, names with slashes are members of groups."""
+    """Take a data set apart into its groups.
+
+    Parameters
+    ----------
+    data
+        A DataTree, data sets by group, or a Dataset, in which names with slashes are members of groups.
+
+    Returns
+    -------
+    dict
+        Data sets by group path, sorted; every parent of a group is there.
+
+    Raises
+    ------
+    InputError
+        For a name that no archive can hold.
+    """
     if isinstance(data, xr.DataTree):
         found = {node.path.strip("/"): node.to_dataset(inherit=False) for node in data.subtree}
     elif isinstance(data, xr.Dataset):
@@ -64,12 +82,30 @@ def _unflattened(dataset: xr.Dataset) -> Groups:
 
 
 def join(path: str, name: str) -> str:
-    """Full name of a member of a group."""
+    """Return the full name of a member of a group."""
     return f"{path}/{name}" if path else name
 
 
 def member(groups: Groups, full: str) -> xr.DataArray:
-    """Variable ``group/name`` with the coordinates it has in its own group or inherits; KeyError without it."""
+    """Return a variable with the coordinates that it has in its own group or inherits.
+
+    Parameters
+    ----------
+    groups
+        The data set by groups.
+    full
+        The variable's name, ``group/name``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Its values are not read.
+
+    Raises
+    ------
+    KeyError
+        Where there is no such variable.
+    """
     path, _, name = full.rpartition("/")
     array = groups[path][name]
     while path:
@@ -82,9 +118,24 @@ def member(groups: Groups, full: str) -> xr.DataArray:
 
 
 def stored(group: xr.Dataset, path: str = "") -> xr.Dataset:
-    """A group as it is stored: times as numbers, all that is metadata in `attrs`; nothing but times is loaded.
+    """Bring a group into the form in which it is stored.
 
-    Raises InputError naming the variable, or the group `path`, for what Zarr and netCDF have no form for.
+    Parameters
+    ----------
+    group
+        The group, decoded or not.
+    path
+        Its path, for messages.
+
+    Returns
+    -------
+    xarray.Dataset
+        Times are numbers, and all that is metadata is in `attrs`. Nothing but times is loaded.
+
+    Raises
+    ------
+    InputError
+        For what Zarr and netCDF have no form for; the message names the variable or the group.
     """
     for name, variable in group.variables.items():
         if len(set(variable.dims)) != variable.ndim:
@@ -148,9 +199,26 @@ def _with_coordinates(group: xr.Dataset) -> tuple[Mapping[Any, xr.Variable], Map
 
 
 def portable(attrs: Mapping[Any, Any], where: str, dtype: np.dtype | None = None) -> dict[str, Any]:
-    """Attributes as JSON, and the types that JSON loses under a name of ours; `dtype`: the array's, for a fill value.
+    """Bring attributes into a form that JSON holds.
 
-    Raises InputError naming `where` for a value that JSON cannot hold.
+    Parameters
+    ----------
+    attrs
+        The attributes.
+    where
+        What they belong to, for messages.
+    dtype
+        That of the array, for its fill value; None for a group.
+
+    Returns
+    -------
+    dict
+        The attributes, and under a name of vcinr's own the types of those whose type JSON loses; see `restored`.
+
+    Raises
+    ------
+    InputError
+        For a value that JSON cannot hold.
     """
     result: dict[str, Any] = {}
     types: dict[str, str] = {}
@@ -189,12 +257,44 @@ def _exactly(value: Any, dtype: np.dtype) -> Any:
 
 
 def native(dtype: np.dtype) -> np.dtype:
-    """`dtype` in the machine's byte order; the types of text have none."""
+    """Return a dtype in the machine's byte order; the types of text have none."""
     return dtype.newbyteorder("=") if dtype.kind in "fiubc" else dtype
 
 
+def unit_of(attrs: Mapping[str, Any], dtype: np.dtype) -> float:
+    """Return the size of a step of 1 in stored numbers, in the variable's units.
+
+    Parameters
+    ----------
+    attrs
+        The variable's attributes.
+    dtype
+        Its type as stored.
+
+    Returns
+    -------
+    float
+        1 where the numbers are not packed.
+    """
+    factor = attrs.get("scale_factor", 1.0)
+    if dtype.kind not in "fiu" or not isinstance(factor, int | float) or not np.isfinite(factor):
+        return 1.0
+    return abs(float(factor)) or 1.0
+
+
 def restored(dataset: xr.Dataset) -> xr.Dataset:
-    """An undecoded data set of an archive with its attributes' own types and its unlimited dimensions."""
+    """Give an undecoded group of an archive its attributes' own types and its unlimited dimensions back.
+
+    Parameters
+    ----------
+    dataset
+        As xarray reads it from the archive.
+
+    Returns
+    -------
+    xarray.Dataset
+        A copy, without the attributes in which an archive notes these types and dimensions.
+    """
     copy = dataset.copy()
     copy.encoding = {"unlimited_dims": set(copy.attrs.pop(_UNLIMITED, ()))}
     for attrs in (copy.attrs, *(v.attrs for v in copy.variables.values())):

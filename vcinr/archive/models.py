@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -17,32 +18,54 @@ from vcinr.inr.model import Model, from_bytes
 
 GROUP = f"{RESERVED}/models"
 _CACHE: dict[str, Model] = {}
-_LIMIT = 8
+_LIMIT = 8  # models that a process remembers
+_LOCK = threading.Lock()  # chunks are decoded by many threads
 
 
 def register(model: Model) -> str:
-    """Make `model` known to this process by its SHA-256, which is returned."""
-    while len(_CACHE) >= _LIMIT:
-        del _CACHE[next(iter(_CACHE))]
-    _CACHE[model.sha256] = model
+    """Make a model known to this process.
+
+    Parameters
+    ----------
+    model
+        The model. Of those that were registered or read, the last eight are remembered.
+
+    Returns
+    -------
+    str
+        Its SHA-256, by which it is found.
+    """
+    with _LOCK:
+        _CACHE.pop(model.sha256, None)
+        while len(_CACHE) >= _LIMIT:
+            del _CACHE[next(iter(_CACHE))]
+        _CACHE[model.sha256] = model
     return model.sha256
 
 
 def lookup(sha256: str) -> Model | None:
-    """A model this process has registered or read before."""
+    """Return a model that this process has registered or read before, or None."""
     return _CACHE.get(sha256)
 
 
 def registered(sha256: str) -> Model:
-    """Like `lookup`; raises ModelError naming the hash when there is none."""
-    found = lookup(sha256)
-    if found is None:
+    """Return a model like `lookup`; raise ModelError naming the hash when there is none."""
+    model = lookup(sha256)
+    if model is None:
         raise ModelError(f"model {sha256} is not at hand; register it with vcinr.archive.models.register")
-    return found
+    return model
 
 
 def put(root: zarr.Group, model: Model) -> None:
-    """Put `model` into the archive `root` as ``vcinr/models/<sha256>``, a plain byte array of one chunk."""
+    """Store a model in an archive.
+
+    Parameters
+    ----------
+    root
+        The archive's root group, writable.
+    model
+        Stored as ``vcinr/models/<sha256>``, a plain byte array of one chunk, and registered.
+    """
     data = np.frombuffer(model.data, np.uint8)
     root.require_group(GROUP).create_array(
         model.sha256,
@@ -58,9 +81,26 @@ def put(root: zarr.Group, model: Model) -> None:
 
 
 async def find(store: Any, path: str, sha256: str) -> Model | None:
-    """Search ``vcinr/models/<sha256>`` in the groups above `path` of a Zarr store; None if it is in none of them.
+    """Search a model in the groups above an array.
 
-    Raises ModelError when the bytes found are not those of that name.
+    Parameters
+    ----------
+    store
+        A Zarr store.
+    path
+        The array's path; ``vcinr/models/<sha256>`` is looked for in every group above it.
+    sha256
+        The model's name.
+
+    Returns
+    -------
+    Model or None
+        None where it is in none of them. A model that was read is registered.
+
+    Raises
+    ------
+    ModelError
+        When the bytes there are not those of that name.
     """
     parts = path.split("/")
     for depth in range(len(parts) - 1, -1, -1):
@@ -78,7 +118,20 @@ async def find(store: Any, path: str, sha256: str) -> Model | None:
 
 
 def check(store: Store, sha256: str) -> None:
-    """Raise ModelError unless the archive holds the bytes of that name."""
+    """Check that an archive holds a model.
+
+    Parameters
+    ----------
+    store
+        The archive's store.
+    sha256
+        The model's name.
+
+    Raises
+    ------
+    ModelError
+        When it is missing, or its bytes are not those of that name.
+    """
     key = f"{GROUP}/{sha256}/c/0"
     data = get(store, key)
     if data is None:

@@ -24,10 +24,19 @@ _MAGIC = b"VCNC"
 _LIMIT = 1 << 40
 
 
-class VcinrCodec(Codec):
-    """``bound`` (kind, value) as in :class:`vcinr.codec.Bound`, absolute or relative, or None for lossless.
+class NumcodecsVcinr(Codec):
+    """The codec as numcodecs knows it, by the name ``vcinr``.
 
-    ``fill``: value that stands for missing besides NaN. The last two axes are taken as a signal's grid.
+    Parameters
+    ----------
+    bound
+        Kind (``absolute``, ``relative`` or ``rate``) and value, as in :class:`vcinr.codec.Bound`; None for lossless.
+    fill
+        The value that stands for missing, besides NaN.
+
+    Notes
+    -----
+    The last two axes are taken as a signal's grid.
     """
 
     codec_id = "vcinr"
@@ -43,7 +52,7 @@ class VcinrCodec(Codec):
         return {"id": self.codec_id, "bound": list(self.bound) if self.bound else None, "fill": self.fill}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> VcinrCodec:
+    def from_config(cls, config: dict[str, Any]) -> NumcodecsVcinr:
         """Inverse of `get_config`."""
         bound = config.get("bound")
         return cls(tuple(bound) if bound else None, config.get("fill"))
@@ -81,3 +90,6 @@ class VcinrCodec(Codec):
 
     def _field(self, ndim: int) -> Field:
         return Field("", tuple(range(max(0, ndim - 2), ndim)), (), fill=() if self.fill is None else (self.fill,))
+
+
+VcinrCodec = NumcodecsVcinr  # the name that the entry point of numcodecs has

@@ -6,6 +6,7 @@ of. The next run takes over every chunk whose note, values and bytes fit; nothin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,18 +20,30 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from vcinr.errors import InputError
+from vcinr.places import written_aside
 
 
 class Spool:
-    """Chunks by key under `folder`, for one request (any text that says what is being made); a context manager.
+    """Chunks by key under a folder, for one request; a context manager.
 
-    What another request left there is removed, after `rescue` was called. Raises InputError when another process holds
-    the folder, or when it is none of vcinr's.
+    Parameters
+    ----------
+    folder
+        Where the chunks lie. A file of the same name and the suffix ``.lock`` is there while the spool is open.
+    request
+        Any text that says what is being made. What another request left in the folder is removed.
+    rescue
+        Called first, once the lock is held.
+
+    Raises
+    ------
+    InputError
+        On entering, when another process holds the folder, or when the folder is none of vcinr's.
     """
 
     def __init__(self, folder: Path, request: str, rescue: Callable[[], None] = lambda: None) -> None:
         self._rescue = rescue
-        self._lock = FileLock(f"{folder}.lock")
+        self._lock = _Lock(folder)
         self.folder, self._request = folder, hashlib.sha256(request.encode()).hexdigest()
         self._notes: dict[str, dict[str, Any]] = {}
         self._journal: int = -1
@@ -38,46 +51,58 @@ class Spool:
     def __enter__(self) -> Spool:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire()
         except Timeout:
             raise InputError(
                 f"{self.folder}: another process is writing this archive; wait for it, or choose another name"
             ) from None
         try:
             self._rescue()
-            journal = self.folder / "journal"
-            lines = journal.read_bytes().split(b"\n") if journal.is_file() else []
-            if not lines or lines[0].decode(errors="replace") != self._request:
-                if self.folder.exists() and not journal.exists() and any(self.folder.iterdir()):
-                    raise InputError(
-                        f"{self.folder}: is in the way and none of vcinr's; move it, or choose another name"
-                    )
-                shutil.rmtree(self.folder, ignore_errors=True)
-                (self.folder / "chunks").mkdir(parents=True)
-                lines = [self._request.encode(), b""]
-            # A line that a kill cut short is not followed by a newline: drop it, so that the next starts afresh.
-            whole = [line for line in lines[1:-1] if _parse(line) is not None]
-            temporary = self.folder / "journal.new"
-            temporary.write_bytes(b"\n".join([self._request.encode(), *whole, b""]))
-            temporary.replace(journal)
-            self._notes = {note["key"]: note for line in whole if (note := _parse(line)) is not None}
-            self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND)
+            self._open_journal()
         except BaseException:
             self._lock.release()
             raise
         return self
+
+    def _open_journal(self) -> None:
+        journal = self.folder / "journal"
+        lines = journal.read_bytes().split(b"\n") if journal.is_file() else []
+        if not lines or lines[0].decode(errors="replace") != self._request:
+            if self.folder.exists() and not journal.exists() and any(self.folder.iterdir()):
+                raise InputError(f"{self.folder}: is in the way and none of vcinr's; move it, or choose another name")
+            shutil.rmtree(self.folder, ignore_errors=True)
+            (self.folder / "chunks").mkdir(parents=True)
+            lines = [self._request.encode(), b""]
+        # A line that a kill cut short is not followed by a newline: drop it, so that the next starts afresh.
+        whole = [line for line in lines[1:-1] if _parse(line) is not None]
+        with written_aside(journal) as aside:
+            aside.write_bytes(b"\n".join([self._request.encode(), *whole, b""]))
+        self._notes = {note["key"]: note for line in whole if (note := _parse(line)) is not None}
+        self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._journal)
         if not self._notes:  # nothing to go on from
             self.discard()
         self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def find(self, key: str, values: np.ndarray) -> tuple[bytes, dict[str, Any]] | None:
-        """Bytes and facts of a chunk that an earlier run finished from these very values, or None."""
+        """Look up a chunk that an earlier run finished.
+
+        Parameters
+        ----------
+        key
+            Its key in the archive.
+        values
+            What it must have been made of.
+
+        Returns
+        -------
+        tuple of bytes and dict, or None
+            Its bytes and the facts that were added with them.
+        """
         note = self._notes.get(key)
-        if note is None or note["values"] != _digest(values):
+        if note is None or note["values"] != digest_of(values):
             return None
         try:
             data = self.path(key).read_bytes()
@@ -86,16 +111,30 @@ class Spool:
         return (data, note["facts"]) if zlib.crc32(data) == note["crc32"] else None
 
     def add(self, key: str, values: np.ndarray, data: bytes, facts: Mapping[str, Any]) -> None:
-        """Keep a finished chunk."""
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / "chunk.new"
-        temporary.write_bytes(data)
-        temporary.replace(path)
-        note = {"key": key, "values": _digest(values), "crc32": zlib.crc32(data), "facts": dict(facts)}
+        """Keep a finished chunk.
+
+        Parameters
+        ----------
+        key
+            Its key in the archive.
+        values
+            What it was made of.
+        data
+            Its bytes.
+        facts
+            What is to be known of it later; JSON-able.
+
+        Raises
+        ------
+        OSError
+            Where the disk fails; the chunk is then not noted.
+        """
+        with written_aside(self.path(key)) as aside:
+            aside.write_bytes(data)
+        note = {"key": key, "values": digest_of(values), "crc32": zlib.crc32(data), "facts": dict(facts)}
         line = json.dumps(note, separators=(",", ":")).encode() + b"\n"
-        if os.write(self._journal, line) != len(line):
-            raise OSError(28, "No space left on device")
+        while line:  # a system may take less than the whole; if it cannot take the rest, it says why
+            line = line[os.write(self._journal, line) :]
         self._notes[key] = note
 
     def discard(self) -> None:
@@ -103,25 +142,72 @@ class Spool:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, key: str) -> Path:
-        """Where the bytes of a chunk lie."""
+        """Return where the bytes of a chunk lie."""
         return self.folder / "chunks" / key
 
 
+class _Lock:
+    """A lock on a folder, held by one process; its file lies beside the folder and is there only while it is held.
+
+    The file is removed by its holder, before the lock is released. A process that had opened it by then gets a lock on
+    a file that nobody else will find; it sees that, and tries again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = Path(f"{folder}.lock")
+        self._lock = FileLock(self._path)
+
+    def acquire(self) -> None:
+        """Take the lock; raises Timeout where another holds it."""
+        while True:
+            # While this file is open no other file has its number: if the path leads to it before and after the lock
+            # was taken, it did so in between, and it is the one that was locked.
+            probe = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._lock.acquire(timeout=0)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(probe), os.stat(self._path)):
+                        return
+                self._lock.release()
+            finally:
+                os.close(probe)
+
+    def release(self) -> None:
+        """Remove the file and give the lock back."""
+        with contextlib.suppress(OSError):  # some systems do not remove a file that is open
+            self._path.unlink(missing_ok=True)
+        self._lock.release()
+
+
 def clear(folder: Path) -> None:
-    """Remove what a run left that was killed after its archive was in place; not what another is working on."""
+    """Remove what a killed run left of an archive that is in its place.
+
+    Parameters
+    ----------
+    folder
+        The spool's folder. What another process is working on stays.
+    """
     if not folder.exists() and not Path(f"{folder}.lock").exists():
         return
-    lock = FileLock(f"{folder}.lock")
+    lock = _Lock(folder)
     try:
-        with lock.acquire(timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
-            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.acquire()
     except (Timeout, OSError):
         return
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
 
 
 def link(source: Path, target: Path) -> None:
-    """`target` with the contents of `source`: a hard link, or a copy where the file system has none."""
+    """Give a file a second name: a hard link, or a copy where the file system has none.
+
+    Parameters
+    ----------
+    source
+        The file.
+    target
+        Its other name; folders above it are made.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -129,7 +215,8 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _digest(values: np.ndarray) -> str:
+def digest_of(values: np.ndarray) -> str:
+    """Digest the bytes of an array, in C order: 32 hexadecimal digits of BLAKE2b, or nothing for an empty one."""
     return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).hexdigest() if values.size else ""
 
 

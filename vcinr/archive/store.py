@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -21,20 +20,32 @@ from zarr.core.sync import sync
 
 from vcinr.archive.metadata import RESERVED
 from vcinr.errors import CorruptError, InputError, one_line
+from vcinr.places import is_url, remove
 
 ROOT = "zarr.json"
 OLD = "old"  # where an archive that is being replaced waits until the new one is in its place
-_FIRST = f"{RESERVED}/manifest/{ROOT}"  # of an upload, so that one that broke is known for what it is
+_FIRST = f"{RESERVED}/{ROOT}"  # of an upload, so that one that broke is known for what it is
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files of equal contents are equal files
 
 
-def is_url(place: str | Path) -> bool:
-    """Whether `place` is for fsspec and no local path."""
-    return "://" in str(place) or "::" in str(place)
-
-
 def open_store(place: str | Path) -> Store:
-    """A read-only Zarr store of the archive at `place`; raises InputError when nothing is there."""
+    """Open the store of an archive for reading.
+
+    Parameters
+    ----------
+    place
+        A folder, a zip file, or an fsspec URL.
+
+    Returns
+    -------
+    zarr.abc.store.Store
+        Read-only.
+
+    Raises
+    ------
+    InputError
+        When nothing is there that could be an archive.
+    """
     if is_url(place):
         url = f"zip::{place}" if str(place).endswith(".zip") and "::" not in str(place) else str(place)
         try:
@@ -52,16 +63,36 @@ def open_store(place: str | Path) -> Store:
 
 
 def get(store: Store, key: str) -> bytes | None:
-    """The bytes under `key`, or None; raises CorruptError naming the key where the place itself finds damage."""
+    """Read one file of an archive.
+
+    Parameters
+    ----------
+    store
+        The archive's store.
+    key
+        The file.
+
+    Returns
+    -------
+    bytes or None
+        The whole file; None where there is none.
+
+    Raises
+    ------
+    CorruptError
+        Where the place itself cannot read it, or finds it damaged; the message names the key.
+    """
     try:
         buffer = sync(store.get(key, default_buffer_prototype()))
+    except MemoryError:
+        raise
     except Exception as error:  # a zip file's checksum, a server's answer, a disk's
         raise CorruptError(f"chunk {key} cannot be read ({one_line(error)})") from None
     return None if buffer is None else buffer.to_bytes()
 
 
 def keys(store: Store) -> list[str]:
-    """Every key of the store, sorted."""
+    """Return every key of a store, sorted."""
 
     async def collect() -> list[str]:
         return [key async for key in store.list()]
@@ -69,8 +100,33 @@ def keys(store: Store) -> list[str]:
     return sorted(sync(collect()))
 
 
+def size_of(store: Store, key: str) -> int:
+    """Return the size of one file in bytes; 0 where there is none."""
+    try:
+        return int(sync(store.getsize(key)))
+    except FileNotFoundError:
+        return 0
+
+
 def occupant(place: str | Path) -> Literal["nothing", "archive", "other"]:
-    """What is at `place`; an empty folder, and what a broken upload left, are nothing."""
+    """Say what an archive written to a place would replace.
+
+    Parameters
+    ----------
+    place
+        A path or an fsspec URL.
+
+    Returns
+    -------
+    str
+        ``archive`` for an archive of vcinr; ``nothing``, also for an empty folder and for what a broken upload left;
+        ``other`` for anything that must not be replaced.
+
+    Raises
+    ------
+    InputError
+        For a URL that fsspec does not know.
+    """
     fs, inner = _filesystem(place) if is_url(place) else (fsspec.filesystem("file"), str(place))
     if not is_url(place) and os.path.islink(inner) and not os.path.exists(inner):
         return "other"
@@ -90,7 +146,7 @@ def occupant(place: str | Path) -> Literal["nothing", "archive", "other"]:
 
 
 def total_bytes(place: str | Path) -> int:
-    """Size of the whole archive."""
+    """Return the size of a whole archive in bytes."""
     if is_url(place):
         fs, inner = _filesystem(place)
         return int(fs.du(inner, total=True))
@@ -99,7 +155,7 @@ def total_bytes(place: str | Path) -> int:
 
 
 def workplace(place: str | Path) -> Path:
-    """The local folder where the archive for `place` is built: beside it, or in the user's cache for a URL."""
+    """Return the local folder where an archive is built: beside its place, or in the user's cache for a URL."""
     if not is_url(place):
         return Path(place).with_name(f".{Path(place).name}.part")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vcinr"
@@ -107,14 +163,35 @@ def workplace(place: str | Path) -> Path:
 
 
 def restore(work: Path, place: str | Path) -> None:
-    """Put an archive back in its place that a killed run had moved away to replace it."""
+    """Put an archive back that a killed run had moved away to replace it.
+
+    Parameters
+    ----------
+    work
+        The folder where the new archive is built (`workplace`).
+    place
+        Where the archive belongs.
+    """
     if not is_url(place) and (work / OLD).exists() and not os.path.lexists(place):
         (work / OLD).rename(place)
-    _remove(work / OLD)
+    remove(work / OLD)
 
 
 def publish(tree: Path, place: str | Path) -> None:
-    """Bring the finished archive `tree` to `place`, replacing what is there; raises OSError."""
+    """Bring a finished archive to its place, and replace the one that is there.
+
+    Parameters
+    ----------
+    tree
+        The folder in which it was built. It is moved where it can be.
+    place
+        Where it is to be.
+
+    Raises
+    ------
+    OSError
+        Where the place cannot be written; the archive that was there is then there again.
+    """
     zipped = str(place).endswith(".zip")
     if zipped:
         file = tree.with_suffix(".zip")
@@ -139,14 +216,7 @@ def publish(tree: Path, place: str | Path) -> None:
         if old.exists() and not target.exists():
             old.rename(target)
         raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    remove(old)
 
 
 def _filesystem(place: str | Path) -> tuple[Any, str]:
@@ -161,7 +231,9 @@ def _zip(tree: Path, file: Path) -> None:
         for path in sorted(p for p in tree.rglob("*") if p.is_file()):
             entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), _EPOCH)
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, path.read_bytes())
+            # Chunks do not deflate, and where they are stored a part of the file is the chunk.
+            method = zipfile.ZIP_DEFLATED if path.name == ROOT else zipfile.ZIP_STORED
+            archive.writestr(entry, path.read_bytes(), method, 9)
 
 
 def _upload(tree: Path, fs: Any, inner: str) -> None:

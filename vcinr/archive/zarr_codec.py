@@ -20,7 +20,6 @@ from zarr.storage import StorePath
 
 from vcinr.archive import models
 from vcinr.codec.decode import decode
-from vcinr.codec.encode import encode
 from vcinr.codec.promise import Bound, Field
 from vcinr.errors import CorruptError, ModelError, VcinrError
 
@@ -28,7 +27,18 @@ CONFIG_VERSION = 1
 
 
 def encode_axis(values: np.ndarray) -> dict[str, Any]:
-    """A coordinate axis for JSON: exact as start, stop, num where that reproduces it, else its values."""
+    """Bring a coordinate axis into a form for JSON.
+
+    Parameters
+    ----------
+    values
+        The coordinates.
+
+    Returns
+    -------
+    dict
+        ``start``, ``stop`` and ``num`` where evenly spaced numbers reproduce it exactly, else its ``values``.
+    """
     values = np.asarray(values, np.float64)
     if len(values) > 2:
         even = np.linspace(values[0], values[-1], len(values))
@@ -38,7 +48,25 @@ def encode_axis(values: np.ndarray) -> dict[str, Any]:
 
 
 def decode_axis(axis: Mapping[str, Any], length: int) -> np.ndarray:
-    """Inverse of `encode_axis`; raises CorruptError unless it is an axis of `length` values."""
+    """Inverse of `encode_axis`.
+
+    Parameters
+    ----------
+    axis
+        What `encode_axis` returned.
+    length
+        How many values it must have.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64.
+
+    Raises
+    ------
+    CorruptError
+        Unless it is an axis of `length` values.
+    """
     try:
         if "values" in axis:
             values = np.array(axis["values"], np.float64)
@@ -55,9 +83,20 @@ def decode_axis(axis: Mapping[str, Any], length: int) -> np.ndarray:
 class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """The codec and its JSON configuration.
 
-    variable, signal_axes, axes, scaling, fill, limits: see :class:`vcinr.codec.Field`; model: SHA-256 or None; bound:
-    (kind, value) that chunks are encoded with (see :class:`vcinr.codec.Bound`), in the numbers as stored, or None. To
-    *write* through plain Zarr with a model, register it first with ``vcinr.archive.models.register``.
+    Parameters
+    ----------
+    variable, signal_axes, axes, scaling, fill, limits
+        As in :class:`vcinr.codec.Field`; the axes as `encode_axis` returns them.
+    model
+        SHA-256 of the model, or None.
+    bound
+        Kind and value (:class:`vcinr.codec.Bound`) that chunks are encoded with, in the numbers as stored, or None.
+    version
+        Of this configuration.
+
+    Notes
+    -----
+    To *write* through plain Zarr with a model, register it first with ``vcinr.archive.models.register``.
     """
 
     is_fixed_size = False
@@ -76,7 +115,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """From array metadata; raises CorruptError for a configuration of a later version."""
         config = dict(data.get("configuration", {}))
-        if config.get("version", CONFIG_VERSION) > CONFIG_VERSION:
+        if config.setdefault("version", 1) > CONFIG_VERSION:
             raise CorruptError(f"array written by a later vcinr (configuration {config['version']}); upgrade vcinr")
         if not all(isinstance(config.get(k, ()), list | tuple) for k in ("signal_axes", "axes", "scaling", "fill")):
             raise CorruptError("configuration of the vcinr codec is malformed")
@@ -102,16 +141,18 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """For array metadata."""
-        return {
-            "name": "vcinr",
-            "configuration": {
-                "version": self.version, "variable": self.variable, "signal_axes": list(self.signal_axes),
-                "axes": [dict(a) for a in self.axes], "model": self.model, "scaling": list(self.scaling),
-                "bound": list(self.bound) if self.bound else None, "fill": list(self.fill),
-                "limits": None if self.limits is None else [repr(float(v)) for v in self.limits],
-            },
+        """For array metadata; what has its default value is left out, and the version where it is 1."""
+        config: dict[str, Any] = {
+            "variable": self.variable, "signal_axes": list(self.signal_axes), "axes": [dict(a) for a in self.axes],
+            "model": self.model, "bound": list(self.bound) if self.bound else None, "fill": list(self.fill),
+            "limits": None if self.limits is None else [repr(float(v)) for v in self.limits],
         }  # fmt: skip
+        given = {key: value for key, value in config.items() if value}
+        if self.scaling != (0.0, 1.0):
+            given["scaling"] = list(self.scaling)
+        if self.version != 1:
+            given["version"] = self.version
+        return {"name": "vcinr", "configuration": given}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         """Compressed sizes are not known beforehand."""
@@ -162,21 +203,23 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         """The model by its hash, from what this process knows or the store being read; raises ModelError."""
         if self.model is None:
             return None
-        found = models.lookup(self.model)
-        if found is None and isinstance(byte_getter, StorePath):
-            found = await models.find(byte_getter.store, byte_getter.path, self.model)
-        if found is None and not isinstance(byte_getter, StorePath):
+        model = models.lookup(self.model)
+        if model is None and isinstance(byte_getter, StorePath):
+            model = await models.find(byte_getter.store, byte_getter.path, self.model)
+        if model is None and not isinstance(byte_getter, StorePath):
             raise ModelError(
                 f"model {self.model} cannot be found from within a shard; use vcinr_sharding for its array"
             )
-        if found is None:
+        if model is None:
             raise ModelError(
                 f"model {self.model} is not in this archive ({models.GROUP}/{self.model}); open the archive from its "
                 "root, and copy it whole"
             )
-        return found
+        return model
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
+        from vcinr.codec.encode import encode  # only here: readers import no search
+
         model = models.registered(self.model) if self.model else None
         values = chunk_array.as_numpy_array()
         encoded = await asyncio.to_thread(encode, values, self.field(values.shape, model), self.promise)

@@ -21,6 +21,7 @@ from vcinr.config import Selection, Source
 from vcinr.datasets import readers, voxels
 from vcinr.datasets.fetch import fetch
 from vcinr.errors import ConfigError, InputError, one_line
+from vcinr.places import stem
 from vcinr.progress import Progress, Watch, silent
 from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
 from vcinr.signals.store import normalisation_of
@@ -61,9 +62,9 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple
     result: list[tuple[str, xr.Dataset]] = []
     seen: dict[str, int] = {}
     for path, dataset in opened:
-        stem = Path(path.split("::")[0].rstrip("/")).stem
-        seen[stem] = seen.get(stem, 0) + 1
-        result.append((stem if seen[stem] == 1 else f"{stem}-{seen[stem]}", dataset))
+        name = stem(path)
+        seen[name] = seen.get(name, 0) + 1
+        result.append((name if seen[name] == 1 else f"{name}-{seen[name]}", dataset))
     return result
 
 

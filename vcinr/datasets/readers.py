@@ -27,6 +27,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from vcinr.errors import InputError, one_line
+from vcinr.places import is_url, stem, suffix
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
@@ -76,7 +77,7 @@ def open_groups(path: str | Path) -> Groups:
     """
     name = str(path)
     try:
-        groups = _open_url(name) if _is_url(name) else _open_local(Path(name).expanduser(), name)
+        groups = _open_url(name) if is_url(name) else _open_local(Path(name).expanduser(), name)
     except InputError:
         raise
     except ImportError as error:
@@ -157,10 +158,6 @@ def numeric_fields(dataset: xr.Dataset) -> list[str]:
     ]
 
 
-def _is_url(name: str) -> bool:
-    return "://" in name or "::" in name
-
-
 def _open_local(path: Path, name: str) -> Groups:
     if path.is_dir():
         if not any((path / m).exists() for m in _ZARR):
@@ -198,7 +195,7 @@ def _open_url(url: str) -> Groups:
     if isinstance(fs, LocalFileSystem):
         return _open_local(Path(inner), url)
     # Each look costs a request on an object store, and some servers answer anything: files are not asked.
-    if _suffix(url) not in (*_SUFFIXES, ".zip"):
+    if suffix(url) not in (*_SUFFIXES, ".zip"):
         if any(fs.exists(f"{inner.rstrip('/')}/{member}") for member in _ZARR):
             return _zarr(url, url)
         if fs.isdir(inner):
@@ -259,22 +256,14 @@ def _kind(head: bytes, name: str, is_hdf5: bool) -> str:
         return "hdf5"
     if head.startswith(b"\x1f\x8b"):
         raise InputError(f"{name}: a gzip file; unpack it first (gunzip, or tar xf)")
-    likely = _SUFFIXES.get(_suffix(name))
+    likely = _SUFFIXES.get(suffix(name))
     if likely == "grib":  # some files have a header before the first message
         return "grib"
     if likely is not None:
         raise InputError(
-            f"{name}: not a {_suffix(name)} file, it begins with {head!r}; copy it again or correct its name"
+            f"{name}: not a {suffix(name)} file, it begins with {head!r}; copy it again or correct its name"
         )
     raise InputError(f"{name}: unknown format; use netCDF, HDF5, Zarr, GRIB, .npy or .npz")
-
-
-def _stem(name: str) -> str:
-    return Path(name.split("::")[0].split("?")[0].rstrip("/")).stem
-
-
-def _suffix(name: str) -> str:
-    return Path(name.split("::")[0].split("?")[0].rstrip("/")).suffix.lower()
 
 
 class _Lazy(BackendArray):
@@ -399,7 +388,7 @@ def _zarr(store: Any, name: str, group: str = "") -> Groups:
         warnings.filterwarnings("ignore", "Object at .* is not recognized as a component of a Zarr hierarchy")
         root = zarr.open(store, path=group or None, mode="r")
         if isinstance(root, zarr.Array):
-            return {"": _plain([(_stem(name), root)])}
+            return {"": _plain([(stem(name), root)])}
         members = sorted(root.members(max_depth=None), key=lambda m: m[0])  # a folder is listed in any order
         paths = ["", *(where for where, node in members if isinstance(node, zarr.Group))]
         if not any(isinstance(node, zarr.Array) for _, node in members):
@@ -446,7 +435,7 @@ def _is_npz(members: list[str]) -> bool:
 
 def _npy(source: Any, name: str, mmap_mode: Literal["r"] | None = None) -> xr.Dataset:
     try:
-        return _plain([(_stem(name), np.load(source, mmap_mode=mmap_mode, allow_pickle=False))])
+        return _plain([(stem(name), np.load(source, mmap_mode=mmap_mode, allow_pickle=False))])
     except ValueError as error:
         if "object" not in str(error).lower():
             raise

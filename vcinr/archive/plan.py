@@ -1,0 +1,459 @@
+"""What an archive will hold: every array with its codec, its bound and its chunk shape. Nothing is encoded here.
+
+A plan is made of the data set's metadata, and of the least and greatest values of a variable where its bound asks for
+them. It writes nothing, so it also says beforehand what a call would store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vcinr.archive import metadata
+from vcinr.archive.metadata import Groups
+from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
+from vcinr.codec.promise import Bound, valid_values
+from vcinr.datasets.readers import numeric_fields
+from vcinr.errors import NOT_DAMAGE, InputError, ModelError, one_line
+from vcinr.inr.model import Model
+from vcinr.signals import Layout, layout_of
+
+CHUNK_VALUES = 1 << 25
+"""Most values in a chunk of whole signals, so that encoding it takes about a gigabyte."""
+_PIECE_VALUES = 1 << 22  # most values in a chunk of an array that nobody asked to compress
+
+
+@dataclass(frozen=True)
+class Job:
+    """One variable and what is asked of it.
+
+    Parameters
+    ----------
+    name
+        Path of the variable in the archive.
+    values
+        The variable, with the coordinates of its own and of outer groups.
+    layout
+        Which dimensions are a signal's grid; None where the variable is only kept.
+    model
+        The model that predicts it, if any.
+    bound
+        Error bound in the variable's own units; None for lossless or, with a model, best effort.
+    asked
+        Whether the variable was to be compressed, and is not only kept.
+    note
+        Why it is stored losslessly although it was to be compressed; None where it is not.
+    limits
+        Least and greatest stored number, where the bound depends on them.
+    rate
+        Bits per value that lossless coding must not pass.
+    """
+
+    name: str
+    values: xr.DataArray
+    layout: Layout | None = None
+    model: Model | None = None
+    bound: Bound | None = None
+    asked: bool = False
+    note: str | None = None
+    limits: tuple[float, float] = (0.0, 0.0)
+    rate: float = math.inf
+
+    @property
+    def packing(self) -> tuple[float, float]:
+        """(scale_factor, add_offset) from the stored numbers to the variable's units."""
+        return _packing(self.values)
+
+    @property
+    def unit(self) -> float:
+        """Size of a step of 1 in the stored numbers, in the variable's units."""
+        return abs(self.packing[0]) if self.values.dtype.kind in "fiu" else 1.0
+
+    @cached_property
+    def stored_bound(self) -> Bound | None:
+        """The bound for the numbers as stored, such that it also holds for what they unpack to."""
+        if self.bound is None or self.packing == (1.0, 0.0) or self.bound.kind not in ("absolute", "relative"):
+            return self.bound
+        factor, shift = self.packing
+        # Readers unpack small integers, or all by a float32, in float32: roundings of the result add to its error.
+        types = [
+            self.values.dtype,
+            *(np.asarray(self.values.attrs[k]).dtype for k in metadata.PACKING if k in self.values.attrs),
+        ]
+        single = self.values.dtype.itemsize <= 2 or np.dtype(np.float32) in types
+        eps = float(np.finfo(np.float32 if single else np.float64).eps)
+        if self.bound.kind == "relative":
+            return replace(self.bound, value=max(0.0, self.bound.value - 2 * eps * (2 + self.bound.value)))
+        unpacked = abs(factor) * max(map(abs, self.limits)) + abs(shift)
+        return replace(self.bound, value=max(0.0, self.bound.value - 2 * eps * unpacked) / abs(factor))
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """(offset, scale) of the model for the numbers as stored."""
+        if self.model is None:
+            return 0.0, 1.0
+        factor, shift = self.packing
+        offset, scale = self.model.scaling(self.name)
+        return (offset - shift) / factor, scale / factor
+
+    @property
+    def promise(self) -> str:
+        """The bound in words."""
+        if self.bound is None:
+            return "lossless" if self.model is None else "best effort, lossy"
+        value = f"{self.bound.value:g}"
+        return {
+            "absolute": f"within {value} of the input, lossy",
+            "relative": f"within {value} of each value's magnitude, lossy",
+            "psnr": f"at {value} dB or more, lossy",
+            "rate": f"in at most {value} bits per value, lossy",
+        }[self.bound.kind]
+
+
+@dataclass(frozen=True)
+class ArrayPlan:
+    """A job with all that fixes its bytes: the codec of the array, its chunk shape and its dtype."""
+
+    job: Job
+    codec: VcinrCodec
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many chunks there are along each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.job.values.shape, self.shape, strict=True))
+
+    def chunks(self) -> Iterator[tuple[tuple[int, ...], str]]:
+        """Index and store key of every chunk, in C order."""
+        for index in itertools.product(*map(range, self.counts)):
+            yield index, "/".join([self.job.name, "c", *map(str, index)])
+
+    def block(self, index: tuple[int, ...]) -> np.ndarray:
+        """Values of the chunk at `index`, in native byte order; raises InputError where they cannot be read."""
+        return read_block(self.job.values, index, self.shape)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether vcinr's codec stores the array, losslessly or not; text and the like keep Zarr's codecs."""
+        return self.dtype.kind in "fiub"
+
+    def request(self) -> list[Any]:
+        """JSON-able: two plans of equal requests and values have equal bytes."""
+        bound = self.job.stored_bound
+        peak = bound.peak if bound else None
+        return [self.job.name, self.codec.to_dict(), peak, self.shape, self.dtype.str, self.job.values.shape]
+
+
+def plan(
+    groups: Groups,
+    *,
+    model: Model | None = None,
+    abs_error: float | Mapping[str, float] | None = None,
+    bounds: Mapping[str, float | None] | None = None,
+    variables: Sequence[str] | None = None,
+    chunk: int | None = None,
+) -> list[ArrayPlan]:
+    """Plan every array of numbers of a data set, and every other variable that was named.
+
+    Parameters
+    ----------
+    groups
+        The data set by groups, as it is stored (:func:`vcinr.archive.metadata.stored`).
+    model, abs_error, variables, chunk
+        As in :func:`vcinr.archive.write.compress`.
+    bounds
+        The other kinds of bound of that function by the parameter's name; None where it is not given.
+
+    Returns
+    -------
+    list of ArrayPlan
+        In the order of the groups and their variables.
+
+    Raises
+    ------
+    InputError
+        For a request that contradicts itself, or a variable that is missing or cannot be stored.
+    ModelError
+        For a model that was not made for these variables.
+    """
+    requests = {"rel_error": None, "point_rel_error": None, "psnr": None, "rate": None, **(bounds or {})}
+    return [_array(job, chunk) for job in _jobs(groups, model, abs_error, requests, variables)]
+
+
+def _jobs(
+    groups: Groups, model: Model | None, abs_error: float | Mapping[str, float] | None,
+    requests: Mapping[str, float | None], variables: Sequence[str] | None,
+) -> list[Job]:  # fmt: skip
+    """Every array of numbers, and what was named and is none, as a job."""
+    asked = {name: value for name, value in {"abs_error": abs_error, **requests}.items() if value is not None}
+    if len(asked) > 1:
+        raise InputError(f"give one kind of bound, not both {' and '.join(asked)}")
+    for name, value in asked.items():
+        numbers = value.values() if isinstance(value, Mapping) else [value]
+        for number in numbers:
+            if not (math.isfinite(number) and number >= 0):
+                raise InputError(f"{name}: the bound must be a positive number, got {number}")
+    to_compress = list(variables) if variables else default_variables(groups, model)
+    names = [metadata.join(path, str(name)) for path, group in groups.items() for name in group.variables]
+    for name in to_compress:
+        if name not in names:
+            raise InputError(f"variable {name!r} is not in the file; it has {', '.join(names)}")
+    if isinstance(abs_error, Mapping) and (unknown := set(abs_error) - set(to_compress)):
+        raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
+    jobs = []
+    for name in names:
+        values = metadata.member(groups, name)
+        if name not in to_compress:
+            jobs.append(Job(name, values))
+        elif reason := _never_lossy(values):
+            note = f"stored losslessly: {reason}"
+            jobs.append(Job(name, values, asked=True, note=note, rate=requests["rate"] or math.inf))
+        else:
+            bound, limits = _bound(name, values, abs_error, requests)
+            # A bound of zero, or the range of a constant, leaves nothing for a model to do.
+            exact = bool(asked) and bound is None
+            layout, fitted = _fitted(name, values, None if exact else model)
+            jobs.append(Job(name, values, layout, fitted, bound, asked=True, limits=limits))
+    return jobs
+
+
+def _never_lossy(values: xr.DataArray) -> str | None:
+    """Why these values cannot be compressed within a bound, or None where they can."""
+    if values.dtype.kind not in "fiu":
+        return f"{values.dtype} is no number with an error"
+    if values.size == 0:
+        return "it has no values"
+    if values.ndim == 0:
+        return "it is a single value"
+    if str(values.attrs.get("_Unsigned", "")).lower() in ("true", "false"):
+        return "_Unsigned makes its numbers wrap around"
+    return None
+
+
+def _bound(
+    name: str, values: xr.DataArray, abs_error: float | Mapping[str, float] | None, requests: Mapping[str, float | None]
+) -> tuple[Bound | None, tuple[float, float]]:
+    """The bound asked for `values`, in its own units, None for best effort or lossless; and their limits if needed."""
+    factor, shift = _packing(values)
+    packed = (factor, shift) != (1.0, 0.0)
+    wanted = requests["rel_error"] is not None or requests["psnr"] is not None
+    limits = _limits(values) if packed or wanted else (0.0, 0.0)
+    spread = limits[1] - limits[0]
+    absolute = abs_error.get(name) if isinstance(abs_error, Mapping) else abs_error
+    if requests["rel_error"] is not None:
+        absolute = requests["rel_error"] * spread * abs(factor)
+    if absolute is not None:
+        return (Bound("absolute", float(absolute)) if absolute > 0 else None), limits
+    if relative := requests["point_rel_error"]:
+        if shift != 0.0:
+            raise InputError(
+                f"variable {name!r} is packed with an add_offset; a bound relative to each value needs "
+                "unpacked values: give an absolute bound"
+            )
+        return Bound("relative", float(relative)), limits
+    if psnr := requests["psnr"]:
+        return (Bound("psnr", float(psnr), spread) if spread > 0 else None), limits
+    return (Bound("rate", float(rate)) if (rate := requests["rate"]) else None), limits
+
+
+def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layout, Model | None]:
+    """The layout of `values`, by the model's dimensions and coordinate system where there is one."""
+    if model is None:
+        return layout_of(values), None
+    model.scaling(name)
+    dims = model.dims if set(model.dims) <= set(values.dims) else None
+    layout = layout_of(values, dims, "sphere" if model.system["system"] == "sphere" else "box")
+    if len(layout.dims) != len(model.dims):
+        raise ModelError(f"variable {name!r} has the grid {layout.dims}, the model was trained on {model.dims}")
+    return layout, model
+
+
+def _packing(values: xr.DataArray) -> tuple[float, float]:
+    """(scale_factor, add_offset) of packed values, else (1, 0)."""
+    try:
+        factor, shift = (
+            float(np.asarray(values.attrs.get(k, i)).item()) for k, i in zip(metadata.PACKING, (1, 0), strict=True)
+        )
+    except (ValueError, TypeError):
+        raise InputError(f"variable {values.name!r}: its scale_factor or add_offset is no number; correct it") from None
+    if not (math.isfinite(factor) and math.isfinite(shift) and factor != 0.0):
+        raise InputError(f"variable {values.name!r}: scale_factor {factor:g} and add_offset {shift:g} unpack nothing")
+    return factor, shift
+
+
+def default_variables(groups: Groups, model: Model | None) -> list[str]:
+    """Choose what is compressed when nothing is named.
+
+    Parameters
+    ----------
+    groups
+        The data set by groups.
+    model
+        The model to compress with, if any: only variables that it knows are taken.
+
+    Returns
+    -------
+    list of str
+        Full names of variables of two or more dimensions.
+
+    Raises
+    ------
+    InputError, ModelError
+        Where there is no such variable.
+
+    Notes
+    -----
+    Bare integers are flags, classes and counts as often as measurements: they are coded lossily only by name.
+    """
+    fields = [
+        metadata.join(path, n)
+        for path, group in groups.items()
+        for n in numeric_fields(group)
+        if group[n].ndim >= 2 and (group[n].dtype.kind == "f" or "scale_factor" in group[n].attrs)
+    ]
+    if model is not None:
+        known = [n for n in fields if n in model.normalisation]
+        if not known:
+            raise ModelError(
+                f"the model was trained on {', '.join(model.normalisation)}, none of which is in the file "
+                f"({', '.join(fields)}); compress without a model or train one"
+            )
+        return known
+    if not fields:
+        raise InputError("the file has no numeric variable of two or more dimensions; name one with --var")
+    return fields
+
+
+def _limits(values: xr.DataArray) -> tuple[float, float]:
+    """Least and greatest valid value, read piece by piece; (0, 0) where there is none."""
+    fill = metadata.fill_values(values)
+    low, high = math.inf, -math.inf
+    shape = _pieces(values.shape)
+    for index in itertools.product(*(range(-(-n // c)) for n, c in zip(values.shape, shape, strict=True))):
+        block = read_block(values, index, shape)
+        kept = block[valid_values(block, fill)]
+        if kept.size:
+            low, high = min(low, float(kept.min())), max(high, float(kept.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def read_block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Read one chunk of a variable that may lie in a file.
+
+    Parameters
+    ----------
+    values
+        The variable.
+    index
+        Which chunk.
+    shape
+        The shape of all chunks but those at the edges.
+
+    Returns
+    -------
+    numpy.ndarray
+        In native byte order.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read.
+    """
+    part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))
+    try:
+        block = np.asarray(values[part].values)
+    except NOT_DAMAGE:
+        raise
+    except Exception as error:  # every format's library has its own for a damaged file
+        raise InputError(
+            f"variable {values.name!r} cannot be read ({one_line(error)}); is the file whole? copy it again"
+        ) from None
+    return block.astype(metadata.native(block.dtype), copy=False)
+
+
+def text_digest(values: xr.DataArray) -> str:
+    """Digest a variable of text or the like, read whole."""
+    return hashlib.blake2b(repr(values.values.ravel().tolist()).encode(errors="replace"), digest_size=16).hexdigest()
+
+
+def source_digest(blocks: Mapping[str, Sequence[str]]) -> str:
+    """Digest all values of a data set.
+
+    Parameters
+    ----------
+    blocks
+        By the variable's name, the digests (:func:`vcinr.archive.spool.digest_of`) of the chunks that it has in the
+        archive, in C order; of text one `text_digest`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    whole = hashlib.blake2b(digest_size=8)
+    for name, digests in sorted(blocks.items()):
+        whole.update(json.dumps([name, *digests]).encode())
+    return whole.hexdigest()
+
+
+def _pieces(shape: tuple[int, ...], most: int = _PIECE_VALUES) -> tuple[int, ...]:
+    """A chunk shape of at most about `most` values: the last axes whole, then a part of one, then single."""
+    result: list[int] = []
+    room = most
+    for n in reversed(shape):
+        result.append(max(1, min(n, room)))
+        room = max(1, room // max(1, n))
+    return tuple(reversed(result))
+
+
+def signals_of(points: int) -> int:
+    """How many signals of so many points a chunk has, where nobody says: about a million values, eight at least."""
+    return max(8, (1 << 20) // points)
+
+
+def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
+    """Chunk shape of about `chunk` signals; a signal is cut only where it is large and no model needs it whole."""
+    assert job.layout is not None
+    sizes = {str(d): n for d, n in job.values.sizes.items()}
+    grid = {d: sizes[d] for d in job.layout.dims}
+    while job.model is None and math.prod(grid.values()) > CHUNK_VALUES:
+        longest = max(grid, key=lambda d: grid[d])
+        grid[longest] = -(-grid[longest] // 2)
+    points = math.prod(grid.values())
+    room = max(1, min(signals_of(points) if chunk is None else chunk, CHUNK_VALUES // points))
+    shape = dict(grid)
+    for dim in reversed([d for d in sizes if d not in grid]):
+        shape[dim] = max(1, min(sizes[dim], room))
+        room = max(1, room // shape[dim])
+    return tuple(shape[d] for d in sizes)
+
+
+def _array(job: Job, chunk: int | None) -> ArrayPlan:
+    values, bound, layout = job.values, job.stored_bound, job.layout
+    grid = () if layout is None else tuple(values.dims.index(d) for d in layout.dims)
+    if grid == tuple(range(max(0, values.ndim - 2), values.ndim)):
+        grid = ()  # what the codec takes where nothing is said
+    serializer = VcinrCodec(
+        variable=job.name,
+        signal_axes=grid,
+        axes=() if job.model is None or layout is None else tuple(encode_axis(a) for a in layout.axes),
+        model=job.model.sha256 if job.model else None,
+        scaling=job.scaling,
+        bound=(bound.kind, bound.value) if bound else None,
+        fill=metadata.fill_values(values),
+        limits=metadata.valid_limits(values) if layout is not None else None,
+    )
+    shape = _pieces(values.shape) if layout is None else _signal_chunks(job, chunk)
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        raise InputError(f"variable {job.name!r} is {values.dtype}, which no archive can hold; convert it to float64")
+    return ArrayPlan(job, serializer, shape, metadata.native(values.dtype))

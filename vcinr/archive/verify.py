@@ -1,0 +1,207 @@
+"""Verify archives: every chunk decodes, all is as it was written and, beside the original, every bound holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from vcinr.archive import metadata, models
+from vcinr.archive.contents import Archive, chunks_of, codec_of, counts_of, open_contents
+from vcinr.archive.manifest import line
+from vcinr.archive.metadata import PREFIX, Data
+from vcinr.codec.promise import Bound, allowed_errors, errors_of, valid_values
+from vcinr.errors import NOT_DAMAGE, CorruptError, InputError, VcinrError, one_line
+from vcinr.progress import Clock, Progress, Watch, silent
+from vcinr.quality import psnr_db
+
+
+def verify(path: str | Path, against: Data | None = None, *, watch: Watch = silent) -> tuple[list[str], dict[str, Any]]:
+    """Decode every chunk of an archive and, beside the original, check every bound.
+
+    Parameters
+    ----------
+    path
+        The archive: a folder, a zip file or an fsspec URL.
+    against
+        The original, undecoded, as ``vcinr.open_groups`` opens it. Without it the bounds are not checked.
+    watch
+        Is told of each chunk, with the largest error of its variable so far, in the variable's units.
+
+    Returns
+    -------
+    problems : list of str
+        One line a problem, which names the chunk, file or variable. None means: everything decodes, all is as it was
+        written, every finite value is within its bound, masks and all other variables are those of the original.
+    facts : dict
+        For each compressed variable its number of ``chunks`` and the ``max_abs_error`` seen, in the variable's units;
+        None without an original.
+
+    Raises
+    ------
+    InputError
+        When `path` is no archive at all.
+    CorruptError
+        When an array has a codec that no archive has.
+
+    Notes
+    -----
+    Every chunk is fetched once. Memory is bounded by a few chunks: the original is read chunk by chunk, too.
+    """
+    archive = open_contents(path)
+    keys = set(archive.keys())
+    problems = archive.problems() + archive.manifest.file_problems(archive.store, keys)
+    facts: dict[str, Any] = {}
+    originals = None
+    if against is not None:
+        originals = {p: metadata.stored(g, p) for p, g in metadata.as_groups(against).items()}
+        problems += _missing_members(archive, originals)
+    arrays = list(archive.arrays())
+    total = sum(min(a.nchunks, len(keys)) for _, a in arrays)
+    clock, done = Clock(total), 0
+    for name, array in arrays:
+        asked = PREFIX + "bytes" in array.attrs
+        original = sums = None
+        try:
+            original = None if originals is None else _original(originals, name, array)
+            sums = archive.manifest.checksums(name, counts_of(array))
+        except VcinrError as error:
+            problems.append(str(error))
+        seen = _Seen(array)
+        for chunk in chunks_of(name, array):
+            if done > total + 100:
+                problems.append(
+                    f"variable {name!r}: declares {array.nchunks:,} chunks, more than the archive has files"
+                )
+                break
+            try:
+                decoded, size = archive.load(array, chunk, None if sums is None else int(sums[chunk.number]))
+                if array.attrs.get(PREFIX + "bound") == "rate":
+                    _check_rate(array, size, decoded.size)
+                if original is not None:
+                    seen.compare(_part(original, chunk.part), decoded)
+            except NOT_DAMAGE:
+                raise
+            except Exception as error:  # Zarr's codecs raise what they like on damaged bytes
+                problems.append(line(chunk.key, one_line(error)))
+            done += 1
+            watch(Progress("verify", done, max(done, total), {"max_abs_error": seen.worst}, clock.left(done)))
+        if original is not None and (missed := seen.missed_psnr()):
+            problems.append(f"variable {name!r}: {missed}")
+        if asked:
+            facts[name] = {"max_abs_error": seen.worst if original is not None else None, "chunks": array.nchunks}
+    for sha in sorted({str(a.attrs[PREFIX + "model_sha256"]) for _, a in arrays if PREFIX + "model_sha256" in a.attrs}):
+        try:
+            models.check(archive.store, sha)
+        except VcinrError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(problems)), facts
+
+
+def _missing_members(archive: Archive, originals: metadata.Groups) -> list[str]:
+    stored = {name for name, _ in archive.arrays()}
+    names = [metadata.join(path, str(n)) for path, group in originals.items() for n in group.variables]
+    return [f"variable {name!r} of the original is not in the archive" for name in names if name not in stored]
+
+
+def _original(originals: metadata.Groups, name: str, array: zarr.Array) -> xr.DataArray:
+    """The variable to compare with, whose values are not read yet."""
+    try:
+        values = metadata.member(originals, name)
+    except KeyError:
+        raise InputError(f"variable {name!r} is not in the file compared with") from None
+    numbers = values.dtype.kind in "fiubc"  # the types of text have no order of bytes, and more than one name
+    same = not numbers or values.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+    if values.shape != array.shape or not same:
+        raise InputError(
+            f"variable {name!r}: the archive has {array.dtype}{array.shape}, "
+            f"the file compared with {values.dtype}{values.shape}"
+        )
+    return values
+
+
+def _part(values: xr.DataArray, part: tuple[slice, ...]) -> np.ndarray:
+    try:
+        return np.asarray(values[part].values)
+    except NOT_DAMAGE:
+        raise
+    except Exception as error:  # every format's library has its own for a damaged file
+        raise InputError(f"the file compared with cannot be read ({one_line(error)})") from None
+
+
+@dataclass
+class _Seen:
+    """What was seen of a variable so far, beside its original.
+
+    worst: the largest error, in the variable's units; squared: sum of the squared errors of the stored numbers, of
+    `valid` of them; low, high: the least and the greatest of these.
+    """
+
+    array: zarr.Array
+    worst: float = 0.0
+    squared: float = 0.0
+    valid: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def compare(self, original: np.ndarray, decoded: np.ndarray) -> None:
+        """Compare a chunk with the original; raises InputError saying what is not as promised."""
+        array, serializer = self.array, codec_of(self.array)
+        if serializer is None or PREFIX + "bytes" not in array.attrs or array.dtype.kind not in "fiu":
+            if not _same(original, decoded):
+                raise InputError("differs from the original, though it is kept losslessly")
+            return
+        original = original.astype(original.dtype.newbyteorder("="), copy=False)
+        kept = valid_values(original, serializer.fill)
+        errors = errors_of(original, decoded)
+        unit = metadata.unit_of(array.attrs, array.dtype)
+        worst = float(errors[kept].max(initial=0.0)) * unit
+        self.worst = max(self.worst, worst)
+        self._add(original[kept], errors[kept])
+        bound = serializer.bound
+        if bound is None and array.attrs.get(PREFIX + "bound") == "lossless":
+            bound = ("absolute", 0.0)
+        if bound is not None and bound[0] in ("absolute", "relative"):
+            allowed = allowed_errors(original, Bound(bound[0], bound[1]))  # type: ignore[arg-type]
+            if missed := int(((errors > allowed) & kept).sum()):
+                shown: Any = array.attrs.get(PREFIX + "bound_value", bound[1])  # that of the variable, not as stored
+                raise InputError(
+                    f"{missed} value(s) outside the {bound[0]} bound {shown:g}, the largest error being {worst:g}"
+                )
+        if original[~kept].tobytes() != decoded[~kept].tobytes():
+            raise InputError("masked values (NaN, infinite or fill) differ from the original")
+        if not np.array_equal(valid_values(decoded, serializer.fill), kept):
+            raise InputError("values of the original have become missing (NaN, infinite or fill)")
+
+    def _add(self, values: np.ndarray, errors: np.ndarray) -> None:
+        if values.size:
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+            with np.errstate(over="ignore"):
+                self.squared, self.valid = self.squared + float(np.square(errors).sum()), self.valid + values.size
+
+    def missed_psnr(self) -> str | None:
+        """Whether the variable promises a PSNR that it does not have."""
+        if self.array.attrs.get(PREFIX + "bound") != "psnr" or not 0 < self.squared < math.inf:
+            return None
+        wanted: Any = self.array.attrs.get(PREFIX + "bound_value", math.inf)
+        reached = psnr_db(self.high - self.low, self.squared, self.valid)
+        return f"its PSNR is {reached:.2f} dB, below the {wanted:g} dB promised" if reached < wanted - 1e-6 else None
+
+
+def _check_rate(array: zarr.Array, size: int, values: int) -> None:
+    rate: Any = array.attrs.get(PREFIX + "bound_value", 0.0)
+    if 8 * size > rate * values:
+        raise CorruptError(f"{8 * size / max(1, values):.3g} bits per value, more than the {rate:g} promised")
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.dtype.kind in "fiub":
+        return a.astype(a.dtype.newbyteorder("="), copy=False).tobytes() == b.tobytes()
+    if a.dtype.kind == "c":
+        return bool(np.array_equal(a, b, equal_nan=True))
+    return bool(np.array_equal(a, b))
