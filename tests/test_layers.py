@@ -223,7 +223,7 @@ class A:
 """
     assert imports(source, "vcinr.archive.write") == {
         Import("torch.nn", True), Import("vcinr.errors", True), Import("zarr", True),
-        Import("vcinr.archive.read", True), Import("vcinr.codec", False),
+        Import("vcinr.archive.read", True), Import("vcinr.codec.encode", False),
     }  # fmt: skip
 
 
