@@ -198,10 +198,11 @@ def main() -> None:
     parser.add_argument("--minutes", nargs="*", type=float, default=[5.0, 2.0, 1.0], help="time budgets")
     parser.add_argument("--steps", type=int, default=Meta().steps)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--note", default="", help="what else a reader must know, such as other work on the machine")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     found = [measure(name, options.minutes, options.steps, options.threads) for name in options.fields]
-    options.out.write_text(json.dumps(record(fields=found), indent=1) + "\n")
+    options.out.write_text(json.dumps({**record(fields=found), "note": options.note}, indent=1) + "\n")
     print("\n".join(map(summary, found)))
 
 
