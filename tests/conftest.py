@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def compiled_code() -> str:
     """Where Numba keeps what it compiles: a folder for each state of the sources that compiled functions call.
 
-    The Makefile names the same folder. Numba itself looks at a function's own file alone, and would go on using what has
-    an old callee inlined.
+    The Makefile names the same folder. Numba itself looks at a function's own file alone, and would go on using what
+    has an old callee inlined.
     """
     sources = [*sorted((ROOT / "vcinr/coding").rglob("*.py"), key=str), ROOT / "vcinr/inr/model.py"]
     return str(ROOT / ".numba" / hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:16])
