@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all lint bench table speed experiments fuzz kill clean
+.PHONY: help setup repro test test-all test-deps lint bench table speed experiments fuzz kill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,15 @@ test: setup lint ## checks and the fast tests
 
 test-all: setup lint ## checks and all tests
 	@python -m pytest -n $(or $(WORKERS),auto)
+
+# By hand: each takes a new environment of 2 GB. The flows' own server is left out.
+test-deps: setup ## the tests with the oldest and with the newest dependencies that pyproject.toml allows
+	@for which in lowest-direct highest; do \
+		echo "Dependencies: $$which"; \
+		uv venv --quiet --clear $(VENV)-$$which && \
+		VIRTUAL_ENV=$(CURDIR)/$(VENV)-$$which uv pip install --quiet --resolution $$which \
+			$${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -e '.[dev]' -e ./flows && \
+		$(VENV)-$$which/bin/python -m pytest -n $(or $(WORKERS),auto) -m "not slow and not server" || exit 1; done
 
 lint: setup ## ruff and mypy
 	@ruff check .
@@ -61,7 +70,7 @@ clean: ## remove the environment and caches; data, models and results stay
 
 # uv is quick but does not read pip's settings, so those for local wheels and certificates are handed to it. With no
 # local wheels it takes PyTorch's CPU build. Where uv cannot be had, or fails, pip does it all.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml flows/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, $(PYTHON) is %d.%d; name one: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@pip() { $(BIN)/python -m pip "$$@"; }; \
@@ -71,5 +80,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	if [ -n "$$cert" ]; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi; \
 	echo "Installing into $(VENV); the first time takes a minute or more"; \
 	{ pip install --quiet $(UV) && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --compile-bytecode $$torch \
-		-e '.[dev]' -c constraints.txt; } || pip install -e '.[dev]' -c constraints.txt
+		-e '.[dev]' -e ./flows -c constraints.txt; } || pip install -e '.[dev]' -e ./flows -c constraints.txt
 	@touch $@

@@ -75,6 +75,8 @@ def _process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[st
     finally:
         _end(process)
         _running.discard(process)
+        if process.stdout:
+            process.stdout.close()
 
 
 def _end(process: subprocess.Popen[str]) -> None:
