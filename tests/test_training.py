@@ -19,9 +19,11 @@ from vcinr.config import Params
 from vcinr.inr import ridge as closed
 from vcinr.inr.model import load_model
 from vcinr.inr.ridge import ridge, same_rows
+from vcinr.inr.siren import initialise
+from vcinr.inr.spec import InrSpec
 from vcinr.meta import outer
 from vcinr.meta.extract import find_latents, latents_of
-from vcinr.meta.inner import batch_of, drawn
+from vcinr.meta.inner import Batch, InnerLoop, batch_of, drawn, inner_loop
 from vcinr.meta.outer import meta_train, schedule
 from vcinr.meta.pace import Pace
 from vcinr.quantise.train import fit
@@ -131,6 +133,24 @@ def test_an_encoder_finds_of_a_masked_signal_what_it_finds_of_it_alone(masked, t
     y, weight = masked.normalised("test")
     alone = [find_latents(model, masked.inputs, y[i : i + 1], weight[i : i + 1], np.zeros(1, int)) for i in range(12)]
     assert np.allclose(together, np.concatenate(alone), atol=1e-5)
+
+
+def test_the_closed_forms_own_outer_loss_is_the_loss_at_its_latents(masks):
+    rng = np.random.default_rng(1)
+    spec = InrSpec(2, 2, 10, 4, 10.0, 5, "linear", 1, 0, 0)
+    params = {k: torch.from_numpy(v).double().requires_grad_(True) for k, v in initialise(spec, 1, 1).items()}
+    x, y = torch.from_numpy(rng.uniform(-1, 1, (60, 2))), torch.from_numpy(rng.uniform(0, 1, (7, 60, 2)))
+    for weight in (None, torch.from_numpy(masks)):
+        batch = Batch(x, y, weight, torch.zeros(7, dtype=torch.int64))
+        names = [k for k, v in params.items() if k.startswith("siren")]
+        own, general = (
+            torch.autograd.grad(loss, [params[k] for k in names])
+            for loss in (
+                outer.meta_step(spec, params, batch, 1, "closed-form"),
+                InnerLoop.outer_loss(inner_loop("closed-form"), spec, params, batch, 1),
+            )
+        )
+        assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-12) for a, b in zip(own, general, strict=True))
 
 
 # --- Drawn points

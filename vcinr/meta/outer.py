@@ -310,8 +310,7 @@ def meta_step(
     spec: InrSpec, parameters: Params, batch: Batch, inner_steps: int, loop: str
 ) -> torch.Tensor:  # fmt: skip
     """The outer loss: mean over the batch of L(phi after the inner loop), differentiable in every parameter."""
-    phi = adapt(spec, parameters, batch, inner_steps, loop=loop, create_graph=True)
-    return signal_loss(spec, parameters, phi, batch).mean()
+    return inner_loop(loop).outer_loss(spec, parameters, batch, inner_steps)
 
 
 def psnr(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, phi: torch.Tensor) -> torch.Tensor:

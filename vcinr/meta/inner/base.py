@@ -46,6 +46,10 @@ class InnerLoop:
         """
         raise NotImplementedError
 
+    def outer_loss(self, spec: InrSpec, params: Params, batch: Batch, steps: int) -> torch.Tensor:
+        """Mean over the batch of each signal's loss at the phi that is found, differentiable in `params`."""
+        return signal_loss(spec, params, self(spec, params, batch, steps, create_graph=True), batch).mean()
+
 
 def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.ndarray | None = None) -> Batch:
     """Signals of a split as a batch, on the device that `x` is on.

@@ -25,16 +25,29 @@ class ClosedForm(InnerLoop):
         phi = solve(spec, params, batch) if steps else params["phi_0"][batch.variable]
         return phi if create_graph else phi.detach()
 
+    def outer_loss(self, spec: InrSpec, params: Params, batch: Batch, steps: int) -> torch.Tensor:
+        """The same loss from the basis that the solve has made: the network is evaluated once, not twice."""
+        if not steps or not conditioning(spec.conditioning).linear:
+            return super().outer_loss(spec, params, batch, steps)
+        phi, base, psi = _fitted(spec, params, batch)
+        error = (base + phi @ psi.T - batch.y.reshape(len(phi), -1)).square()
+        weight = _spread(spec, batch)
+        return (error if weight is None else error * weight).mean()
+
 
 def solve(spec: InrSpec, params: Params, batch: Batch) -> torch.Tensor:
     """phi ``[B, d]`` of a linear head."""
+    return _fitted(spec, params, batch)[0]
+
+
+def _fitted(spec: InrSpec, params: Params, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """phi ``[B, d]`` of a linear head, and the basis it was found on: base ``[Q]`` and psi ``[Q, d]``."""
     if batch.x.ndim != 2:
         raise ValueError("the closed form takes signals on one set of points")
     base, psi = basis(spec, params, batch.x)
+    base, psi = base.reshape(-1), psi.reshape(-1, spec.latent)
     y = batch.y.reshape(len(batch.y), -1)
-    return ridge(
-        base.reshape(-1), psi.reshape(-1, spec.latent), y, _spread(spec, batch), params["phi_0"][batch.variable]
-    )
+    return ridge(base, psi, y, _spread(spec, batch), params["phi_0"][batch.variable]), base, psi
 
 
 class Projected(InnerLoop):
