@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all test-deps lint bench table speed experiments fuzz kill clean
+.PHONY: help setup repro test test-all test-deps lint bench table speed results experiments fuzz kill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -54,6 +54,9 @@ table: setup ## every data set, every codec, every bound: models, benchmarks/res
 speed: setup ## how fast we are beside SZ3 and SPERR, benchmarks/results/speed.json
 	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.speed
 
+results: setup ## docs/results.md, its picture and the README's table, from the committed results
+	@python -m benchmarks.results
+
 experiments: setup ## those of the source papers, PROFILE=cpu: benchmarks/results/experiments; two hours, goes on where it stopped
 	@for name in learning sizes masks rate ablation; do \
 		python -m flows.experiment $$name --profile $(or $(PROFILE),cpu) || exit 1; done
@@ -81,4 +84,5 @@ $(VENV)/.installed: pyproject.toml flows/pyproject.toml constraints.txt
 	echo "Installing into $(VENV); the first time takes a minute or more"; \
 	{ pip install --quiet $(UV) && VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --compile-bytecode $$torch \
 		-e '.[dev]' -e ./flows -c constraints.txt; } || pip install -e '.[dev]' -e ./flows -c constraints.txt
+	@vcinr warm-up
 	@touch $@

@@ -18,8 +18,8 @@ from benchmarks.measure.rows import Ours, Row, rate_distortion, side_by_side
 from benchmarks.report import figures
 from benchmarks.report.page import Section, html_report
 from benchmarks.report.tables import summary_table
+from vcinr.archive.plan import signals_of
 from vcinr.archive.read import info
-from vcinr.archive.write import signals_of
 from vcinr.codec.promise import Field
 from vcinr.config import Evaluate
 from vcinr.inr.conditioning import conditioning

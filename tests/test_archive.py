@@ -403,12 +403,12 @@ def test_codec_writes_through_plain_xarray(tmp_path):
     serializer = VcinrCodec(variable="v", signal_axes=(1, 2), axes=axes, bound=("absolute", 0.05))
     encoding = {"v": {"serializer": serializer, "compressors": None, "chunks": (4, 8, 8)}}
     data.to_zarr(tmp_path / "z", zarr_format=3, consolidated=False, encoding=encoding)
-    back = xr.open_zarr(tmp_path / "z")
+    back = xr.open_zarr(tmp_path / "z", consolidated=False)
     assert float(np.abs(back["v"] - data["v"]).max()) <= 0.05
     data.to_zarr(
         tmp_path / "s", zarr_format=3, consolidated=False, encoding={"v": {**encoding["v"], "shards": (8, 8, 8)}}
     )
-    assert float(np.abs(xr.open_zarr(tmp_path / "s")["v"] - data["v"]).max()) <= 0.05
+    assert float(np.abs(xr.open_zarr(tmp_path / "s", consolidated=False)["v"] - data["v"]).max()) <= 0.05
 
 
 def test_axes_survive_json():

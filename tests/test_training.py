@@ -290,7 +290,9 @@ def test_a_quantiser_in_a_budget_gives_every_rate_its_steps(tiny_maps, tiny_mode
 
 def test_minutes_are_shared_by_the_stages(tiny_maps, tmp_path, monkeypatch):
     """One call: the parts are less than the whole, and the model says what was done."""
-    p = small(method="basis", meta={"steps": 100000}, quantiser={"steps": 100000, "width": 0, "blocks": 0})
+    p = small(
+        method="basis", meta={"steps": 100000, "patience": 0}, quantiser={"steps": 100000, "width": 0, "blocks": 0}
+    )
     given = {}
     from vcinr import training
 

@@ -90,6 +90,3 @@ class NumcodecsVcinr(Codec):
 
     def _field(self, ndim: int) -> Field:
         return Field("", tuple(range(max(0, ndim - 2), ndim)), (), fill=() if self.fill is None else (self.fill,))
-
-
-VcinrCodec = NumcodecsVcinr  # the name that the entry point of numcodecs has

@@ -28,7 +28,6 @@ from vcinr.archive.contents import chunks_of
 from vcinr.archive.manifest import KEY, Manifest, compact, metadata_digest
 from vcinr.archive.metadata import PREFIX, RESERVED, Data, Groups
 from vcinr.archive.plan import ArrayPlan, plan, source_digest, text_digest
-from vcinr.archive.plan import signals_of as signals_of
 from vcinr.archive.read import info, open_archive
 from vcinr.archive.spool import Spool, link
 from vcinr.archive.work import ChunkFacts, encode_all

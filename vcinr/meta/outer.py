@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vcinr.inr.model import Model, freeze, save_model
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec, Params
 from vcinr.meta.checkpoint import load_checkpoint, save_checkpoint
-from vcinr.meta.inner import Batch, adapt, batch_of, drawn, inner_loop, signal_loss, solve
+from vcinr.meta.inner import Batch, InnerLoop, adapt, batch_of, drawn, inner_loop, signal_loss, solve
 from vcinr.meta.pace import Pace
 from vcinr.meta.principal import principal_axes
 from vcinr.progress import Progress, Watch, silent
@@ -310,7 +311,10 @@ def meta_step(
     spec: InrSpec, parameters: Params, batch: Batch, inner_steps: int, loop: str
 ) -> torch.Tensor:  # fmt: skip
     """The outer loss: mean over the batch of L(phi after the inner loop), differentiable in every parameter."""
-    return inner_loop(loop).outer_loss(spec, parameters, batch, inner_steps)
+    inner = inner_loop(loop)
+    # Of another package it may be a plain function.
+    own = inner.outer_loss if isinstance(inner, InnerLoop) else partial(InnerLoop.outer_loss, inner)
+    return own(spec, parameters, batch, inner_steps)
 
 
 def psnr(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, phi: torch.Tensor) -> torch.Tensor:
