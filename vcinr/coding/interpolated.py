@@ -86,7 +86,7 @@ _MEMORY = ((0.0, 0.0), (0.5, 0.5), (0.75, 0.5), (1.0, 0.25))
 # --- prediction
 
 
-@inner()
+@inner(forceinline=True)
 def _along(line: np.ndarray, out: np.ndarray, cubic: bool) -> None:
     """Predict what lies between the points of a line, and after the last if `out` is as long."""
     near, far = (0.5625, 0.0625) if cubic else (0.5, 0.0)
