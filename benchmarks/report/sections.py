@@ -411,6 +411,40 @@ def coinpp() -> str:
     )
 
 
+def training() -> str:
+    """Return the section on how long training takes."""
+    file = f"{RESULTS}/training.json"
+    results = read(file)
+    lines = []
+    for field in results["fields"]:
+        for run in field["runs"]:
+            reached, whole = run["reached"], run["whole"]
+            lines.append([
+                field["field"], "until nothing is gained" if run["minutes"] is None else f"{run['minutes']:g} minutes",
+                str(run["steps"]), f"{run['best_psnr_db']:.2f}",
+                "not" if reached is None else f"{reached['seconds']:.0f} s, step {reached['step']}",
+                f"{whole['seconds']:.0f} s, {whole['cpu_seconds']:.0f} s of CPU",
+            ])  # fmt: skip
+    shown = results["fields"][0]
+    times, levels, points = shown["shape"]
+    return "\n".join(
+        [
+            "## Training time",
+            "",
+            origin(
+                results,
+                file,
+                f"{times} maps of {levels} x {points}, {percent(round(shown['missing'], 2))} of them missing, made of "
+                "observed means, seasons and patterns (benchmarks/training_curve.py says how).",
+            ),
+            "",
+            f"The mean map has {shown['mean_map_psnr_db']:.2f} dB on held-out maps. The curve itself is in the file.",
+            "",
+            markdown(["field", "budget", "steps", "held-out PSNR dB", "95 % of the gain after", "whole call"], lines),
+        ]
+    )
+
+
 def experiments() -> str:
     """Return the sections on the experiments of the source papers."""
     parts = ["## Experiments of the papers"]
@@ -461,5 +495,5 @@ def faults() -> str:
 
 
 SECTIONS = (
-    every_data_set, held_out, gaussian_bound, speed, missing_data, determinism, coinpp, experiments, faults
+    every_data_set, held_out, gaussian_bound, speed, missing_data, determinism, training, coinpp, experiments, faults
 )  # fmt: skip
