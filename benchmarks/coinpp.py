@@ -24,6 +24,7 @@ from vcinr.coding import latents as adaptive
 from vcinr.config import Params
 from vcinr.inr.model import Model, load_model
 from vcinr.meta.extract import find_latents
+from vcinr.quality import psnr_of
 from vcinr.quantise.state import Quantiser
 from vcinr.signals import coordinates
 from vcinr.signals.tiling import layout_of
@@ -49,7 +50,7 @@ def scaled() -> tuple[xr.DataArray, xr.DataArray]:
 def psnr(original: np.ndarray, decoded: np.ndarray) -> float:
     """Return the mean over maps in dB, with peak 1."""
     mse = np.square(original.astype(np.float64) - decoded).reshape(len(original), -1).mean(1)
-    return float(np.mean(-10 * np.log10(mse)))
+    return float(np.mean(psnr_of(mse)))
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, load_model
 from vcinr.meta.extract import find_latents
 from vcinr.progress import Watch, silent
+from vcinr.quality import psnr_of
 from vcinr.signals import Signals, read_signals
 
 COLUMNS = ("variable", "codec", "bound_fraction", "bits_per_value", "bits_per_value_with_model", "psnr_db",
@@ -125,7 +126,7 @@ def _variable(
     y = ((test.reshape(len(test), -1, 1) - offset) / peak).astype(np.float32)
     phi = find_latents(model, data.inputs, y, None, np.full(len(y), model.index(variable)))
     bare = model.reconstruct(phi, data.inputs)
-    unquantised = float(np.mean(-10 * np.log10(np.maximum(((bare - y) ** 2).mean((1, 2)), 1e-12))))
+    unquantised = float(np.mean(psnr_of(((bare - y) ** 2).mean((1, 2)))))
     own = [p for p in points if p["ours"]]
     facts = {
         "signals": len(test),

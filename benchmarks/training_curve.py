@@ -35,6 +35,7 @@ from vcinr.config import Meta, Params, Selection, Source
 from vcinr.datasets.fetch import fetch
 from vcinr.datasets.ingest import ingest
 from vcinr.progress import Progress, terminal
+from vcinr.quality import psnr_of
 from vcinr.signals import Signals, fixed_known_points, read_signals
 from vcinr.training import train
 
@@ -120,7 +121,7 @@ def mean_map_psnr(data: Signals) -> float:
     chosen = np.unique(np.linspace(0, len(data.splits["valid"]) - 1, 32).astype(int))
     held, weight = data.sampled("valid", chosen, where)
     error = np.square(held[..., 0] - mean) * (1.0 if weight is None else weight)
-    return float((-10 * np.log10(error.mean(1))).mean())
+    return float(np.mean(psnr_of(error.mean(1))))
 
 
 def curve(field: xr.DataArray, params: Params) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import get_current_settings
 
 from vcinr.config import Params, load
-from vcinr.errors import ConfigError, VcinrError
+from vcinr.errors import ConfigError, DownloadError, VcinrError
 from vcinr.places import is_url, written_aside
 from vcinr.progress import Progress, Watch
 
@@ -94,7 +94,7 @@ def transient(error: BaseException | None) -> bool:
     """Whether trying again may help: a download or a connection failed; no file is absent or refused."""
     if error is None:
         return False
-    if "download failed" in str(error):  # a registry's client says no more than that
+    if isinstance(error, DownloadError):
         return True
     lasting = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
     if isinstance(error, OSError):

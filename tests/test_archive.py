@@ -17,7 +17,7 @@ from vcinr import config
 from vcinr.archive import metadata, models, store, work, zarr_codec
 from vcinr.archive.manifest import Manifest
 from vcinr.archive.plan import plan
-from vcinr.archive.zarr_codec import VcinrCodec, decode_axis, encode_axis
+from vcinr.archive.zarr_codec import VcinrCodec, decode_axis, encode_axis, evenly_spaced
 from vcinr.codec.chunk import describe
 from vcinr.codec.decode import decode
 from vcinr.codec.encode import encode
@@ -409,6 +409,13 @@ def test_codec_writes_through_plain_xarray(tmp_path):
         tmp_path / "s", zarr_format=3, consolidated=False, encoding={"v": {**encoding["v"], "shards": (8, 8, 8)}}
     )
     assert float(np.abs(xr.open_zarr(tmp_path / "s", consolidated=False)["v"] - data["v"]).max()) <= 0.05
+
+
+def test_evenly_spaced_axes_are_those_of_numpy_today():
+    rng = np.random.default_rng(0)
+    for num in (0, 1, 2, 3, 181, 1440):
+        for start, stop in [(-90.0, 90.0), (0.0, 0.0), *rng.normal(size=(50, 2)) * 1e3]:
+            assert evenly_spaced(start, stop, num).tobytes() == np.linspace(start, stop, num).tobytes()
 
 
 def test_axes_survive_json():

@@ -658,3 +658,8 @@ def test_hadgem_for_real(tmp_path: Path) -> None:
     ((name, data),) = open_archive(source, tmp_path / "raw")
     assert name == "A1B_north_america" and data.air_temperature.shape == (240, 37, 49)
     assert data.time.attrs["calendar"] == "360_day"
+
+
+def test_obj_files_may_have_tabs():
+    data = b"v\t0 0 0\nv\t1 0 0\nv 0\t1 0\nf\t1 2 3\n"
+    assert np.array_equal(triangles_of(data, "a.obj"), [[[0, 0, 0], [1, 0, 0], [0, 1, 0]]])

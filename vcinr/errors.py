@@ -38,6 +38,10 @@ class InputError(VcinrError):
     """A file, variable or array that cannot be read or used."""
 
 
+class DownloadError(InputError):
+    """A download that failed: trying again may help."""
+
+
 class ConfigError(VcinrError):
     """A parameter that is unknown, missing or of the wrong type."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.experiments.harness import Lab, Outcome, Row, train, trained
 from benchmarks.report import figures
 from vcinr.errors import InputError
+from vcinr.quality import psnr_of
 from vcinr.signals import Signals
 
 SOURCES = {"hadgem": "HadGEM", "era5": "ERA5"}
@@ -85,4 +86,4 @@ def eof_psnr(data: Signals, components: int) -> float:
     modes = np.linalg.svd(train - mean[which], full_matrices=False)[2][:components]
     anomaly = test - mean[tested]
     rest = anomaly - anomaly @ modes.T @ modes
-    return float(np.mean(-10 * np.log10(np.maximum(np.square(rest).mean(1), 1e-12))))
+    return float(np.mean(psnr_of(np.square(rest).mean(1))))

@@ -41,10 +41,34 @@ def encode_axis(values: np.ndarray) -> dict[str, Any]:
     """
     values = np.asarray(values, np.float64)
     if len(values) > 2:
-        even = np.linspace(values[0], values[-1], len(values))
+        even = evenly_spaced(float(values[0]), float(values[-1]), len(values))
         if np.array_equal(even, values):
             return {"start": float(values[0]), "stop": float(values[-1]), "num": len(values)}
     return {"values": [float(v) for v in values]}
+
+
+def evenly_spaced(start: float, stop: float, num: int) -> np.ndarray:
+    """Numbers at equal distances, both ends included, by the operations of docs/format.md.
+
+    Chunks' checksums depend on every bit of them, so this is not left to `numpy.linspace`, which may come to change.
+
+    Parameters
+    ----------
+    start, stop
+        The ends.
+    num
+        How many numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[num]``: start + i * ((stop - start) / (num - 1)), the last exactly `stop`.
+    """
+    if num < 2:
+        return np.full(num, start, np.float64)
+    values = start + np.arange(num) * ((stop - start) / (num - 1))
+    values[-1] = stop
+    return values
 
 
 def decode_axis(axis: Mapping[str, Any], length: int) -> np.ndarray:
@@ -71,7 +95,7 @@ def decode_axis(axis: Mapping[str, Any], length: int) -> np.ndarray:
         if "values" in axis:
             values = np.array(axis["values"], np.float64)
         else:
-            values = np.linspace(axis["start"], axis["stop"], length if axis["num"] == length else 0)
+            values = evenly_spaced(axis["start"], axis["stop"], length if axis["num"] == length else 0)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"coordinate axis is malformed ({error})") from None
     if values.shape != (length,):

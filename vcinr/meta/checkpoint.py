@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
+from vcinr.places import written_aside
+
 
 def save_checkpoint(path: str | Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, containers) atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save({"fingerprint": fingerprint, "state": state}, temporary)
-    temporary.replace(path)
+    with written_aside(path) as aside:
+        torch.save({"fingerprint": fingerprint, "state": state}, aside)
 
 
 def load_checkpoint(path: str | Path, fingerprint: str) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -26,7 +25,9 @@ from vcinr.meta.checkpoint import load_checkpoint, save_checkpoint
 from vcinr.meta.inner import Batch, InnerLoop, adapt, batch_of, drawn, inner_loop, signal_loss, solve
 from vcinr.meta.pace import Pace
 from vcinr.meta.principal import principal_axes
+from vcinr.places import written_aside
 from vcinr.progress import Progress, Watch, silent
+from vcinr.quality import psnr_of
 from vcinr.signals import Signals, coordinates, fixed_known_points, read_signals
 
 HISTORY = ("step", "seconds", "train_loss", "train_psnr_db", "valid_psnr_db", "rate_factor")
@@ -131,7 +132,7 @@ def meta_train(
         if pace.look_due() or run.step % meta.validate_every == 0 or run.step in (*_early(meta), meta.steps):
             before, valid, whole = _judged(spec, run.parameters, held, meta)
             mse = max(loss.item(), 1e-12)
-            row = (run.step, round(pace.spent, 2), mse, -10 * math.log10(mse), valid, run.factor)
+            row = (run.step, round(pace.spent, 2), mse, float(psnr_of(mse)), valid, run.factor)
             run.history.append(dict(zip(HISTORY, row, strict=True)))
             shown = dict(zip(HISTORY[2:5], row[2:5], strict=True))
             watch(Progress("meta-train", run.step, meta.steps, shown, pace.left(run.step)))
@@ -431,13 +432,9 @@ def _fingerprint(data: Signals, inr: Inr, meta: Meta, seed: int) -> str:
 
 
 def _write(out: Path, model: Model, history: list[dict[str, float]]) -> None:
-    temporary = out.with_name(out.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_model(model, temporary / "model.vcinr")
-    write_history(temporary / "history.csv", history)
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.rename(out)
+    with written_aside(out) as aside:
+        save_model(model, aside / "model.vcinr")
+        write_history(aside / "history.csv", history)
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -17,6 +17,7 @@ from vcinr.inr.model import Model, freeze, load_model, save_model, slack_of, wit
 from vcinr.meta.outer import write_history
 from vcinr.plugins import lookup
 from vcinr.progress import Watch, silent
+from vcinr.quality import psnr_of
 from vcinr.quantise import factorised, hyperprior, uniform
 from vcinr.quantise.joint import fine_tune
 from vcinr.quantise.state import Quantiser, coders_of
@@ -173,7 +174,7 @@ def assess(model: Model, data: Signals, split: str, phi: np.ndarray) -> list[dic
         {
             "modelled_bits_per_value": quantiser.bits(z, rate) / values,
             "coded_bits_per_value": 8 * len(quantiser.code(z[:, None], rate)[1]) / values,
-            "psnr_db": float(np.mean(-10 * np.log10(np.maximum(mse[rate], 1e-12)))),
+            "psnr_db": float(np.mean(psnr_of(mse[rate]))),
         }
         for rate, z in enumerate(codes)
     ]

@@ -23,6 +23,7 @@ from vcinr.meta.inner import batch_of, drawn, signal_loss
 from vcinr.meta.outer import device_of, schedule
 from vcinr.meta.pace import Pace
 from vcinr.progress import Progress, Watch
+from vcinr.quality import psnr_of
 from vcinr.quantise.state import analyse, synthesise
 from vcinr.signals import Signals
 
@@ -152,7 +153,7 @@ def descend(
         if (step % max(1, steps // 20) < rates and k == rates - 1) or done:
             row = {"step": float(step), "bits_per_value": rate.item(), "distortion": distortion.item()}
             if cfg.distortion == "signal":
-                row["psnr_db"] = -10 * math.log10(max(row["distortion"], 1e-12))
+                row["psnr_db"] = float(psnr_of(row["distortion"]))
             history.append(row)
             shown = {name: value for name, value in row.items() if name != "step"}
             watch(Progress(stage, step, step if done else steps, shown, pace.left(step)))
