@@ -30,7 +30,7 @@ test-all: setup lint ## checks and all tests
 	@python -m pytest -n $(or $(WORKERS),auto)
 
 # By hand: each takes a new environment of 2 GB. The flows' own server is left out, and torch is that of constraints.txt,
-# since its other builds take gigabytes more.
+# since its other builds take gigabytes more. Warnings of other releases are shown, and are no errors here.
 test-deps: setup ## the tests with the oldest and with the newest dependencies that pyproject.toml allows
 	@for which in lowest-direct highest; do \
 		echo "Dependencies: $$which"; \
@@ -42,7 +42,7 @@ test-deps: setup ## the tests with the oldest and with the newest dependencies t
 		grep '^torch==' constraints.txt >$(VENV)-$$which/torch.txt; \
 		VIRTUAL_ENV=$(CURDIR)/$(VENV)-$$which uv pip install --quiet --resolution $$which $$torch \
 			-c $(VENV)-$$which/torch.txt -e '.[dev]' -e ./flows && \
-		$(VENV)-$$which/bin/python -m pytest -n $(or $(WORKERS),auto) -m "not slow and not server" || exit 1; done
+		$(VENV)-$$which/bin/python -m pytest -W default -n $(or $(WORKERS),auto) -m "not slow and not server" || exit 1; done
 
 lint: setup ## ruff and mypy
 	@ruff check .
