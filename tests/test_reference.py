@@ -1,6 +1,5 @@
 """The reference decoder of docs/, written from the format page alone, reads the bits that the package reads."""
 
-import importlib.util
 import json
 import math
 import struct
@@ -18,6 +17,7 @@ import zarr
 import vcinr
 from tests.conftest import small
 from tests.golden.make import small_model
+from tests.golden.reference import decoder
 from tests.test_archive import waves
 from vcinr.archive.zarr_codec import VcinrCodec
 from vcinr.codec.trial import Trial
@@ -33,14 +33,7 @@ from vcinr.signals import coordinates
 SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "reference_decoder.py"
 
 
-def load_reference():
-    spec = importlib.util.spec_from_file_location("reference_decoder", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-reference = load_reference()
+reference = decoder()
 SECTIONS = ("EXTENT", "MASK", "SPECIALS", "PRIOR", "CONSTANT", "RESIDUAL", "EXCEPTIONS", "LOG")
 T, Y, X = np.meshgrid(np.arange(10), np.linspace(0, 3, 12), np.linspace(0, 3, 9), indexing="ij")
 RNG = np.random.default_rng(0)

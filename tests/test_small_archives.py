@@ -1,9 +1,7 @@
 """Archives of small data: what is stored beside the coded values is small, and anybody's zarr and xarray read it."""
 
-import importlib.util
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +10,11 @@ import zarr
 
 import vcinr
 from tests.golden import make
+from tests.golden.reference import decoder
 from vcinr.archive import store
 from vcinr.archive.contents import open_contents
 from vcinr.archive.manifest import MALFORMED, Manifest
 from vcinr.errors import CorruptError
-
-DECODER = Path(__file__).resolve().parent.parent / "docs" / "reference_decoder.py"
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +79,7 @@ def test_at_most_six_kilobytes_beside_the_coded_values(winds, form, tmp_path):
 def test_plain_zarr_and_xarray_and_the_reference_decoder_read_it(winds, tmp_path):
     for name in ("a.zip", "a.zarr"):
         vcinr.compress(winds, tmp_path / name, rel_error=0.01, effort="fast")
-    spec = importlib.util.spec_from_file_location("reference_decoder", DECODER)
-    decoder = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(decoder)
+    reference = decoder()
     expected = vcinr.open(tmp_path / "a.zip", decode=False).load()
     with zarr.storage.ZipStore(tmp_path / "a.zip", mode="r") as zipped, warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -99,7 +94,7 @@ def test_plain_zarr_and_xarray_and_the_reference_decoder_read_it(winds, tmp_path
                 assert root[name][...].tobytes() == alone.tobytes() == expected[name].values.tobytes()
             assert set(xr.open_datatree(place, engine="zarr", chunks=None).groups) == {"/"}
     for path in (tmp_path / "a.zip", tmp_path / "a.zarr"):
-        assert decoder.read(path, "u").tobytes() == expected["u"].values.tobytes()
+        assert reference.read(path, "u").tobytes() == expected["u"].values.tobytes()
 
 
 def test_metadata_are_without_spaces_and_repeat_no_manifest(winds, tmp_path):
