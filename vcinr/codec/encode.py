@@ -195,10 +195,10 @@ class _Job:
         mean: what counts is the mean squared error; the bound says how fine to be, and values may miss it.
         """
         values, field = self.values, self.field
-        common = extent_section(values.shape, self.chunk_shape)
+        extent = extent_section(values.shape, self.chunk_shape)
         if values.size == 0 or values.dtype.kind not in "fiu" or (bound is None and self.latents is None):
-            return self._lossless(common, bound)
-        signals = gather(values, field.signal_axes)
+            return self._lossless(extent, bound)
+        common, signals = extent, gather(values, field.signal_axes)
         valid = valid_values(signals, field.fill)
         tolerance: float | None = None
         if bound is not None and bound.kind == "relative":
@@ -218,14 +218,14 @@ class _Job:
         promised = None if mean else bound
         candidate = self._candidate(trial, alone)
         if candidate is None:
-            return self._lossless(extent_section(values.shape, self.chunk_shape), promised)
+            return self._lossless(extent, promised)
         chunk = Chunk(LOSSY, common | candidate.sections, candidate.stream)
         data, decoded, measured = self._decoded(chunk, promised)
         if measured.missed.size:
             chunk = replace(chunk, sections=chunk.sections | exceptions_section(values, measured.missed))
             data, decoded, measured = self._decoded(chunk, promised)
         if len(data) > _SMALL[self.effort] * values.nbytes or values.nbytes < _LARGE:
-            exact = self._lossless(extent_section(values.shape, self.chunk_shape), promised)
+            exact = self._lossless(extent, promised)
             if len(exact.data) <= len(data):
                 return exact
         names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]

@@ -37,15 +37,15 @@ def best_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
     if latents is not None and latents.rate is not None:
         return best
     mean, common = _constants(trial)
+    priors = {value: constant_prior(trial.target.shape, value) for value in {mean, common}}
     for value, plan in ((mean, Plan()), (common, Plan("plain"))):
-        prior = constant_prior(trial.target.shape, value)
+        prior = priors[value]
         if best is not None and trial.cost_of_start(prior, plan) > _BEHIND * best.cost:
             continue
         candidate = trial.code(prior, plan)
         if cost_of(candidate) < _BEHIND * cost_of(best):
             best = min(best, _improved(trial, prior, plan, candidate), key=cost_of)
-    for value in {mean, common}:  # quickly tried; smaller at times where codes are large
-        prior = constant_prior(trial.target.shape, value)
+    for prior in priors.values():  # quickly tried; smaller at times where codes are large
         best = min(best, trial.code(prior, trial.fast_plan(prior)[0]), key=cost_of)
     return best
 

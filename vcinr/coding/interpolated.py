@@ -69,13 +69,14 @@ class Choices:
             raise CorruptError("interpolated stream is malformed")
         return cls(byte & 3, byte >> 2 & 3, byte >> 4)
 
-    def sizes(self, step: float, levels: int) -> np.ndarray:
-        """Steps of so many lattice levels, and of the first point."""
-        sizes, factor = [], 1.0
-        for _ in range(levels + 1):
-            sizes.append(step / factor)
-            factor = min(factor * (1.0 + self.tighten / 8.0), 4.0)
-        return np.array(sizes)
+
+def lattice_steps(step: float, tighten: int, count: int) -> np.ndarray:
+    """Steps of so many lattice levels, the finest first: step / min((1 + tighten / 8)^level, 4), float64."""
+    sizes, factor = [], 1.0
+    for _ in range(count):
+        sizes.append(step / factor)
+        factor = min(factor * (1.0 + tighten / 8.0), 4.0)
+    return np.array(sizes)
 
 
 _PREDICTIONS = ("none", "linear", "cubic")
@@ -856,7 +857,7 @@ def _run(
     """Codes to values, when writing values to codes first; whether all fit."""
     if _PREDICTIONS[choices.prediction] == "none":
         return _rounded(codes, values.reshape(-1), recon.reshape(-1), valid.reshape(-1), step, writing)
-    sizes, (share, pace) = choices.sizes(step, _levels(*recon.shape[2:])), _MEMORY[choices.memory]
+    sizes, (share, pace) = lattice_steps(step, choices.tighten, _levels(*recon.shape[2:]) + 1), _MEMORY[choices.memory]
     cubic = _PREDICTIONS[choices.prediction] == "cubic"
     return _planes(codes, values, recon, valid, sizes, cubic, share, pace, writing)
 

@@ -132,8 +132,5 @@ def _run(
     there = np.ones((1, 1, 1, 1), bool) if valid is None else np.require(valid, bool, ["C", "W"])
     if plan.predictor == "plain":
         return kernels.plain(coder, data, values, recon, there, step, plan.temporal, writing)
-    sizes, factor = [], 1.0
-    for _ in range(64):
-        sizes.append(step / min(factor, 4.0))
-        factor = min(factor * (1.0 + plan.tighten / 8.0), 4.0)
-    return kernels.adaptive(coder, data, values, recon, there, np.array(sizes), plan.temporal, writing)
+    sizes = interpolated.lattice_steps(step, plan.tighten, 64)
+    return kernels.adaptive(coder, data, values, recon, there, sizes, plan.temporal, writing)
