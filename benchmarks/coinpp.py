@@ -22,11 +22,11 @@ from benchmarks.measure.machine import record
 from benchmarks.rivals.eof import EofCodec
 from vcinr.coding import latents as adaptive
 from vcinr.config import Params
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import Model, load_model
 from vcinr.meta.extract import find_latents
 from vcinr.quality import psnr_of
 from vcinr.quantise.state import Quantiser
-from vcinr.signals import coordinates
 from vcinr.signals.tiling import layout_of
 from vcinr.training import train
 
@@ -89,15 +89,16 @@ def _trained(first: xr.DataArray, size: int, steps: int, threads: int) -> Model:
 def ours(second: xr.DataArray, model: Model, size: int) -> list[dict[str, Any]]:
     """Return a point of the latents before quantisation, and one at each rate of the model."""
     layout, test = layout_of(second), second.values
-    x = layout.inputs()
-    if not np.allclose(coordinates.inputs(dict(model.system), layout.axes), x):
+    x = layout.grid.inputs(layout.system)
+    at = ModelAt(model, layout.grid.inputs(model.system))
+    if not np.allclose(at.x, x):
         raise ValueError("the model is of another grid")
     offset, scale = model.scaling("t")
     y = ((test.reshape(len(test), -1, 1) - offset) / scale).astype(np.float32)
-    phi = find_latents(model, x, y, None, np.zeros(len(y), np.int64))
+    phi = find_latents(at, y, None, np.zeros(len(y), np.int64))
 
     def point(latents: np.ndarray, bits: float | None) -> dict[str, Any]:
-        decoded = offset + scale * model.reconstruct(latents, x)[..., 0]
+        decoded = offset + scale * at.reconstruct(latents)[..., 0]
         quality = psnr(test.reshape(len(test), -1), decoded)
         return {"codec": "vcinr", "latents": size, "bits_per_pixel": bits, "psnr_db": quality}
 

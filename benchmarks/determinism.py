@@ -33,8 +33,9 @@ from benchmarks.measure.machine import machine
 from tests.golden import make
 from vcinr.archive.write import compress
 from vcinr.codec.promise import Effort
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import DELTA, load_model
-from vcinr.signals import coordinates
+from vcinr.signals import Grid
 
 ROOT = Path(__file__).resolve().parent.parent
 AVX512 = ("AVX512", "X86_V4")
@@ -168,11 +169,11 @@ def network(path: Path, signals: int = 32) -> np.ndarray:
     model = load_model(path)
     bounds = model.system["bounds"] if model.system["system"] == "box" else [(-90.0, 90.0), (0.0, 360.0)]
     side = 64 if len(bounds) < 3 else 24
-    x = coordinates.inputs(dict(model.system), [np.linspace(lo, hi, side) for lo, hi in bounds])
+    x = Grid(tuple(np.linspace(lo, hi, side) for lo, hi in bounds)).inputs(model.system)
     rng = np.random.default_rng(0)
     mean, std = (model.quantiser.get(f"net.{k}", np.float32(d)) for k, d in (("mean", 0.0), ("std", 0.1)))
     phi = model.params["phi_0"][:1] + mean + 2 * std * rng.standard_normal((signals, model.spec.latent))
-    return model.reconstruct(phi.astype(np.float32), x)[..., 0]
+    return ModelAt(model, x).reconstruct(phi.astype(np.float32))[..., 0]
 
 
 def measure_archives(archives: Sequence[Path], environments: Mapping[str, Environment]) -> dict[str, Any]:

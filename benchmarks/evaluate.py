@@ -22,6 +22,7 @@ from vcinr.archive.plan import signals_of
 from vcinr.archive.read import info
 from vcinr.codec.promise import Field
 from vcinr.config import Evaluate
+from vcinr.inr.at import ModelAt
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, load_model
 from vcinr.meta.extract import find_latents
@@ -124,8 +125,9 @@ def _variable(
     free: dict[str, tuple[Ours, Sequence[float]]] = {title: (ours.at_rate, range(rates))}
     points = rate_distortion(test, train, peak, free, options.eof_components, watch=watch)
     y = ((test.reshape(len(test), -1, 1) - offset) / peak).astype(np.float32)
-    phi = find_latents(model, data.inputs, y, None, np.full(len(y), model.index(variable)))
-    bare = model.reconstruct(phi, data.inputs)
+    at = ModelAt(model, data.inputs)
+    phi = find_latents(at, y, None, np.full(len(y), model.index(variable)))
+    bare = at.reconstruct(phi)
     unquantised = float(np.mean(psnr_of(((bare - y) ** 2).mean((1, 2)))))
     own = [p for p in points if p["ours"]]
     facts = {
@@ -182,7 +184,7 @@ def _codec(data: Signals, model: Model | None, variable: str) -> ChunkCodec:
     """Return the chunk codec with chunks as an archive has them by default."""
     grid = data.splits["test"].features.shape[1:-1]
     axes = tuple(range(1, 1 + len(grid)))
-    place = Field(variable, axes, data.axes, model, data.normalisation[variable])
+    place = Field(variable, axes, data.domain, model, data.normalisation[variable])
     return ChunkCodec(place, data.normalisation[variable][1], signals_of(math.prod(grid)))
 
 

@@ -27,6 +27,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from vcinr import config, plugins
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import Model, load_model, save_model
 from vcinr.meta.extract import extract_modulations, find_latents
 from vcinr.meta.outer import meta_train
@@ -165,7 +166,7 @@ def tiny_model(tiny_maps, tmp_path_factory) -> Model:
 def latents_of(model: Model, signals: Signals, split: str) -> np.ndarray:
     """Latents of one split of signals of one variable."""
     y, _ = signals.normalised(split)
-    return find_latents(model, signals.inputs, y, None, np.zeros(len(y), int))
+    return find_latents(ModelAt(model, signals.inputs), y, None, np.zeros(len(y), int))
 
 
 @pytest.fixture(scope="session")

@@ -17,17 +17,19 @@ from vcinr.codec.chunk import describe, seed_of
 from vcinr.codec.decode import decode, restore
 from vcinr.codec.encode import encode as encode_chunk
 from vcinr.codec.latents import Latents
-from vcinr.codec.prior import inputs_of
+from vcinr.codec.prior import on_domain
 from vcinr.codec.promise import Bound, Field, allowed_errors, errors_of, valid_values
 from vcinr.coding import residual
 from vcinr.coding.tables import levels_of
 from vcinr.config import Params
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError, VcinrError
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.quality import psnr_db
 from vcinr.quantise.state import Quantiser
+from vcinr.signals import Grid, Points
 from vcinr.training import train
 
 FLOATS = ["f2", "f4", "f8", ">f4", ">f8"]
@@ -36,7 +38,7 @@ INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
 
 def field_of(shape, fill=()):
     axes = tuple(range(max(0, len(shape) - 2), len(shape)))
-    return Field("v", axes, tuple(np.arange(float(shape[a])) for a in axes), fill=fill)
+    return Field("v", axes, Grid(tuple(np.arange(float(shape[a])) for a in axes)), fill=fill)
 
 
 def check(values, bound, fill=(), effort="best"):
@@ -210,7 +212,7 @@ def test_malicious_bodies_raise_our_errors_only(data):
 
 
 def test_a_chunk_with_a_prior_needs_its_model(tiny_model, tiny_maps):
-    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    field = Field("t", (1, 2), tiny_maps.domain, tiny_model, tiny_model.scaling("t"))
     values = tiny_maps.splits["test"].features[..., 0]
     encoded = encode_chunk(values, field, None)
     assert encoded.mode == "prior"
@@ -221,7 +223,7 @@ def test_a_chunk_with_a_prior_needs_its_model(tiny_model, tiny_maps):
 @pytest.mark.parametrize("fraction", [0.3, 0.1, 0.01, 0.001])
 def test_bound_with_a_prior(tiny_model, tiny_maps, fraction):
     offset, scale = tiny_model.scaling("t")
-    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, (offset, scale))
+    field = Field("t", (1, 2), tiny_maps.domain, tiny_model, (offset, scale))
     values = tiny_maps.splits["test"].features[..., 0].copy()
     values[0, 2, 3] = np.nan
     encoded = encode_chunk(values, field, fraction * scale)
@@ -236,12 +238,12 @@ def test_bound_with_a_prior(tiny_model, tiny_maps, fraction):
         )
         back = decode(forced.data, values.shape, values.dtype, field)
         assert np.nanmax(np.abs(back - values)) <= fraction * scale and np.isnan(back[0, 2, 3])
-    alone = encode_chunk(values, Field("t", (1, 2), tiny_maps.axes), fraction * scale)
+    alone = encode_chunk(values, Field("t", (1, 2), tiny_maps.domain), fraction * scale)
     assert len(encoded.data) <= len(alone.data)  # the prior is one candidate among the fallback's
 
 
 def test_best_effort_reads_the_rate_asked_for(tiny_model, tiny_maps):
-    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    field = Field("t", (1, 2), tiny_maps.domain, tiny_model, tiny_model.scaling("t"))
     values = tiny_maps.splits["test"].features[..., 0]
     coarse, fine = encode_chunk(values, field, None, rate=0), encode_chunk(values, field, None)
     assert len(coarse.data) < len(fine.data) and coarse.mode == fine.mode == "prior"
@@ -255,7 +257,7 @@ def test_an_effort_changes_bytes_and_no_promise(tiny_model, tiny_maps):
     spread = float(np.ptp(values))
     for model in (tiny_model, None):
         scaling = tiny_model.scaling("t") if model else (0.0, 1.0)
-        field = Field("t", (1, 2), tiny_maps.axes, model, scaling)
+        field = Field("t", (1, 2), tiny_maps.domain, model, scaling)
         for bound in (Bound("absolute", 0.5), Bound("psnr", 40.0, spread), Bound("rate", 2.0)):
             best, fast = (encode_chunk(values, field, bound, effort=e) for e in ("best", "fast"))
             for encoded in (best, fast):
@@ -276,7 +278,7 @@ def test_an_effort_changes_bytes_and_no_promise(tiny_model, tiny_maps):
 
 def test_a_rate_is_decoded_once_for_all_bounds(tiny_model, tiny_maps, monkeypatch):
     values = tiny_maps.splits["test"].features[..., 0]
-    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    field = Field("t", (1, 2), tiny_maps.domain, tiny_model, tiny_model.scaling("t"))
     calls, evaluated = [], Latents._output
     monkeypatch.setattr(Latents, "_output", lambda self, z, rate: calls.append(rate) or evaluated(self, z, rate))
     encode_chunk(values, field, Bound("psnr", 30.0, float(np.ptp(values))))
@@ -313,7 +315,7 @@ def test_a_model_of_signals_with_one_or_three_axes(tmp_path, dims):
         quantiser={"steps": 60, "lambdas": (10.0, 1000.0)}, threads=1,
     )  # fmt: skip
     model = train(data, tmp_path / "m.vcinr", signal_dims=dims, params=small)
-    field = Field("v", tuple(range(1, values.ndim)), tuple(np.arange(float(n)) for n in grid.values()), model,
+    field = Field("v", tuple(range(1, values.ndim)), Grid(tuple(np.arange(float(n)) for n in grid.values())), model,
                         model.scaling("v"))  # fmt: skip
     for chunk in (values[:6], values[:1], values):
         chunk = chunk.astype(np.float32)
@@ -332,7 +334,7 @@ def test_a_model_of_signals_with_one_or_three_axes(tmp_path, dims):
 
 def test_the_slack_grows_with_what_the_network_gives(tiny_model, tiny_maps):
     """Far outside the training range float32 rounds as much more: the bound must hold on other machines there too."""
-    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    field = Field("t", (1, 2), tiny_maps.domain, tiny_model, tiny_model.scaling("t"))
     offered = Latents(field, np.zeros((1, tiny_model.spec.latent), "f4"), (11, 13), None)
     scale = tiny_model.scaling("t")[1]
     assert offered.slack(np.array([0.2, -1.0])) == tiny_model.slack * scale
@@ -341,7 +343,7 @@ def test_the_slack_grows_with_what_the_network_gives(tiny_model, tiny_maps):
 
 def test_a_rate_that_fast_coding_misses_is_tried_at_best(tiny_model, tiny_maps):
     values = tiny_maps.splits["test"].features[..., 0]
-    field = Field("t", (1, 2), tiny_maps.axes, tiny_model, tiny_model.scaling("t"))
+    field = Field("t", (1, 2), tiny_maps.domain, tiny_model, tiny_model.scaling("t"))
     fast = encode_chunk(values, field, Bound("absolute", float(np.ptp(values))), effort="fast")
     best = encode_chunk(values, field, Bound("absolute", float(np.ptp(values))), effort="best")
     rate = 8 * (len(best.data) + 1) / values.size
@@ -366,12 +368,12 @@ def neural_basis():
     offset, gain = np.full((2, 16), -20, np.int32), np.repeat(np.array([[4.0], [32.0]], "f4"), 16, 1)
     quantiser = Quantiser(net, 0, gain, offset, levels_of(frequency))
     model = with_quantiser(model, quantiser.to_tensors(), {})
-    axes = np.linspace(0, 1, 24), np.linspace(0, 1, 30)
+    grid = Grid((np.linspace(0, 1, 24), np.linspace(0, 1, 30)))
     rng = np.random.default_rng(0)
     phi = np.zeros((20, 16), "f4")
     phi[:, :2] = rng.normal(size=(20, 2)) * 4
-    field = Field("t", (1, 2), axes, model, model.scaling("t"))
-    values = model.reconstruct(model.start("t") + phi, inputs_of(field, model)).reshape(20, 24, 30) * 50.0 + 200
+    field = Field("t", (1, 2), grid, model, model.scaling("t"))
+    values = on_domain(model, grid).at.reconstruct(model.start("t") + phi).reshape(20, 24, 30) * 50.0 + 200
     return field, (values + 0.3 * rng.normal(size=values.shape)).astype("f4")
 
 
@@ -390,14 +392,14 @@ def test_a_linear_head_is_the_same_whatever_path_adds_its_latents(neural_basis, 
     """One by one where few differ between signals, as a matrix product where many do."""
     field, _ = neural_basis
     model, rng = field.model, np.random.default_rng(1)
-    x = inputs_of(field, model)
+    at = on_domain(model, field.domain).at
     phi = rng.normal(size=(7, 16)).astype("f4")
     phi[:, 5:9] = phi[0, 5:9]
-    psi_0, psi = (a.astype(float) for a in model.basis(x))
+    psi_0, psi = (a.astype(float) for a in at.basis())
     exact = psi_0 + phi.astype(float) @ psi
     for few in (0, 16):
-        monkeypatch.setattr("vcinr.inr.model._FEW", few)
-        assert np.abs(model.reconstruct(phi, x)[..., 0] - exact).max() < 2e-5
+        monkeypatch.setattr("vcinr.inr.at._FEW", few)
+        assert np.abs(at.reconstruct(phi)[..., 0] - exact).max() < 2e-5
 
 
 def test_a_psnr_is_met_in_the_mean_and_not_at_every_value(neural_basis, monkeypatch):
@@ -461,11 +463,12 @@ def test_what_is_kept_of_a_model_is_of_its_grid(neural_basis):
         weights[f"siren.3.{name}"] = last
     phi = np.ones((3, 16), "f4")
     model = replace(field.model, params=weights)
-    grids = [np.random.default_rng(k).uniform(-1, 1, (50, 2)).astype("f4") for k in range(2)]
-    for x in grids:
-        found = model.reconstruct(phi, x)
-        assert np.allclose(found, replace(model).reconstruct(phi, x)) and found.std() > 0
-    assert pickle.loads(pickle.dumps(model)).kept == {} and model.kept
+    clouds = [Points(tuple(np.random.default_rng(k).uniform(0, 1, (2, 50)))) for k in range(2)]
+    for cloud in clouds:
+        found = on_domain(model, cloud).at.reconstruct(phi)
+        assert np.allclose(found, ModelAt(model, cloud.inputs(model.system)).reconstruct(phi)) and found.std() > 0
+    assert on_domain(model, Points(clouds[0].columns)) is on_domain(model, clouds[0])
+    assert len(pickle.dumps(model)) < 2 * len(pickle.dumps(replace(model)))
 
 
 def test_a_sample_sees_every_level():

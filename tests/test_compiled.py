@@ -38,7 +38,7 @@ def test_after_a_warm_up_nothing_is_compiled():
         "values = np.random.default_rng(0).standard_normal((4, 20, 30)).cumsum(1).cumsum(2).astype('f4')\n"
         "for effort in ('fast', 'best'):\n"
         "    for kind in ('absolute', 'relative'):\n"
-        "        coded = encode(values, Field('v', (1, 2), ()), Bound(kind, 0.05), effort=effort)\n"
+        "        coded = encode(values, Field('v', (1, 2)), Bound(kind, 0.05), effort=effort)\n"
     )
     warm_up()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

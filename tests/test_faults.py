@@ -288,7 +288,7 @@ def test_declared_sizes_are_checked_before_anything_is_allocated(whole):
 def test_a_deflate_bomb_is_not_inflated():
     bomb = zlib.compress(bytes(1 << 28), 9)
     values = np.zeros((4, 4), "f4")
-    field = Field("v", (0, 1), ())
+    field = Field("v", (0, 1))
     body = struct.pack("<H", 0) + bomb
     head = bytes([VERSION, 0])
     seed = seed_of(field, values.dtype, values.shape)

@@ -10,12 +10,12 @@ import xarray as xr
 from tests.golden.make import small_model
 from vcinr.errors import ConfigError, InputError, ModelError
 from vcinr.inr import model as artifact
+from vcinr.inr.at import ModelAt, slack_of
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import DELTA
-from vcinr.inr.ridge import linear_latents
 from vcinr.inr.siren import forward, initialise
 from vcinr.inr.spec import InrSpec
-from vcinr.signals import coordinates
+from vcinr.signals import Grid, coordinates
 from vcinr.signals.tiling import layout_of
 
 SPEC = InrSpec(2, 1, 16, 4, 30.0, 6, "gates", 3, 12, 1)
@@ -23,16 +23,16 @@ SPEC = InrSpec(2, 1, 16, 4, 30.0, 6, "gates", 3, 12, 1)
 
 def test_inputs_of_a_sphere_with_levels():
     """Levels as in a box, places as unit vectors: no seam, one pole."""
-    axes = [np.array([2.0, 1.0, 0.0]), np.array([-90.0, 0.0, 60.0]), np.array([0.0, 90.0, 360.0])]
+    axes = np.array([2.0, 1.0, 0.0]), np.array([-90.0, 0.0, 60.0]), np.array([0.0, 90.0, 360.0])
     globe = coordinates.sphere(axes[:1])
     assert (globe, coordinates.dimension(globe)) == ({"system": "sphere", "bounds": [[0.0, 2.0]]}, 4)
-    found = coordinates.inputs(globe, axes).reshape(3, 3, 3, 4)
+    found = Grid(axes).inputs(globe).reshape(3, 3, 3, 4)
     assert np.allclose(found[..., 0], np.array([1, 0, -1])[:, None, None])
-    assert np.allclose(found[0, :, :, 1:], coordinates.inputs(coordinates.sphere(), axes[1:]).reshape(3, 3, 3))
+    assert np.allclose(found[0, :, :, 1:], Grid(axes[1:]).inputs(coordinates.sphere()).reshape(3, 3, 3))
     assert np.allclose(found[..., 0, :], found[..., 2, :], atol=1e-6) and np.ptp(found[0, 0], axis=0).max() < 1e-6
     assert np.allclose(found[0, 2, 1], [1, 0, 0.5, np.sqrt(0.75)], atol=1e-6)
     with pytest.raises(InputError, match="3 coordinate axes, the data 2"):
-        coordinates.inputs(globe, axes[1:])
+        Grid(axes[1:]).inputs(globe)
 
 
 @pytest.mark.parametrize("dims", [("level", "lat", "lon"), ("lat", "level", "lon")])
@@ -40,8 +40,8 @@ def test_latitude_and_longitude_come_last_on_the_sphere(dims):
     coords = {"level": np.arange(2.0), "lat": np.linspace(-80, 80, 5), "lon": np.arange(0.0, 360.0, 60.0)}
     field = xr.DataArray(np.zeros((3, 2, 6, 5)), coords, ("time", "level", "lon", "lat"))
     layout = layout_of(field, dims)
-    assert layout.dims == ("level", "lat", "lon") and layout.grid == (2, 5, 6)
-    assert layout.system == coordinates.sphere(layout.axes[:1])
+    assert layout.dims == ("level", "lat", "lon") and layout.grid.shape == (2, 5, 6)
+    assert layout.system == coordinates.sphere(layout.grid.columns[:1])
     half = field.sel(lon=slice(0, 120))  # does not go round
     assert layout_of(half, dims).dims == dims and layout_of(half, dims).system["system"] == "box"
     with pytest.raises(InputError, match="needs latitude and longitude"):
@@ -104,9 +104,9 @@ def test_activations_keep_their_scale():
 def test_the_slack_is_what_rounding_needs(tiny_model, tiny_maps):
     """Four times what float32 does, at least 2^-18: a network that amplifies rounding gets more, and says so."""
     phi = tiny_model.params["phi_0"]
-    assert artifact.slack_of(tiny_model, phi, tiny_maps.inputs) == tiny_model.slack == DELTA
+    assert slack_of(tiny_model, phi, tiny_maps.inputs) == tiny_model.slack == DELTA
     loud = {k: 40 * v if k.startswith("siren.3") else v for k, v in tiny_model.params.items()}
-    needed = artifact.slack_of(replace(tiny_model, params=loud), phi, tiny_maps.inputs)
+    needed = slack_of(replace(tiny_model, params=loud), phi, tiny_maps.inputs)
     assert np.log2(needed) % 1 == 0 and 2 * DELTA <= needed <= 2.0**-10
     back = artifact.from_bytes(replace(tiny_model, slack=needed).data, "here")
     assert back.slack == needed
@@ -143,8 +143,8 @@ def test_damaged_models_are_refused(tiny_model, tmp_path):
 
 def test_decoding_does_not_depend_on_the_batch(tiny_model, tiny_maps):
     phi = np.random.default_rng(0).standard_normal((7, tiny_model.spec.latent)).astype("f4") * 0.01
-    together = tiny_model.reconstruct(phi, tiny_maps.inputs)
-    alone = np.concatenate([tiny_model.reconstruct(p[None], tiny_maps.inputs) for p in phi])
+    together = ModelAt(tiny_model, tiny_maps.inputs).reconstruct(phi)
+    alone = np.concatenate([ModelAt(tiny_model, tiny_maps.inputs).reconstruct(p[None]) for p in phi])
     assert np.array_equal(together, alone)
 
 
@@ -153,15 +153,15 @@ def test_a_linear_head_depends_on_the_batch_within_the_stated_slack():
     x = np.random.default_rng(0).uniform(-1, 1, (50, model.spec.d_in)).astype("f4")
     phi = np.random.default_rng(1).standard_normal((9, model.spec.latent)).astype("f4")
     phi[:, 3:] = phi[0, 3:]  # the same in all signals: added up once
-    psi_0, psi = (a.astype(float) for a in model.basis(x))
+    psi_0, psi = (a.astype(float) for a in ModelAt(model, x).basis())
     exact = (psi_0 + phi @ psi).reshape(9, 50, -1)
     every = slice(None, None, 3)
     for found, wanted in (
-        (model.reconstruct(phi, x), exact), (model.sampled(x, every)(phi), exact[:, every]),
-        (np.concatenate([model.reconstruct(p[None], x) for p in phi]), exact),
+        (ModelAt(model, x).reconstruct(phi), exact), (ModelAt(model, x).sampled(every)(phi), exact[:, every]),
+        (np.concatenate([ModelAt(model, x).reconstruct(p[None]) for p in phi]), exact),
     ):  # fmt: skip
         assert np.abs(found - wanted).max() <= 0.25 * DELTA * np.abs(exact).max()
-    assert model.reconstruct(phi[:0], x).shape == (0, 50, model.spec.d_out)
+    assert ModelAt(model, x).reconstruct(phi[:0]).shape == (0, 50, model.spec.d_out)
 
 
 def test_the_kept_projection_is_the_ridge():
@@ -169,12 +169,11 @@ def test_the_kept_projection_is_the_ridge():
     x = rng.uniform(-1, 1, (80, model.spec.d_in)).astype("f4")
     y = rng.standard_normal((6, 80, model.spec.d_out)).astype("f4")
     variable = np.zeros(6, np.int64)
+    at = ModelAt(model, x)
     for _ in range(2):  # made, then kept
-        found = linear_latents(model, x, y, None, variable)
-        ones = linear_latents(model, x, y, np.ones((6, 80), "f4"), variable)
+        found = at.fit(y, None, variable)
+        ones = at.fit(y, np.ones((6, 80), "f4"), variable)
         assert np.abs(found - ones).max() <= 1e-4 * np.abs(ones).max()
-    assert np.array_equal(linear_latents(model, x[:40], y[:, :40], None, variable),
-                          linear_latents(small_model("linear"), x[:40], y[:, :40], None, variable))  # fmt: skip
 
 
 def test_unknown_variable_names_the_known(tiny_model):

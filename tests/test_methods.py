@@ -15,6 +15,7 @@ from tests.conftest import Stop, small, stop_at
 from vcinr import config
 from vcinr.errors import ConfigError
 from vcinr.inr import model as artifact
+from vcinr.inr.at import ModelAt
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.conditioning.shifts import size
 from vcinr.inr.conditioning.sparse import BETA, GAMMA, ZETA, hard_concrete, open_probability
@@ -298,10 +299,10 @@ def test_every_method_learns(method, tiny_maps, tmp_path):
     meta_train(tiny_maps, p.inr, p.meta, seed=0, threads=1, out=tmp_path / "m", checkpoint=tmp_path / "c")
     model = load_model(tmp_path / "m" / "model.vcinr")
     y, _ = tiny_maps.normalised("test")
-    phi = find_latents(model, tiny_maps.inputs, y, None, np.zeros(len(y), int))
+    phi = find_latents(ModelAt(model, tiny_maps.inputs), y, None, np.zeros(len(y), int))
     assert phi.shape == (12, model.spec.latent) and (method == "coin" or model.spec.latent == 8)
-    decoded = model.reconstruct(phi, tiny_maps.inputs)
-    start = model.reconstruct(model.params["phi_0"], tiny_maps.inputs)
+    decoded = ModelAt(model, tiny_maps.inputs).reconstruct(phi)
+    start = ModelAt(model, tiny_maps.inputs).reconstruct(model.params["phi_0"])
     db, before = (-10 * np.log10(np.square(v - y).mean()) for v in (decoded, start))
     assert db > before + 6 and db > 25, (db, before)
     tensors = {k: torch.from_numpy(v) for k, v in model.params.items()}
@@ -404,9 +405,9 @@ def test_another_package_adds_choices(outside, tiny_maps, tmp_path):
     model = load_model(tmp_path / "m" / "model.vcinr")
     assert model.provenance["method"] == "scaled features" and model.encode_loop == "twice"
     y, _ = tiny_maps.normalised("test")
-    phi = find_latents(model, tiny_maps.inputs, y, None, np.zeros(len(y), int))
-    before = np.square(model.reconstruct(model.params["phi_0"], tiny_maps.inputs) - y).mean()
-    assert np.square(model.reconstruct(phi, tiny_maps.inputs) - y).mean() < before
+    phi = find_latents(ModelAt(model, tiny_maps.inputs), y, None, np.zeros(len(y), int))
+    before = np.square(ModelAt(model, tiny_maps.inputs).reconstruct(model.params["phi_0"]) - y).mean()
+    assert np.square(ModelAt(model, tiny_maps.inputs).reconstruct(phi) - y).mean() < before
     with pytest.raises(ConfigError, match=r"vcinr\.conditionings: 'broken' of outside_vcinr:NOTHING cannot be loaded"):
         conditioning("broken")
 

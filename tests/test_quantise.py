@@ -19,6 +19,7 @@ from vcinr.codec.promise import Field
 from vcinr.coding.hyperprior import SHIFT, scale_levels
 from vcinr.coding.static import TOTAL
 from vcinr.errors import ConfigError, CorruptError, InputError, ModelError
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import from_bytes, load_model
 from vcinr.meta.extract import find_latents
 from vcinr.quantise import uniform
@@ -323,7 +324,7 @@ def test_every_kind_and_coder_makes_chunks_that_keep_their_bound(changes, tiny_m
     expected = {"auto": {"ans", "adaptive"} | ({"hyperprior"} if cfg.kind == "hyperprior" else set())}
     assert set(state.coders) == expected.get(cfg.coder, {cfg.coder})
     values = tiny_maps.splits["test"].features[..., 0]
-    field = Field("t", (1, 2), tiny_maps.axes, model, model.scaling("t"))
+    field = Field("t", (1, 2), tiny_maps.domain, model, model.scaling("t"))
     encoded = encode(values, field, 3.0, rate=0)
     assert encoded.mode.startswith("prior") and encoded.max_abs_error <= 3.0
     assert np.abs(decode(encoded.data, values.shape, values.dtype, field) - values).max() <= 3.0
@@ -364,7 +365,7 @@ def test_joint_fine_tuning_moves_the_network_and_its_latents(tiny_maps, tiny_mod
     changed = {k for k, v in tuned.params.items() if not np.array_equal(v, plain.params[k])}
     assert {"siren.1.weight", "gates.out.weight"} <= changed and not changed & {"phi_0", "alpha"}
     y, _ = tiny_maps.normalised("test")
-    found = find_latents(tuned, tiny_maps.inputs, y, None, np.zeros(len(y), int))
+    found = find_latents(ModelAt(tuned, tiny_maps.inputs), y, None, np.zeros(len(y), int))
     assert np.allclose(found, phi["test"], atol=1e-5) and tuned.provenance["joint_steps"] == 40
     cost = []
     for model, latents in ((plain, tiny_latents), (tuned, phi)):
@@ -380,7 +381,7 @@ def test_joint_fine_tuning_keeps_a_basis_in_its_axes(tiny_maps, tmp_path):
     )
     vcinr.train(maps_of(tiny_maps), tmp_path / "m.vcinr", params=p)
     model = vcinr.load_model(tmp_path / "m.vcinr")
-    psi = model.basis(tiny_maps.inputs)[1].astype("f8")
+    psi = ModelAt(model, tiny_maps.inputs).basis()[1].astype("f8")
     assert (
         np.allclose(psi @ psi.T / psi.shape[1], np.eye(len(psi)), atol=0.05) and model.provenance["joint_steps"] == 30
     )

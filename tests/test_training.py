@@ -17,6 +17,7 @@ from tests.conftest import Stop, small, stop_at
 from vcinr.cli import app
 from vcinr.config import Params
 from vcinr.inr import ridge as closed
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import load_model
 from vcinr.inr.ridge import ridge, same_rows
 from vcinr.inr.siren import initialise
@@ -129,9 +130,10 @@ def test_gradients_pass_through_shared_solves(masks):
 def test_an_encoder_finds_of_a_masked_signal_what_it_finds_of_it_alone(masked, tmp_path):
     trained(masked, small(method="basis", meta={"steps": 40, "points": "all"}), tmp_path)
     model = load_model(tmp_path / "m" / "model.vcinr")
-    together = latents_of(model, masked, "test")
+    at = ModelAt(model, masked.inputs)
+    together = latents_of(at, masked, "test")
     y, weight = masked.normalised("test")
-    alone = [find_latents(model, masked.inputs, y[i : i + 1], weight[i : i + 1], np.zeros(1, int)) for i in range(12)]
+    alone = [find_latents(at, y[i : i + 1], weight[i : i + 1], np.zeros(1, int)) for i in range(12)]
     assert np.allclose(together, np.concatenate(alone), atol=1e-5)
 
 

@@ -51,7 +51,7 @@ def cases(draw):
     values = sprinkle(values, fill, rng, draw(st.sampled_from([0.0, 0.0, 0.1, 0.5])))
     values = laid_out(values, layout)
     axes = [int(a) for a in rng.permutation(len(shape))[: rng.integers(0, min(3, len(shape)) + 1)]]
-    field = Field("v", tuple(axes), (), fill=tuple(np.asarray(f).astype(dtype).item() for f in fill))
+    field = Field("v", tuple(axes), fill=tuple(np.asarray(f).astype(dtype).item() for f in fill))
     kind = draw(st.sampled_from(["absolute"] * 6 + ["relative"] * 3 + ["psnr", "rate", None]))
     number = {
         "absolute": 10.0 ** draw(st.floats(-9, 6)), "relative": 10.0 ** draw(st.floats(-7, 0)),
@@ -242,7 +242,7 @@ def test_no_value_leaves_the_valid_range(tmp_path):
         assert float(np.abs(back["odd"] - data["odd"]).max()) <= bound.get("abs_error", 9), (
             "values outside are kept too"
         )
-    third = Field("v", (0,), (), limits=(0.1, 0.3))
+    third = Field("v", (0,), limits=(0.1, 0.3))
     values = np.full(50, 0.2, "f4")
     back = decode(encode(values, third, 0.2).data, (50,), values.dtype, third)
     assert (back >= 0.1).all() and (back <= 0.3).all()

@@ -32,6 +32,10 @@ def train(
     dims: Annotated[
         str, typer.Option("--dims", help="Dimensions of one signal, comma-separated. Default: horizontal.")
     ] = "",
+    features: Annotated[
+        str,
+        typer.Option("--features", help="Dimension along which a point has several features, for example component."),
+    ] = "",
     method: Annotated[
         str, typer.Option("--method", help="basis, vcinr, coinpp, functa, mscn, coin or gated-basis. Default: basis.")
     ] = "",
@@ -59,8 +63,8 @@ def train(
     if minutes is not None:
         chosen = chosen.model_copy(update={"minutes": minutes})
     model = run(
-        inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None, params=chosen,
-        watch=_watch,
+        inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None,
+        feature_dim=features or None, params=chosen, watch=_watch,
     )  # fmt: skip
     _say(f"{out}: model {model.sha256[:12]}, {len(model.data):,} bytes, for {', '.join(model.normalisation)}")
 

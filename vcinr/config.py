@@ -46,11 +46,14 @@ class Selection(_Frozen):
 class Tiling(_Frozen):
     """How a field is cut into signals (see :mod:`vcinr.signals`).
 
-    ``signal_dims`` are the coordinates of one signal (default: the horizontal or the last two dimensions),
-    every other dimension indexes signals; ``system`` is how the coordinates enter the network.
+    ``signal_dims`` are the coordinates of one signal (default: the horizontal or the last two dimensions).
+    ``feature_dim``, if given, is the dimension along which the features of a point lie, such as the components of a
+    wind or the colours of an image. Every other dimension counts signals. ``system`` is how the coordinates enter the
+    network.
     """
 
     signal_dims: tuple[str, ...] | None = None
+    feature_dim: str | None = None
     system: Literal["auto", "box", "sphere"] = "auto"
 
 

@@ -30,6 +30,7 @@ def train(
     *,
     variables: Sequence[str] = (),
     signal_dims: Sequence[str] | None = None,
+    feature_dim: str | None = None,
     system: Literal["auto", "box", "sphere"] = "auto",
     params: Params | None = None,
     watch: Watch = silent,
@@ -46,6 +47,8 @@ def train(
         Default: all numeric ones. They share one grid.
     signal_dims : sequence of str, optional
         Dimensions of one signal. Default: the horizontal, or the last two.
+    feature_dim : str, optional
+        The dimension along which the features of a point lie, such as the components of a wind: they share a latent.
     system : str
         How coordinates enter the network.
     params : Params, optional
@@ -78,7 +81,7 @@ def train(
         inputs = work / "input.nc"
     paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     chosen = tuple(Selection(path=str(p)) for p in paths)
-    tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, system=system)
+    tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     source = Source(variables=tuple(variables), train=chosen, archive=chosen, tiling=tiling)
     signals = work / "signals.zarr"
     try:

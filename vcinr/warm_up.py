@@ -12,7 +12,7 @@ from vcinr.coding import huffman, interpolated, latents, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
 from vcinr.coding.residual import Plan
-from vcinr.inr.model import added
+from vcinr.inr.at import added
 from vcinr.progress import Progress, Watch, silent
 from vcinr.quantise.refine import refine
 

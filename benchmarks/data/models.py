@@ -81,7 +81,7 @@ def field_of(case: Case, model: Model | None) -> Field:
     layout = layout_of(case.test, None if model is None else model.dims)
     axes = tuple(case.test.dims.index(d) for d in layout.dims)
     scaling = (0.0, 1.0) if model is None else model.scaling(case.variable)
-    return Field(case.variable, axes, layout.axes, model, scaling)
+    return Field(case.variable, axes, layout.grid, model, scaling)
 
 
 def train_models(names: Sequence[str], threads: int) -> None:

@@ -103,7 +103,7 @@ def bounded(folder: Path, params: Params, watch: Watch, bounds: tuple[float, ...
     values = data.splits["test"].features[..., 0]
     model = None if part == "residual" else load_model(model_of(params).folder(cache) / "model.vcinr")
     axes = tuple(range(1, values.ndim))
-    field = Field(variable, axes, data.axes, model, data.normalisation[variable])
+    field = Field(variable, axes, data.domain, model, data.normalisation[variable])
     points = []
     for fraction in bounds:
         bound = fraction * peak

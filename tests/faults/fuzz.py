@@ -29,9 +29,11 @@ from vcinr.codec.decode import decode as decode_chunk
 from vcinr.codec.encode import encode
 from vcinr.codec.promise import Bound, Effort, Field
 from vcinr.errors import VcinrError
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import Model, from_bytes
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
+from vcinr.signals import Grid
 
 Target = tuple[bytes, Callable[[bytes], object]]
 
@@ -47,7 +49,7 @@ def chunks() -> Iterator[Target]:
         (smooth, 0.1), (holed, 0.5), (smooth, None), (np.full_like(smooth, 3.0), 0.1), (smooth.astype("f8"), 1e-9),
         (smooth, Bound("relative", 0.01)), ((smooth * 50).astype("i2"), 3.0),
     ]  # fmt: skip
-    field = Field("v", (1, 2), (np.arange(9.0), np.arange(8.0)))
+    field = Field("v", (1, 2), Grid((np.arange(9.0), np.arange(8.0))))
     for values, bound in cases:
         for shape in (values.shape, (8, 9, 8)):
             seed = seed_of(field, values.dtype, shape)
@@ -64,7 +66,7 @@ def models() -> Iterator[Target]:
 
     def use(data: bytes) -> np.ndarray:
         made = from_bytes(data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])), "fuzz")
-        return made.reconstruct(made.start("v")[None], np.zeros((3, made.spec.d_in), np.float32))
+        return ModelAt(made, np.zeros((3, made.spec.d_in), np.float32)).reconstruct(made.start("v")[None])
 
     yield model.data, use
 

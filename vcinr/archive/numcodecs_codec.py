@@ -89,4 +89,4 @@ class NumcodecsVcinr(Codec):
         return out
 
     def _field(self, ndim: int) -> Field:
-        return Field("", tuple(range(max(0, ndim - 2), ndim)), (), fill=() if self.fill is None else (self.fill,))
+        return Field("", tuple(range(max(0, ndim - 2), ndim)), fill=() if self.fill is None else (self.fill,))

@@ -272,7 +272,15 @@ def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layou
         return layout_of(values), None
     model.scaling(name)
     dims = model.dims if set(model.dims) <= set(values.dims) else None
-    layout = layout_of(values, dims, "sphere" if model.system["system"] == "sphere" else "box")
+    feature, features = model.feature_dim, model.spec.d_out
+    have = 1 if feature is None else values.sizes.get(feature, 0)
+    if have != features:
+        along = "" if feature is None else f" along dimension {feature!r}"
+        raise ModelError(
+            f"variable {name!r}: the model was trained on signals of {features} features{along}, and here are "
+            f"{have}; train one on this variable, or compress without a model"
+        )
+    layout = layout_of(values, dims, "sphere" if model.system["system"] == "sphere" else "box", feature)
     if len(layout.dims) != len(model.dims):
         raise ModelError(f"variable {name!r} has the grid {layout.dims}, the model was trained on {model.dims}")
     return layout, model
@@ -425,7 +433,7 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
     """Chunk shape of about `chunk` signals; a signal is cut only where it is large and no model needs it whole."""
     assert job.layout is not None
     sizes = {str(d): n for d, n in job.values.sizes.items()}
-    grid = {d: sizes[d] for d in job.layout.dims}
+    grid = {d: sizes[d] for d in job.layout.value_dims}
     while job.model is None and math.prod(grid.values()) > CHUNK_VALUES:
         longest = max(grid, key=lambda d: grid[d])
         grid[longest] = -(-grid[longest] // 2)
@@ -441,17 +449,19 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
 def _array(job: Job, chunk: int | None) -> ArrayPlan:
     values, bound, layout = job.values, job.stored_bound, job.layout
     grid = () if layout is None else tuple(values.dims.index(d) for d in layout.dims)
-    if grid == tuple(range(max(0, values.ndim - 2), values.ndim)):
+    feature = None if layout is None or layout.feature_dim is None else values.dims.index(layout.feature_dim)
+    if feature is None and grid == tuple(range(max(0, values.ndim - 2), values.ndim)):
         grid = ()  # what the codec takes where nothing is said
     serializer = VcinrCodec(
         variable=job.name,
         signal_axes=grid,
-        axes=() if job.model is None or layout is None else tuple(encode_axis(a) for a in layout.axes),
+        axes=() if job.model is None or layout is None else tuple(encode_axis(a) for a in layout.grid.columns),
         model=job.model.sha256 if job.model else None,
         scaling=job.scaling,
         bound=(bound.kind, bound.value) if bound else None,
         fill=metadata.fill_values(values),
         limits=metadata.valid_limits(values) if layout is not None else None,
+        feature_axis=feature,
     )
     shape = _pieces(values.shape) if layout is None else _signal_chunks(job, chunk)
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:

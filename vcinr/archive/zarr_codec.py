@@ -22,6 +22,7 @@ from vcinr.archive import models
 from vcinr.codec.decode import decode
 from vcinr.codec.promise import Bound, Field
 from vcinr.errors import CorruptError, ModelError, VcinrError
+from vcinr.signals.domain import Grid
 
 CONFIG_VERSION = 1
 
@@ -109,12 +110,15 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     Parameters
     ----------
-    variable, signal_axes, axes, scaling, fill, limits
-        As in :class:`vcinr.codec.Field`; the axes as `encode_axis` returns them.
+    variable, signal_axes, scaling, fill, limits, feature_axis
+        As in :class:`vcinr.codec.promise.Field`.
+    axes
+        Coordinates of the signal's axes, as `encode_axis` returns them.
     model
         SHA-256 of the model, or None.
     bound
-        Kind and value (:class:`vcinr.codec.Bound`) that chunks are encoded with, in the numbers as stored, or None.
+        Kind and value (:class:`vcinr.codec.promise.Bound`) that chunks are encoded with, for the numbers as they are
+        stored, or None.
     version
         Of this configuration.
 
@@ -133,6 +137,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     bound: tuple[str, float] | None = None
     fill: tuple[float | int, ...] = ()
     limits: tuple[float, float] | None = None
+    feature_axis: int | None = None
     version: int = CONFIG_VERSION
 
     @classmethod
@@ -158,6 +163,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         sound = [
             isinstance(made.variable, str), made.model is None or isinstance(made.model, str),
             all(type(a) is int and a >= 0 for a in made.signal_axes), len(made.scaling) == 2,
+            made.feature_axis is None or (type(made.feature_axis) is int and made.feature_axis >= 0),
             all(isinstance(n, int | float) for n in numbers), all(isinstance(a, Mapping) for a in made.axes),
         ]  # fmt: skip
         if not all(sound) or not (made.limits is None or made.limits[0] <= made.limits[1]):
@@ -174,6 +180,8 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         given = {key: value for key, value in config.items() if value}
         if self.scaling != (0.0, 1.0):
             given["scaling"] = list(self.scaling)
+        if self.feature_axis is not None:
+            given["feature_axis"] = self.feature_axis
         if self.version != 1:
             given["version"] = self.version
         return {"name": "vcinr", "configuration": given}
@@ -185,11 +193,13 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     def field(self, chunk_shape: tuple[int, ...], model: Any) -> Field:
         """The chunk codec's view of this configuration; raises CorruptError where it does not fit the chunks."""
         ndim = len(chunk_shape)
-        axes = self.signal_axes or tuple(range(max(0, ndim - 2), ndim))
-        if len(set(axes)) != len(axes) or any(a >= ndim for a in axes) or len(self.axes) not in (0, len(axes)):
+        feature = self.feature_axis
+        axes = self.signal_axes or tuple([a for a in range(ndim) if a != feature][-2:])
+        held = axes if feature is None else (feature, *axes)
+        if len(set(held)) != len(held) or any(a >= ndim for a in held) or len(self.axes) not in (0, len(axes)):
             raise CorruptError("the signal's axes are not those of the array")
-        values = tuple(decode_axis(a, chunk_shape[k]) for k, a in zip(axes, self.axes, strict=False))
-        return Field(self.variable, axes, values, model, self.scaling, self.fill, self.limits)
+        grid = Grid(tuple(decode_axis(a, chunk_shape[k]) for k, a in zip(axes, self.axes, strict=False)))
+        return Field(self.variable, axes, grid, model, self.scaling, self.fill, self.limits, feature)
 
     @property
     def promise(self) -> Bound | None:

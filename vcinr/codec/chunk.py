@@ -14,6 +14,7 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -118,13 +119,15 @@ def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
     seed = field.seeds.get((dtype, chunk_shape))
     if seed is not None:
         return seed
-    known = (
-        field.variable, field.signal_axes, [[float(v).hex() for v in axis] for axis in field.axes],
+    known: list[Any] = [
+        field.variable, field.signal_axes, [[float(v).hex() for v in axis] for axis in field.domain.columns],
         field.model.sha256 if field.model else None, [float(v).hex() for v in field.scaling],
         [float(f).hex() if dtype.kind == "f" else str(f) for f in field.fill],
         None if field.limits is None else [float(v).hex() for v in field.limits],
         dtype.newbyteorder("<").str, chunk_shape,
-    )  # fmt: skip
+    ]  # fmt: skip
+    if field.feature_axis is not None:
+        known.append(field.feature_axis)
     seed = field.seeds[dtype, chunk_shape] = zlib.crc32(json.dumps(known, separators=(",", ":")).encode())
     return seed
 
@@ -163,7 +166,7 @@ def read_extent(section: bytes | None, chunk_shape: tuple[int, ...]) -> tuple[in
 
 
 def mask_sections(signals: np.ndarray, valid: np.ndarray) -> Sections:
-    """The mask of what is not `valid` ``[n, *grid]``, and the values under it."""
+    """The mask of what is not `valid` ``[n, *signal]``, and the values under it."""
     if valid.all():
         return Sections()
     hidden = signals[~valid]

@@ -77,14 +77,13 @@ def _values(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Field
     count = math.prod(shape)
     if chunk.mode == LOSSLESS:
         return lossless.decode(chunk.stream, count, native).reshape(shape)
-    sections, index, grid = chunk.sections, field.index_of(shape), field.grid_of(shape)
-    signals = (count // max(1, math.prod(grid)), *grid)
-    planes = residual.planes(index, grid)
+    sections, signal, planes = chunk.sections, field.signal_of(shape), field.planes_of(shape)
+    signals = (count // max(1, math.prod(signal)), *signal)
     valid = None if sections.mask is None else ~lossless.decode_mask(sections.mask, signals)
     prior, left = None, None
     if sections.prior is not None:
         rate, coder = read_prior(sections.prior)
-        prior = decode_prior(field, shape, rate, coder, chunk.stream, residual.signal_counts(index))
+        prior = decode_prior(field, shape, rate, coder, chunk.stream, field.counts_of(shape))
     constant = read_constant(sections.constant)
     if sections.residual is not None:
         step, plan, stream = read_residual(sections.residual)
@@ -102,7 +101,7 @@ def _values(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Field
         out[:] = to_dtype(real, native, field.limits)
     if valid is not None:
         out[~valid] = read_specials(sections.specials, int((~valid).sum()), native)
-    out = np.asarray(unsplit(out, shape, field.signal_axes), order="C")
+    out = np.asarray(unsplit(out, shape, field.value_axes), order="C")
     if sections.exceptions is not None:
         apply_exceptions(out, sections.exceptions)
     return out

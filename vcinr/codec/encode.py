@@ -42,7 +42,7 @@ from vcinr.codec.promise import (
 )
 from vcinr.codec.search import PsnrTarget, best_candidate, meet_psnr, meet_rate, quick_candidate
 from vcinr.codec.trial import LARGEST, Candidate, Trial, prior_alone
-from vcinr.coding import lossless, residual
+from vcinr.coding import lossless
 from vcinr.errors import BoundError, InputError
 from vcinr.signals.tiling import gather
 
@@ -116,7 +116,7 @@ def encode(
         latents = None  # the model predicts no logarithms
     offered = None
     if latents is not None:
-        offered = Latents(field, latents, gather(native, field.signal_axes).shape[1:], rate)
+        offered = Latents(field, latents, field.signal_of(native.shape), rate)
     job = _Job(native, field, shape, offered, effort)
     if bound is None or bound.kind in ("absolute", "relative"):
         return job.within(bound)
@@ -198,7 +198,7 @@ class _Job:
         extent = extent_section(values.shape, self.chunk_shape)
         if values.size == 0 or values.dtype.kind not in "fiu" or (bound is None and self.latents is None):
             return self._lossless(extent, bound)
-        common, signals = extent, gather(values, field.signal_axes)
+        common, signals = extent, gather(values, field.value_axes)
         valid = valid_values(signals, field.fill)
         tolerance: float | None = None
         if bound is not None and bound.kind == "relative":
@@ -212,9 +212,8 @@ class _Job:
             if bound is not None:
                 tolerance = tolerance_of(bound.value, values.dtype, float(np.abs(target[valid]).max(initial=0.0)))
         common |= mask_sections(signals, valid)
-        index = field.index_of(values.shape)
-        planes = residual.planes(index, target.shape[1:])
-        trial = Trial(target, valid, planes, residual.signal_counts(index), tolerance, mean)
+        planes, counts = field.planes_of(values.shape), field.counts_of(values.shape)
+        trial = Trial(target, valid, planes, counts, tolerance, mean)
         promised = None if mean else bound
         candidate = self._candidate(trial, alone)
         if candidate is None:

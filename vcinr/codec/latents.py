@@ -15,7 +15,6 @@ from vcinr.codec.promise import Field, valid_values
 from vcinr.codec.trial import Prior, Trial
 from vcinr.errors import ModelError
 from vcinr.inr.model import Model
-from vcinr.inr.ridge import linear_latents
 from vcinr.quantise.refine import outside_bits, refine
 from vcinr.signals import normalise
 from vcinr.signals.tiling import gather
@@ -47,14 +46,17 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     if model is None or not prior.applies(field, values.shape) or values.dtype.kind not in "fiu" or values.size == 0:
         return None
     offset, scale = field.scaling
-    signals = gather(values, field.signal_axes)
+    signals = gather(values, field.value_axes)
     valid = valid_values(signals, field.fill)
-    target = np.where(valid, signals, offset).astype(np.float64).reshape(len(signals), -1, 1)
-    y, weight = normalise(target, None if valid.all() else valid.reshape(len(valid), -1), offset, scale)
-    x = prior.inputs_of(field, model)
-    variable = np.full(len(y), model.index(field.variable), np.int64)
+    count, features = len(signals), model.spec.d_out
+    target = np.where(valid, signals, offset).astype(np.float64).reshape(count, features, -1).swapaxes(1, 2)
+    # A point counts where all its features have a value, as in training.
+    known = None if valid.all() else np.all(valid.reshape(count, features, -1), axis=1)
+    y, weight = normalise(target, known, offset, scale)
+    at = prior.on_domain(model, field.domain).at
+    variable = np.full(count, model.index(field.variable), np.int64)
     if model.linear:
-        return linear_latents(model, x, y, weight, variable) - model.start(field.variable)
+        return at.fit(y, weight, variable) - model.start(field.variable)
     try:
         from vcinr.meta.extract import find_latents
     except ImportError:
@@ -62,7 +64,7 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
             "compressing with this model needs torch for its inner loop: pip install 'vcinr[train]', "
             "or compress without a model"
         ) from None
-    return find_latents(model, x, y, weight, variable) - model.start(field.variable)
+    return find_latents(at, y, weight, variable) - model.start(field.variable)
 
 
 class Choice(NamedTuple):
@@ -87,15 +89,15 @@ class Latents:
         With a model.
     latents : ndarray
         ``[n, d]`` as of `latents_of`.
-    grid : tuple of int
-        Of the signals.
+    signal : tuple of int
+        Shape of a signal's values, the features first.
     rate : int or None
         The only one to be tried, if any.
     """
 
     field: Field
     latents: np.ndarray
-    grid: tuple[int, ...]
+    signal: tuple[int, ...]
     rate: int | None
     made: dict[int, tuple[np.ndarray, np.ndarray]] = dataclass_field(default_factory=dict, init=False)
     """What `rounded` has made, by rate, for the next trial."""
@@ -107,9 +109,14 @@ class Latents:
         return self.field.model
 
     @property
+    def on_domain(self) -> prior.ModelOnDomain:
+        """The model on the field's domain."""
+        return prior.on_domain(self.model, self.field.domain)
+
+    @property
     def rates(self) -> list[int]:
         """Those to be tried; raises ModelError for one that the model does not have."""
-        rates = prior.quantiser_of(self.model).rates
+        rates = self.on_domain.quantiser.rates
         if self.rate is None:
             return list(range(rates))
         if not 0 <= self.rate < rates:
@@ -127,13 +134,13 @@ class Latents:
         return list(dict.fromkeys(d >> k for k in (2, 3, 4, 5, d.bit_length()))) if self.model.linear else []
 
     def rounded(self, rate: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The first `length` latents quantised at `rate`, and the model's output for them ``[n, *grid]``, float32."""
+        """The first `length` latents quantised at `rate`, and the model's output for them ``[n, *signal]``, float32."""
         if length is not None:
             z = self.rounded(rate)[0].copy()
             z[:, length:] = 0
             return z, self._output(z, rate)
         if rate not in self.made:
-            z = prior.quantiser_of(self.model).quantise(self.latents, rate)
+            z = self.on_domain.quantiser.quantise(self.latents, rate)
             both = z, self._output(z, rate)
             if both[1].size > _KEPT:
                 return both
@@ -148,7 +155,7 @@ class Latents:
         z, output = self.rounded(rate, length)
         if for_bound and (better := self._rounded_for_bound(trial, z, rate, length, output)) is not None:
             z, output = better, self._output(better, rate)
-        quantiser = prior.quantiser_of(self.model)
+        quantiser = self.on_domain.quantiser
         coder, stream = quantiser.code(z.reshape(*trial.signals, -1), rate, quick=not for_bound)
         values = prior.to_units(self.field, output)
         return Prior(rate, values, prior_section(rate, coder), stream, self.slack(output))
@@ -163,15 +170,16 @@ class Latents:
 
         A linear head's first few latents, unless all of them take far fewer bytes.
         """
-        quantiser, model, points = prior.quantiser_of(self.model), self.model, math.prod(self.grid)
-        sample = slice(None, None, max(1, min(len(self.latents) * points // _SAMPLE, points // _SAMPLED)))
-        target = trial.target.reshape(len(self.latents), -1)[:, sample]
-        valid = None if trial.whole else trial.valid.reshape(len(target), -1)[:, sample]
+        quantiser, model, points = self.on_domain.quantiser, self.model, self.field.domain.points
+        count, features = len(self.latents), model.spec.d_out
+        sample = slice(None, None, max(1, min(count * features * points // _SAMPLE, points // _SAMPLED)))
+        target = trial.target.reshape(count, features, -1)[..., sample]
+        valid = None if trial.whole else trial.valid.reshape(count, features, -1)[..., sample]
         if not target.size or (valid is not None and not valid.any()):
             return None
         asked = trial.tolerance
         assert asked is not None
-        evaluate, start = model.sampled(prior.inputs_of(self.field, model), sample), model.start(self.field.variable)
+        evaluate, start = self.on_domain.at.sampled(sample), model.start(self.field.variable)
         codes: dict[int, np.ndarray] = {}
 
         def assess(rate: int, length: int) -> Choice:
@@ -179,14 +187,14 @@ class Latents:
                 codes[rate] = quantiser.quantise(self.latents, rate)
             z = codes[rate].copy()
             z[:, length:] = 0
-            output = evaluate(start + quantiser.dequantise(z, rate))[..., 0]
+            output = prior.arranged(evaluate(start + quantiser.dequantise(z, rate)), target.shape[1:])
             tolerance = asked - self.slack(output)
             if tolerance <= 0:
                 return Choice(math.inf, rate, length, 1.0)
             over = np.abs(target - prior.to_units(self.field, output)) / tolerance - 1.0
             outside = (over if valid is None else over[valid]).ravel()
             outside, counted = outside[outside > 0], outside.size
-            bits = outside_bits(outside) * points / target.shape[1] + quantiser.bits(z[:, :length], rate)
+            bits = outside_bits(outside) * points / target.shape[-1] + quantiser.bits(z[:, :length], rate)
             return Choice(bits, rate, length, len(outside) / counted)
 
         rates, whole = self.rates, model.spec.latent
@@ -213,7 +221,7 @@ class Latents:
 
     def _likely(self, rates: list[int], tolerance: float) -> int:
         """Where in `rates` to begin: the first whose rounding is well within the tolerance."""
-        units = [prior.quantiser_of(self.model).unit(rate) for rate in rates]
+        units = [self.on_domain.quantiser.unit(rate) for rate in rates]
         if not self.model.linear or units[0] is None:
             return 0
         # Rounding by a step has an error of step / sqrt(12); the basis is orthonormal.
@@ -221,20 +229,23 @@ class Latents:
         return next((k for k, error in enumerate(noise) if error < tolerance / 4), len(rates) - 1)
 
     def _output(self, z: np.ndarray, rate: int) -> np.ndarray:
-        return prior.evaluate(self.field, self.model, z, rate, self.grid)
+        return prior.arranged(self.on_domain.output(self.field.variable, z, rate), self.signal)
 
     def _rounded_for_bound(
         self, trial: Trial, z: np.ndarray, rate: int, length: int | None, output: np.ndarray
     ) -> np.ndarray | None:
         """Rate-distortion optimised codes, where the latents enter linearly and the bound is a loose one."""
-        quantiser = prior.quantiser_of(self.model)
+        quantiser = self.on_domain.quantiser
         unit = quantiser.unit(rate)
-        if trial.tolerance is None or unit is None or not self.model.linear or self.model.spec.d_out != 1:
+        if trial.tolerance is None or unit is None or not self.model.linear:
             return None
         left = np.where(trial.valid, trial.target - prior.to_units(self.field, output), 0.0).reshape(len(z), -1)
         if np.mean(np.abs(left) > trial.tolerance) > LOOSE:
             return None
-        _, psi = self.model.basis(prior.inputs_of(self.field, self.model))
+        psi = self.on_domain.at.basis()[1]
+        features = self.model.spec.d_out
+        if features > 1:  # side by side in the basis, one after the other in the values
+            psi = psi.reshape(len(psi), -1, features).swapaxes(1, 2).reshape(len(psi), -1)
         z, kept = z.copy(), slice(length)
         effect = self.field.scaling[1] * unit[kept, None] * psi[kept]
         bits, offset = quantiser.costs(rate)[kept], quantiser.offset[rate, kept]

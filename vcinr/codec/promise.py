@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from vcinr.coding import residual
 from vcinr.errors import CorruptError, InputError
 from vcinr.inr.model import Model
+from vcinr.signals.domain import EMPTY, Domain
 
 Kind = Literal["absolute", "relative", "psnr", "rate"]
 Effort = Literal["fast", "best"]
@@ -50,9 +52,9 @@ class Field:
     variable : str
         Its name in the model, if there is one.
     signal_axes : tuple of int
-        The array axes that are a signal's grid, in the coordinate system's order.
-    axes : tuple of ndarray
-        Coordinate values of these axes, float64.
+        The array axes that a signal's samples lie over, in the order of the domain's axes.
+    domain : Domain
+        Where the samples lie; the empty grid where no model needs to know.
     model : Model, optional
         The prior. It sees (value - offset) / scale.
     scaling : (float, float)
@@ -61,28 +63,53 @@ class Field:
         Values that stand for missing besides NaN (CF ``_FillValue``, ``missing_value``).
     limits : (float, float), optional
         CF's valid range, to which decoded values are clipped, so that no value leaves it.
+    feature_axis : int, optional
+        The array axis along which the features of a point lie, such as the components of a wind.
     """
 
     variable: str
     signal_axes: tuple[int, ...]
-    axes: tuple[np.ndarray, ...]
+    domain: Domain = EMPTY
     model: Model | None = None
     scaling: tuple[float, float] = (0.0, 1.0)
     fill: tuple[float | int, ...] = ()
     limits: tuple[float, float] | None = None
+    feature_axis: int | None = None
 
     @cached_property
     def seeds(self) -> dict[tuple[np.dtype, tuple[int, ...]], int]:
         """Seeds of checksums by dtype and chunk shape, as far as `vcinr.codec.chunk.seed_of` has worked them out."""
         return {}
 
+    @property
+    def value_axes(self) -> tuple[int, ...]:
+        """The axes of an array that hold one signal: that of the features, if there is one, then `signal_axes`."""
+        return self.signal_axes if self.feature_axis is None else (self.feature_axis, *self.signal_axes)
+
     def index_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Lengths of the axes of an array of `shape` that count signals."""
-        return tuple(n for axis, n in enumerate(shape) if axis not in self.signal_axes)
+        return tuple(n for axis, n in enumerate(shape) if axis not in self.value_axes)
 
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Lengths of the axes of an array of `shape` that are a signal's grid, in the grid's order."""
+        """Lengths of `signal_axes` in an array of `shape`."""
         return tuple(shape[axis] for axis in self.signal_axes)
+
+    def signal_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Lengths of `value_axes` in an array of `shape`."""
+        return tuple(shape[axis] for axis in self.value_axes)
+
+    def features_of(self, shape: tuple[int, ...]) -> int:
+        """How many features a point has in an array of `shape`."""
+        return 1 if self.feature_axis is None else shape[self.feature_axis]
+
+    def planes_of(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """An array of `shape` as the residual coder sees it: features are levels."""
+        features = () if self.feature_axis is None else (shape[self.feature_axis],)
+        return residual.planes((*self.index_of(shape), *features), self.grid_of(shape))
+
+    def counts_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Times and levels of the signals in an array of `shape`, as the latents' coder sees them."""
+        return residual.signal_counts(self.index_of(shape))
 
 
 def check_size(chunk_shape: tuple[int, ...], *, writing: bool = False) -> None:

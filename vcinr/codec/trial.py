@@ -23,7 +23,7 @@ quantiser that rounds towards zero takes fewer bits (Sullivan 1996, uniform thre
 class Prior:
     """What is subtracted before the residual coder: decoded latents, or a constant.
 
-    rate: of the model's quantiser, None for a constant. values: ``[n, *grid]``, float64. sections and stream: how the
+    rate: of the model's quantiser, None for a constant. values: ``[n, *signal]``, float64. sections and stream: how the
     chunk says it. slack: how far another machine's decoder may be off, in the numbers as stored.
     """
 
@@ -71,7 +71,7 @@ class Trial:
     Parameters
     ----------
     target : ndarray
-        The signals ``[n, *grid]``, float64.
+        The signals ``[n, *signal]``, float64.
     valid : ndarray
         Which of them are to be within the tolerance, bool.
     planes : tuple of int
@@ -102,7 +102,7 @@ class Trial:
         return None if self.whole else self.valid.reshape(self.planes)
 
     def valid_of(self, values: np.ndarray) -> np.ndarray:
-        """The valid ones of `values` ``[n, *grid]``, in one dimension."""
+        """The valid ones of `values` ``[n, *signal]``, in one dimension."""
         return values.ravel() if self.whole else values[self.valid]
 
     @cached_property

@@ -128,7 +128,7 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
     return Signals(
         {"train": _take(known, ~held), "valid": _take(known, held), "test": test},
         layout.dims,
-        layout.axes,
+        layout.grid.columns,
         layout.system,
         normalisation_of(known),
         {
@@ -137,6 +137,7 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
             "units": _units(training, tuple(variables)),
             "left_out": {"training": dropped, "test": dropped_test},
         },
+        layout.feature_dim,
     )
 
 
@@ -159,13 +160,18 @@ def _collect(
         for name in names:
             data = readers.field(dataset, name, path)
             try:
-                found = layout_of(data, dims, source.tiling.system)
+                found = layout_of(data, dims, source.tiling.system, source.tiling.feature_dim)
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
             if layout is None:
                 layout = found
             _check_grid(found, layout, f"{path}: variable {name!r}", origin)
-            values, mask = _valid(_values(data, layout.dims, path))
+            values, mask = _valid(_values(data, layout, path))
+            if features and values.shape[-1] != features[0].shape[-1]:
+                raise InputError(
+                    f"{path}: variable {name!r} has {values.shape[-1]} features along {layout.feature_dim!r}, those of "
+                    f"{origin} have {features[0].shape[-1]}; one source has one number of features"
+                )
             some = mask.reshape(len(mask), -1).any(axis=1)
             dropped += int((~some).sum())
             features.append(values[some])
@@ -176,17 +182,20 @@ def _collect(
         where = opened[0][0] if opened else stage
         raise InputError(f"{where}: no signal with a valid value; check files and selection")
     mask = np.concatenate(masks)
-    whole = SignalSet(np.concatenate(features)[..., None], None if mask.all() else mask, tuple(variable))
+    whole = SignalSet(np.concatenate(features), None if mask.all() else mask, tuple(variable))
     return layout, whole, dropped
 
 
-def _values(data: xr.DataArray, dims: tuple[str, ...], path: str) -> np.ndarray:
+def _values(data: xr.DataArray, layout: Layout, path: str) -> np.ndarray:
+    """Features ``[N, *grid, d_out]`` of a variable's signals."""
     try:
-        values = split(data, dims)
+        values = split(data, layout.value_dims)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{path}: cannot read variable {data.name!r} ({one_line(error)}); copy the file again"
         ) from None
+    if layout.feature_dim is None:
+        values = values[..., None]
     if values.dtype.kind not in "fiub":
         raise InputError(f"{path}: variable {data.name!r} holds {values.dtype}, not real numbers; leave it out")
     if values.dtype.kind == "b" or values.dtype == np.float16:
@@ -195,9 +204,9 @@ def _values(data: xr.DataArray, dims: tuple[str, ...], path: str) -> np.ndarray:
 
 
 def _valid(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`values` with 0 where they are not finite, and where they are."""
-    mask = np.isfinite(values)
-    return values if mask.all() else np.where(mask, values, values.dtype.type(0)), mask
+    """Features ``[N, *grid, d_out]``, 0 at points where one is not finite, and the mask ``[N, *grid]`` of the others."""
+    mask = np.isfinite(values).all(-1)
+    return values if mask.all() else np.where(mask[..., None], values, values.dtype.type(0)), mask
 
 
 def _check_grid(found: Layout, layout: Layout, what: str, origin: str) -> None:
@@ -207,7 +216,7 @@ def _check_grid(found: Layout, layout: Layout, what: str, origin: str) -> None:
             f"{what} has signals over {', '.join(found.dims)}, those of {origin} lie over "
             f"{', '.join(layout.dims)}; {remedy}"
         )
-    for dim, here, there in zip(layout.dims, found.axes, layout.axes, strict=True):
+    for dim, here, there in zip(layout.dims, found.grid.columns, layout.grid.columns, strict=True):
         # The same grid may be stored as float32 in one file and float64 in another.
         slack = 1e-6 * max(float(np.abs(there).max()), 1e-300)
         if len(here) != len(there) or not np.allclose(here, there, rtol=0, atol=slack):

@@ -13,18 +13,17 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from vcinr.compiled import outer
 from vcinr.errors import ConfigError, ModelError
 from vcinr.inr.conditioning import conditioning
-from vcinr.inr.siren import basis, evaluate, forward, shapes
+from vcinr.inr.siren import shapes
 from vcinr.inr.spec import InrSpec
 from vcinr.places import written_aside
 from vcinr.signals import coordinates
@@ -35,27 +34,40 @@ MAX_BYTES = 1 << 30
 _MALFORMED = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, ConfigError, zlib.error,
 )  # fmt: skip
-TILE = 2048
-"""Points evaluated at a time: one tile's activations stay in cache, and every decoder uses the same tiles."""
-_KEPT = 1 << 24  # numbers of a basis that are kept: 64 MiB
-_FEW = 24  # latents up to which adding up is faster than a matrix product
-_T = TypeVar("_T")
 DELTA = 2.0**-18
 """Least slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A meta-learned INR, its normalisation and, once trained, its quantiser.
 
-    params: float32 arrays by name, among them ``phi_0`` ``[variables, d]`` in the order of `normalisation` and
-    the Meta-SGD step sizes ``alpha`` ``[d]``.
-    system: coordinate system (:mod:`vcinr.signals.coordinates`). normalisation: (offset, scale) by variable.
-    encode_steps, encode_points: inner steps of the encoder, and at how many points of a larger grid it takes them;
-    encode_loop: the inner loop it takes (:mod:`vcinr.meta.inner`). slack: how far another machine's decoder may be off,
-    as a fraction of the scale, at least `DELTA`: encoders leave as much of a bound.
-    quantiser: tensors of :class:`vcinr.quantise.state.Quantiser`, by name, or empty. provenance: free JSON-able
-    facts (data, seed, version); no part of decoding. kept: what has been made of the model, for the next time.
+    Parameters
+    ----------
+    spec
+        Shape of the network.
+    params
+        float32 arrays by name, among them ``phi_0`` ``[variables, d]`` in the order of `normalisation` and the Meta-SGD
+        step sizes ``alpha`` ``[d]``.
+    system
+        The coordinate system (:mod:`vcinr.signals.coordinates`).
+    dims
+        Names of the dimensions that signals lay over in training.
+    normalisation
+        (offset, scale) by variable.
+    encode_steps, encode_points
+        Inner steps of the encoder, and at how many points of a larger grid it takes them.
+    quantiser
+        Tensors of :class:`vcinr.quantise.state.Quantiser` by name; empty before it is trained.
+    provenance
+        Facts about the training (data, seed, version), JSON-able; no part of decoding.
+    encode_loop
+        The encoder's inner loop (:mod:`vcinr.meta.inner`).
+    slack
+        How far another machine's decoder may be off, as a fraction of the scale, at least `DELTA`. Encoders leave as
+        much of an error bound.
+    feature_dim
+        Name of the dimension along which the d_out features of a point lay in training; None where there was none.
     """
 
     spec: InrSpec
@@ -69,11 +81,7 @@ class Model:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     encode_loop: str = "meta-sgd"
     slack: float = DELTA
-    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: not what has been made of it."""
-        return {**self.__dict__, "kept": {}}
+    feature_dim: str | None = None
 
     @cached_property
     def data(self) -> bytes:
@@ -90,6 +98,7 @@ class Model:
             "spec": self.spec.to_dict(),
             "system": dict(self.system),
             "dims": list(self.dims),
+            **({} if self.feature_dim is None else {"feature_dim": self.feature_dim}),
             "normalisation": [[k, *v] for k, v in self.normalisation.items()],
             "encode_loop": self.encode_loop,
             "encode_steps": self.encode_steps,
@@ -125,104 +134,10 @@ class Model:
         """phi_0 of `variable`, ``[d]``: where its inner loop starts, and what its coded latents are relative to."""
         return self.params["phi_0"][self.index(variable)]
 
-    def reconstruct(self, phi: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """f(x; theta, phi) in plain NumPy: phi ``[B, d]``, x ``[P, d_in]`` -> ``[B, P, d_out]`` float32.
-
-        Signals are evaluated one at a time in tiles of `TILE` points, so the result of a signal does not
-        depend on what else is decoded with it; those of a linear head together, and what depends on the others is well
-        within DELTA. Of its latents those that do not differ between signals are added up once.
-        """
-        if self.linear:
-            psi_0, psi = self.basis(x)
-            phi = phi.astype(np.float32)
-            differ = (phi != phi[:1]).any(0)
-            still = np.where(differ, 0, phi[0]) if len(phi) else np.zeros(len(psi), np.float32)
-            base = self.once("still", (x, still), lambda: psi_0 + still @ psi)
-            few = np.flatnonzero(differ)
-            own = slice(few.max(initial=-1) + 1)
-            phi = np.where(differ, phi, 0)
-            if len(few) <= _FEW:
-                some = own if own.stop <= _FEW else few  # a slice is no copy
-                values = added(base, np.ascontiguousarray(phi[:, some]), psi[some])
-            else:
-                values = phi[:, own] @ psi[own]
-                values += base
-            return values.reshape(len(phi), psi_0.size // self.spec.d_out, self.spec.d_out)
-        out = np.empty((len(phi), len(x), self.spec.d_out), np.float32)
-        cond = conditioning(self.spec.conditioning)
-        for b in range(len(phi)):
-            modulation = cond.modulate(self.spec, self.params, phi[b : b + 1].astype(np.float32))
-            for p in range(0, len(x), TILE):
-                out[b, p : p + TILE] = evaluate(self.spec, self.params, modulation, x[p : p + TILE])[0]
-        return out
-
-    def sampled(self, x: np.ndarray, chosen: slice) -> Callable[[np.ndarray], np.ndarray]:
-        """`reconstruct` at some of the points, but for rounding, as a function of phi."""
-        if not self.linear:
-            return partial(self.reconstruct, x=x[chosen])
-        psi_0, psi = self.basis(x)
-        base = psi_0.reshape(len(x), -1)[chosen]
-
-        def made() -> np.ndarray:
-            return np.ascontiguousarray(psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1))
-
-        some = made() if psi.size > _KEPT else self.once("sampled", (psi, np.array(chosen.step)), made)
-        return lambda phi: (phi.astype(np.float32) @ some).reshape(len(phi), *base.shape) + base
-
     @property
     def linear(self) -> bool:
-        """Whether the latents enter linearly: then the network is evaluated once a grid."""
+        """Whether the latents enter linearly: then one evaluation of the network serves all signals on a domain."""
         return conditioning(self.spec.conditioning).linear
-
-    def basis(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """psi_0 ``[P * d_out]`` and psi ``[d, P * d_out]`` of a linear head at x ``[P, d_in]``, float32.
-
-        That of the last grid is kept, unless it is large.
-        """
-
-        def made() -> tuple[np.ndarray, np.ndarray]:
-            tiles = [basis(self.spec, self.params, x[p : p + TILE]) for p in range(0, len(x), TILE)]
-            psi_0 = np.concatenate([t[0].ravel() for t in tiles])
-            return psi_0, np.ascontiguousarray(np.concatenate([t[1].reshape(-1, self.spec.latent) for t in tiles]).T)
-
-        large = len(x) * self.spec.d_out * self.spec.latent > _KEPT
-        return made() if large else self.once("basis", (x,), made)
-
-    def once(self, name: str, key: tuple[np.ndarray, ...], make: Callable[[], _T]) -> _T:
-        """What `make` makes of the arrays `key`, which nobody changes; the last by that `name` is kept."""
-        known = self.kept.get(name)
-        if (
-            known is None
-            or len(known[0]) != len(key)
-            or not all(a is b or np.array_equal(a, b) for a, b in zip(known[0], key, strict=True))
-        ):
-            known = self.kept[name] = key, make()
-        return known[1]
-
-
-def added(base: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
-    """base ``[Q]`` + phi ``[B, k]`` @ psi ``[k, Q]``, float32, a tile at a time.
-
-    All but the first are made from it, since most latents are those of another signal.
-    """
-    out = np.empty((len(phi), len(base)), np.float32)
-    _add_up(base, phi, psi, out)
-    return out
-
-
-@outer
-def _add_up(base: np.ndarray, phi: np.ndarray, psi: np.ndarray, out: np.ndarray) -> None:
-    for p in range(0, len(base), TILE):
-        for i in range(len(phi)):
-            row, start = out[i, p : p + TILE], (base if i == 0 else out[0])[p : p + TILE]
-            for q in range(len(row)):
-                row[q] = start[q]
-            for k in range(len(psi)):
-                factor = phi[i, k] - (phi[0, k] if i > 0 else np.float32(0))
-                if factor != 0:
-                    column = psi[k, p : p + TILE]
-                    for q in range(len(row)):
-                        row[q] += factor * column[q]
 
 
 def freeze(model: Model) -> Model:
@@ -280,6 +195,7 @@ def from_bytes(data: bytes, origin: str) -> Model:
             header["provenance"],
             str(header.get("encode_loop", "meta-sgd")),
             float(header.get("slack", DELTA)),
+            header.get("feature_dim"),
         )
         _check(model)
         model.__dict__["data"] = data  # what is named by its digest, whatever another encoder would make of it
@@ -309,6 +225,8 @@ def _check(model: Model) -> None:
     if {k: v.shape for k, v in model.params.items()} != expected:
         raise ValueError("the network's parameters do not have the shapes it states")
     conditioning(spec.conditioning).check(spec, model.params)
+    if not isinstance(model.feature_dim, str | None):
+        raise ValueError(f"the features' dimension is {model.feature_dim!r}")
     if not DELTA <= model.slack < 1:
         raise ValueError(f"slack is {model.slack}")
     coordinates.check(dict(model.system))
@@ -321,20 +239,6 @@ def _check(model: Model) -> None:
 def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Model:
     """`model` completed by a quantiser."""
     return replace(model, quantiser=dict(quantiser), provenance={**model.provenance, **provenance})
-
-
-def slack_of(model: Model, phi: np.ndarray, x: np.ndarray) -> float:
-    """Slack that the network needs, of phi ``[B, d]`` at x ``[P, d_in]``: four times its rounding, a power of two.
-
-    Deep networks and large omega_0 amplify rounding: what float32 differs from float64 by is what two float32 decoders
-    may differ by.
-    """
-    params = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in model.params.items()}
-    exact = forward(model.spec, params, phi.astype(np.float64), x.astype(np.float64))
-    worst = float(np.abs(model.reconstruct(phi, x) - exact).max(initial=0.0))
-    if not math.isfinite(worst):
-        return math.inf
-    return max(DELTA, 2.0 ** math.ceil(math.log2(4 * worst))) if worst > 0 else DELTA
 
 
 _KINDS = ("<i4", "|u1", "<f4", "<f2", "rows8")

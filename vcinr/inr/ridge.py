@@ -6,9 +6,7 @@ import hashlib
 
 import numpy as np
 
-from vcinr.inr.model import Model
 from vcinr.inr.spec import Array, namespace
-from vcinr.signals import fixed_points
 
 RIDGE = 1e-5
 """Weight of the ridge, as a fraction of the mean diagonal of the normal equations."""
@@ -66,49 +64,20 @@ def _solved(base: Array, psi: Array, y: Array, weight: Array | None, start: Arra
     return start + xp.linalg.solve(normal, (left @ weighted / len(psi)).T).T
 
 
-def linear_latents(
-    model: Model, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray
-) -> np.ndarray:  # fmt: skip
-    """Latents of signals under a model with a linear head, without torch.
+def projection(base: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Write `ridge` without weights as a product: phi = y @ onto + start @ pull - shift.
 
-    Parameters and result are those of `vcinr.meta.extract.find_latents`. Signals of equal weights share one solve.
+    Parameters
+    ----------
+    base, psi : numpy.ndarray
+        As in `ridge`, float64.
+
+    Returns
+    -------
+    onto, pull, shift : numpy.ndarray
+        ``[Q, d]`` float32, ``[d, d]`` and ``[d]`` float64.
     """
-    start = model.params["phi_0"][variable].astype(np.float64)
-    if weight is None:
-        chosen, onto, kept, shift = _projection(model, x)
-        return y[:, chosen].reshape(len(y), -1) @ onto + (start @ kept - shift).astype(np.float32)
-    chosen, base, psi = _part(model, x)
-    spread = np.repeat(weight[:, chosen], model.spec.d_out, axis=1).astype(np.float64)
-    flat = y[:, chosen].reshape(len(y), -1).astype(np.float64)
-    return ridge(base, psi, flat, spread, start).astype(np.float32)
-
-
-def _part(model: Model, x: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
-    """Points that an encoder looks at, and base ``[Q]`` and psi ``[Q, d]`` there, float64; kept for the last grid."""
-
-    def made() -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
-        base, psi = model.basis(x)
-        if len(x) <= model.encode_points:
-            return slice(None), base.astype(np.float64), psi.T.astype(np.float64)
-        chosen = fixed_points(len(x), model.encode_points)
-        base = base.reshape(len(x), -1)[chosen].ravel()
-        psi = psi.reshape(len(psi), len(x), -1)[:, chosen].reshape(len(psi), -1)
-        return chosen, base.astype(np.float64), psi.T.astype(np.float64)
-
-    return model.once("part", (x,), made)
-
-
-def _projection(model: Model, x: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray, np.ndarray]:
-    """`ridge` where nothing is masked, as y @ onto + start @ kept - shift, that of the last grid being kept.
-
-    Points looked at; onto ``[Q, d]`` float32, kept ``[d, d]``, shift ``[d]``.
-    """
-
-    def made() -> tuple[np.ndarray | slice, np.ndarray, np.ndarray, np.ndarray]:
-        chosen, base, psi = _part(model, x)
-        unit = np.eye(psi.shape[1])
-        normal = psi.T @ psi / len(psi)
-        onto = np.linalg.solve(normal + (RIDGE * np.trace(normal) / len(unit) + 1e-12) * unit, psi.T / len(psi)).T
-        return chosen, onto.astype(np.float32), unit - psi.T @ onto, base @ onto
-
-    return model.once("projection", (x,), made)
+    unit = np.eye(psi.shape[1])
+    normal = psi.T @ psi / len(psi)
+    onto = np.linalg.solve(normal + (RIDGE * np.trace(normal) / len(unit) + 1e-12) * unit, psi.T / len(psi)).T
+    return onto.astype(np.float32), unit - psi.T @ onto, base @ onto

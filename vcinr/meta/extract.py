@@ -12,8 +12,8 @@ import torch
 import zarr
 
 from vcinr.errors import InputError, ModelError
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import Model, load_model
-from vcinr.inr.ridge import linear_latents
 from vcinr.meta.inner import Batch, adapt, batch_of
 from vcinr.meta.outer import device_of, psnr
 from vcinr.progress import Clock, Progress, Watch, silent
@@ -26,18 +26,16 @@ def torch_params(model: Model, device: torch.device | str = "cpu") -> dict[str, 
 
 
 def find_latents(
-    model: Model, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray, *,
+    at: ModelAt, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray, *,
     steps: int | None = None, device: torch.device | str = "cpu",
 ) -> np.ndarray:  # fmt: skip
     """The encoder's inner loop.
 
     Parameters
     ----------
-    model : Model
-        The network, and how its encoder goes about it.
-    x : numpy.ndarray
-        Inputs of the grid's points ``[P, d_in]``. Of more than the model's `encode_points` a fixed random part is
-        taken: the latents change little, the time a lot.
+    at : ModelAt
+        The model at all points of the signals. Of more than its `encode_points` a fixed random part is taken: the
+        latents change little, the time a lot.
     y : numpy.ndarray
         Normalised signals ``[N, P, d_out]``.
     weight : numpy.ndarray or None
@@ -59,8 +57,9 @@ def find_latents(
     ModelError
         Where the loop diverges.
     """
+    model, x = at.model, at.x
     if model.linear and steps is None:
-        return linear_latents(model, x, y, weight, variable)
+        return at.fit(y, weight, variable)
     if len(x) > model.encode_points:
         chosen = fixed_points(len(x), model.encode_points)
         x, y = x[chosen], y[:, chosen]
@@ -81,16 +80,35 @@ def find_latents(
 
 
 def latents_of(
-    model: Model, data: Signals, split: str, index: slice = slice(None), *, steps: int | None = None,
+    at: ModelAt, data: Signals, split: str, index: slice = slice(None), *, steps: int | None = None,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:  # fmt: skip
-    """Latents ``[N, d]`` of the signals `index` of a split, found 16 at a time; `steps` as in `find_latents`."""
+    """Latents ``[N, d]`` of the signals `index` of a split, found 16 at a time.
+
+    Parameters
+    ----------
+    at : ModelAt
+        The model at all points of the signals' grid.
+    data : Signals
+        Where the signals are.
+    split : str
+        Name of the split.
+    index : slice
+        Which signals of it.
+    steps, device
+        As in `find_latents`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, in the order of the signals.
+    """
     variable, found = data.variable_index(split), []
     rows = range(len(variable))[index]
     for i in range(rows.start, rows.stop, 16):
         part = slice(i, min(i + 16, rows.stop))
         y, weight = data.normalised(split, part)
-        found.append(find_latents(model, data.inputs, y, weight, variable[part], steps=steps, device=device))
+        found.append(find_latents(at, y, weight, variable[part], steps=steps, device=device))
     return np.concatenate(found)
 
 
@@ -175,12 +193,13 @@ def _extract(
     watch: Callable[[int, float], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """phi ``[N, d]`` of a split, its PSNR, and the PSNR at phi_0, ``[N]`` each."""
-    params, x = torch_params(model, device), torch.from_numpy(data.inputs).to(device)
+    at = ModelAt(model, data.inputs)
+    params, x = torch_params(model, device), torch.from_numpy(at.x).to(device)
     where = fixed_known_points(data, split, 2048)
     phis, after, before = [], [], []
     for part in _parts(len(data.splits[split]), len(where), model):
         batch = batch_of(data, split, x, part, where)
-        phi = latents_of(model, data, split, part, steps=steps, device=device)
+        phi = latents_of(at, data, split, part, steps=steps, device=device)
         phis.append(phi)
         after.append(psnr(model.spec, params, batch, torch.from_numpy(phi).to(device)).cpu().numpy())
         before.append(psnr(model.spec, params, batch, params["phi_0"][batch.variable]).cpu().numpy())

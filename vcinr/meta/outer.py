@@ -156,7 +156,7 @@ def meta_train(
         Model(
             spec, arrays, data.system, data.dims,
             data.normalisation, meta.encode_steps, meta.encode_points, {},
-            {**facts, **data.attrs}, meta.encode or meta.inner,
+            {**facts, **data.attrs}, meta.encode or meta.inner, feature_dim=data.feature_dim,
         )
     )  # fmt: skip
     _write(Path(out), model, run.history)

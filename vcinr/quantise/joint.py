@@ -15,6 +15,7 @@ import torch
 
 from vcinr import config
 from vcinr.errors import ConfigError
+from vcinr.inr.at import ModelAt
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import Model, freeze
 from vcinr.meta.extract import latents_of, torch_params
@@ -112,4 +113,5 @@ def fine_tune(
         arrays = in_principal_axes(model.spec, arrays, data, x.cpu())
     facts = {**model.provenance, "joint_steps": int(history[-1]["step"])}
     tuned = freeze(replace(model, params=arrays, provenance=facts))
-    return tuned, {name: latents_of(tuned, data, name, device=place) for name in phi}
+    at = ModelAt(tuned, data.inputs)
+    return tuned, {name: latents_of(at, data, name, device=place) for name in phi}

@@ -13,7 +13,8 @@ import zarr
 
 from vcinr import config
 from vcinr.errors import ConfigError, InputError
-from vcinr.inr.model import Model, freeze, load_model, save_model, slack_of, with_quantiser
+from vcinr.inr.at import ModelAt, slack_of
+from vcinr.inr.model import Model, freeze, load_model, save_model, with_quantiser
 from vcinr.meta.outer import write_history
 from vcinr.plugins import lookup
 from vcinr.progress import Watch, silent
@@ -161,14 +162,14 @@ def assess(model: Model, data: Signals, split: str, phi: np.ndarray) -> list[dic
     quantiser = Quantiser.from_tensors(model.quantiser)
     start = model.params["phi_0"][data.variable_index(split)]
     where = fixed_known_points(data, split, model.encode_points)
-    x, values = data.inputs[where], len(phi) * data.points * model.spec.d_out
+    at, values = ModelAt(model, data.inputs[where]), len(phi) * data.points * model.spec.d_out
     codes = [quantiser.quantise(phi - start, rate) for rate in range(quantiser.rates)]
     restored = [start + quantiser.dequantise(z, rate) for rate, z in enumerate(codes)]
     mse = np.empty((quantiser.rates, len(phi)))
     for i in range(len(phi)):
         y, weight = data.sampled(split, slice(i, i + 1), where)
         for rate in range(quantiser.rates):
-            error = ((model.reconstruct(restored[rate][i : i + 1], x) - y) ** 2).mean(-1)
+            error = ((at.reconstruct(restored[rate][i : i + 1]) - y) ** 2).mean(-1)
             mse[rate, i] = (error if weight is None else error * weight).mean()
     return [
         {

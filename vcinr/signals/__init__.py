@@ -1,5 +1,6 @@
 """Signals: coordinates, features and mask of the items a model learns from and compresses."""
 
+from vcinr.signals.domain import Domain, Grid, Points
 from vcinr.signals.store import (
     Signals,
     SignalSet,
@@ -12,6 +13,6 @@ from vcinr.signals.store import (
 from vcinr.signals.tiling import Layout, layout_of, split, unsplit
 
 __all__ = [
-    "Layout", "SignalSet", "Signals", "fixed_known_points", "fixed_points", "layout_of", "normalise", "read_signals",
-    "split", "unsplit", "write_signals",
+    "Domain", "Grid", "Layout", "Points", "SignalSet", "Signals", "fixed_known_points", "fixed_points", "layout_of",
+    "normalise", "read_signals", "split", "unsplit", "write_signals",
 ]  # fmt: skip

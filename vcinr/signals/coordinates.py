@@ -1,8 +1,8 @@
 """Coordinate systems: how the positions of a signal's samples enter the network.
 
-A *system* turns the axes of a grid (one 1-D float64 array an axis) into network inputs ``[P, d_in]``
-float32, P = product of the axis lengths in C order. A system is described by a small JSON-able mapping, which
-travels in the model, so the same place on Earth has the same input whatever grid an archive uses.
+A *system* turns coordinates in the data's units into inputs of the network, ``[P, d_in]`` float32. It is described by
+a small JSON-able mapping, which travels in the model, so the same place on Earth has the same input whatever grid an
+archive uses. Domains (:mod:`vcinr.signals.domain`) hold the coordinates and say how samples combine them.
 
 ``box``     each axis scaled to [-1, 1] over the training axes' extent; d_in = number of axes.
 ``sphere``  (latitude, longitude) in degrees to unit vectors (cos lat cos lon, cos lat sin lon, sin lat), as in
@@ -13,7 +13,7 @@ travels in the model, so the same place on Earth has the same input whatever gri
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,24 +50,58 @@ def dimension(system: dict[str, Any]) -> int:
     return scaled + 3 if system["system"] == "sphere" else scaled
 
 
-def inputs(system: dict[str, Any], axes: Sequence[np.ndarray]) -> np.ndarray:
-    """Network inputs ``[P, d_in]`` float32 of the grid spanned by `axes`.
+def scaled(system: Mapping[str, Any], columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Bring coordinates, axis by axis, to the numbers that `embedded` combines.
 
-    Raises InputError when the number of axes does not fit the system.
+    Parameters
+    ----------
+    system
+        A coordinate system.
+    columns
+        Coordinates in the data's units, an array for each axis of the system.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        float64, of the same lengths: positions in [-1, 1] within the system's bounds, angles in radians.
+
+    Raises
+    ------
+    InputError
+        Where the number of axes is not that of the system.
     """
     if system["system"] not in ("box", "sphere"):
         raise InputError(f"unknown coordinate system {system['system']!r}")
-    bounds, round_ = system.get("bounds", []), system["system"] == "sphere"
-    count = len(bounds) + 2 * round_
-    if len(axes) != count:
-        raise InputError(f"the model has {count} coordinate axes, the data {len(axes)}")
-    scaled = [
-        np.zeros(len(a)) if hi == lo else 2.0 * (np.asarray(a, np.float64) - lo) / (hi - lo) - 1.0
-        for a, (lo, hi) in zip(axes, bounds, strict=False)
+    bounds = system.get("bounds", [])
+    count = len(bounds) + 2 * (system["system"] == "sphere")
+    if len(columns) != count:
+        raise InputError(f"the model has {count} coordinate axes, the data {len(columns)}")
+    return [
+        *(
+            np.zeros(len(c)) if hi == lo else 2.0 * (np.asarray(c, np.float64) - lo) / (hi - lo) - 1.0
+            for c, (lo, hi) in zip(columns, bounds, strict=False)
+        ),
+        *(np.deg2rad(np.asarray(c, np.float64)) for c in columns[len(bounds) :]),
     ]
-    scaled += [np.deg2rad(np.asarray(a, np.float64)) for a in axes[len(bounds) :]]
-    columns = list(np.meshgrid(*scaled, indexing="ij"))
-    if round_:
+
+
+def embedded(system: Mapping[str, Any], columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Combine coordinates of every sample to inputs of the network.
+
+    Parameters
+    ----------
+    system
+        A coordinate system.
+    columns
+        What `scaled` made, as arrays of one shape with a value for each sample.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[P, d_in]`` float32, samples in C order.
+    """
+    columns = list(columns)
+    if system["system"] == "sphere":
         lat, lon = columns[-2:]
         columns[-2:] = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
     out = np.stack(columns, axis=-1)

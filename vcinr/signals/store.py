@@ -14,16 +14,25 @@ import numpy as np
 import zarr
 
 from vcinr.errors import InputError
-from vcinr.signals import coordinates
+from vcinr.signals.domain import Grid
 
 
 @dataclass(frozen=True, eq=False)
 class SignalSet:
     """N signals on one grid.
 
-    features ``[N, *grid, d_out]`` in the data's own units and dtype; mask ``[N, *grid]`` bool, True where the
-    value counts, or None where all do; variable ``[N]`` the variable each signal belongs to. The arrays are not
-    changed once they are here: what is derived from them is worked out once.
+    Parameters
+    ----------
+    features
+        ``[N, *grid, d_out]`` in the data's own units and dtype.
+    mask
+        ``[N, *grid]`` bool, True at points that count: all features have a value there. None where all points do.
+    variable
+        ``[N]``, the variable that each signal belongs to.
+
+    Notes
+    -----
+    The arrays must not be changed: what is derived from them is worked out once.
     """
 
     features: np.ndarray
@@ -50,8 +59,24 @@ class SignalSet:
 class Signals:
     """Splits of signals that share a grid, a coordinate system and the normalisation of the training split.
 
-    ``normalisation[variable] = (offset, scale)``: the network sees (value - offset) / scale, which lies in
-    [0, 1] on the training split, so `scale` is the training range and the peak of every PSNR.
+    Parameters
+    ----------
+    splits
+        Signals by the name of their split.
+    dims
+        Names of the grid's dimensions.
+    axes
+        Their coordinates, float64.
+    system
+        The coordinate system (:mod:`vcinr.signals.coordinates`).
+    normalisation
+        (offset, scale) by variable, the same for all features of a point, which share a unit. The network sees (value -
+        offset) / scale, which lies in [0, 1] on the training split: `scale` is the training range, and the peak of
+        every PSNR.
+    attrs
+        Facts about their origin, JSON-able.
+    feature_dim
+        Name of the data's dimension that holds the features of a point; None where each point has a single value.
     """
 
     splits: Mapping[str, SignalSet]
@@ -60,16 +85,22 @@ class Signals:
     system: dict[str, Any]
     normalisation: Mapping[str, tuple[float, float]]
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    feature_dim: str | None = None
+
+    @property
+    def domain(self) -> Grid:
+        """The grid that all signals lie on."""
+        return Grid(self.axes)
 
     @cached_property
     def inputs(self) -> np.ndarray:
         """Network inputs ``[P, d_in]`` float32 of every point of the grid; made once, not to be changed."""
-        return coordinates.inputs(self.system, self.axes)
+        return self.domain.inputs(self.system)
 
     @property
     def points(self) -> int:
         """Points of the grid, P."""
-        return math.prod(len(axis) for axis in self.axes)
+        return self.domain.points
 
     def known_points(self, split: str) -> np.ndarray:
         """Points worth drawing from: those at which some signal of a split has a value.
@@ -216,6 +247,7 @@ def write_signals(path: str | Path, signals: Signals) -> None:
             **signals.attrs,
             "dims": list(signals.dims),
             "system": signals.system,
+            **({} if signals.feature_dim is None else {"feature_dim": signals.feature_dim}),
             "normalisation": [[k, *v] for k, v in signals.normalisation.items()],
         }
     )
@@ -238,7 +270,7 @@ def read_signals(path: str | Path) -> Signals:
         root = zarr.open_group(path, mode="r")
         attrs: dict[str, Any] = dict(root.attrs)
         members: Any = root  # zarr types a member as anything it may be
-        dims = tuple(attrs.pop("dims"))
+        dims, feature_dim = tuple(attrs.pop("dims")), attrs.pop("feature_dim", None)
         splits = {}
         for name, group in root.groups():
             if name == "axes":
@@ -257,6 +289,7 @@ def read_signals(path: str | Path) -> Signals:
             attrs.pop("system"),
             {k: (offset, scale) for k, offset, scale in attrs.pop("normalisation")},
             attrs,
+            feature_dim,
         )
     except (FileNotFoundError, KeyError, zarr.errors.GroupNotFoundError) as error:
         raise InputError(f"{path}: not a store of signals ({error}); run the ingest stage first") from None

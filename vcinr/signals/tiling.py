@@ -1,7 +1,8 @@
 """Tilings: a field (an array with named dimensions) cut into signals.
 
-Some dimensions are the coordinates of a signal (``latitude, longitude``), all others index signals
-(``time, level``). `split` brings a field to ``[N, *grid]``; `unsplit` is its exact inverse.
+Some dimensions are the coordinates of a signal (``latitude, longitude``), one may hold the features of a point
+(``component``), and all others index signals (``time, level``). `split` brings a field to signals, and `unsplit` is its
+exact inverse.
 """
 
 from __future__ import annotations
@@ -14,35 +15,67 @@ import xarray as xr
 
 from vcinr.errors import InputError
 from vcinr.signals import coordinates
+from vcinr.signals.domain import Grid
 
 System = Literal["auto", "box", "sphere"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """How one field is laid out: `dims` of a signal, their `axes` (float64, 1-D) and the coordinate `system`."""
+    """How a field is cut into signals.
+
+    Parameters
+    ----------
+    dims
+        The dimensions over which one signal lies.
+    grid
+        Their coordinates.
+    system
+        The coordinate system that fits them.
+    feature_dim
+        The dimension along which the features of a point lie, such as the components of a wind; None where every
+        point has a single value. All other dimensions count signals.
+    """
 
     dims: tuple[str, ...]
-    axes: tuple[np.ndarray, ...]
+    grid: Grid
     system: dict[str, Any]
+    feature_dim: str | None = None
 
     @property
-    def grid(self) -> tuple[int, ...]:
-        """Length of each axis."""
-        return tuple(len(a) for a in self.axes)
-
-    def inputs(self, system: dict[str, Any] | None = None) -> np.ndarray:
-        """Network inputs ``[P, d_in]`` float32, of a model's `system` where given."""
-        return coordinates.inputs(system or self.system, self.axes)
+    def value_dims(self) -> tuple[str, ...]:
+        """The dimensions of a signal's values, the features' last."""
+        return self.dims if self.feature_dim is None else (*self.dims, self.feature_dim)
 
 
-def layout_of(field: xr.DataArray, signal_dims: tuple[str, ...] | None = None, system: System = "auto") -> Layout:
-    """The layout of `field`.
+def layout_of(
+    field: xr.DataArray, signal_dims: tuple[str, ...] | None = None, system: System = "auto",
+    feature_dim: str | None = None,
+) -> Layout:  # fmt: skip
+    """Find the layout of a field.
 
-    Without `signal_dims` these are latitude and longitude where the field has both, else its last two
-    dimensions (its only one in 1-D). ``auto`` takes the sphere for latitude and longitude that go round the
-    globe, the box otherwise. On the sphere these two come last, after further `signal_dims` in their order. Raises
-    InputError naming the variable for a dimension that is missing or empty.
+    Parameters
+    ----------
+    field
+        The field.
+    signal_dims
+        Dimensions of one signal. Default: latitude and longitude where the field has both, else its last two dimensions
+        (its only one in 1-D), not counting `feature_dim`.
+    system
+        "auto" takes the sphere for latitudes and longitudes that go round the globe, the box otherwise. On the sphere
+        these two come last, after further `signal_dims` in their order.
+    feature_dim
+        As in `Layout`.
+
+    Returns
+    -------
+    Layout
+        Of this field.
+
+    Raises
+    ------
+    InputError
+        For a dimension that is missing, empty or named twice; the message names the variable.
     """
     name = field.name or "array"
     if field.ndim == 0 or field.size == 0:
@@ -50,32 +83,40 @@ def layout_of(field: xr.DataArray, signal_dims: tuple[str, ...] | None = None, s
         what = f"dimension {empty[0]!r} has length 0" if empty else "it has no dimensions"
         raise InputError(f"variable {name!r}: {what}; there is nothing to cut into signals")
     lat, lon = _find(field, "latitude"), _find(field, "longitude")
+    have = ", ".join(map(str, field.dims))
+    if feature_dim is not None and feature_dim not in field.dims:
+        raise InputError(f"variable {name!r} has no dimension {feature_dim!r} with features; it has {have}")
     if signal_dims is None:
         if lat is not None and lon is not None:
             signal_dims = tuple(str(d) for d in field.dims if d in (lat, lon))
         else:
-            signal_dims = tuple(str(d) for d in field.dims[-2:])
+            signal_dims = tuple([str(d) for d in field.dims if d != feature_dim][-2:])
     for dim in signal_dims:
         if dim not in field.dims:
-            raise InputError(f"variable {name!r} has no dimension {dim!r}; it has {', '.join(map(str, field.dims))}")
+            raise InputError(f"variable {name!r} has no dimension {dim!r}; it has {have}")
+    if feature_dim in signal_dims or not signal_dims:
+        raise InputError(
+            f"variable {name!r}: dimension {feature_dim!r} holds features, and a signal needs others as its "
+            f"coordinates; it has {have}"
+        )
     horizontal = lat is not None and lon is not None and {lat, lon} <= set(signal_dims)
     if system == "sphere" and not horizontal:
         raise InputError(f"variable {name!r}: the sphere needs latitude and longitude as the signal's dimensions")
     if horizontal and (system == "sphere" or (system == "auto" and _goes_round(field[lon].values))):
         dims = (*(d for d in signal_dims if d not in (lat, lon)), str(lat), str(lon))
         axes = tuple(_axis(field, d) for d in dims)
-        return Layout(dims, axes, coordinates.sphere(axes[:-2]))
+        return Layout(dims, Grid(axes), coordinates.sphere(axes[:-2]), feature_dim)
     axes = tuple(_axis(field, d) for d in signal_dims)
-    return Layout(signal_dims, axes, coordinates.box(axes))
+    return Layout(signal_dims, Grid(axes), coordinates.box(axes), feature_dim)
 
 
 def split(field: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
-    """Values of `field` as signals ``[N, *grid]``, the index dimensions flattened in their own order."""
+    """Values of a field as signals ``[N, *lengths of dims]``, the other dimensions flattened in their own order."""
     return gather(field.values, tuple(field.dims.index(d) for d in dims))
 
 
 def gather(values: np.ndarray, signal_axes: tuple[int, ...]) -> np.ndarray:
-    """An array as signals ``[N, *grid]``, its axes `signal_axes` being the grid in the grid's order."""
+    """An array as signals ``[N, ...]``: its axes `signal_axes` come last in that order, the others are flattened."""
     index = [a for a in range(values.ndim) if a not in signal_axes]
     ordered = values.transpose([*index, *signal_axes])
     count = int(np.prod(ordered.shape[: len(index)], dtype=np.int64))
@@ -83,7 +124,7 @@ def gather(values: np.ndarray, signal_axes: tuple[int, ...]) -> np.ndarray:
 
 
 def unsplit(signals: np.ndarray, shape: tuple[int, ...], signal_axes: tuple[int, ...]) -> np.ndarray:
-    """Inverse of `gather` for an array of `shape` whose axes `signal_axes` are the grid, in the grid's order."""
+    """Inverse of `gather` for an array of `shape`."""
     index = [a for a in range(len(shape)) if a not in signal_axes]
     order = [*index, *signal_axes]
     return signals.reshape([shape[a] for a in order]).transpose(np.argsort(order))
