@@ -291,7 +291,8 @@ def test_a_chunk_is_bound_to_its_metadata():
     field = field_of(values.shape)
     data = encode_chunk(values, field, 0.1).data
     others = [
-        replace(field, axes=(field.axes[0], field.axes[1] + 1)), replace(field, scaling=(0.0, 2.0)),
+        replace(field, domain=Grid((field.domain.columns[0], field.domain.columns[1] + 1))),
+            replace(field, feature_axis=0), replace(field, scaling=(0.0, 2.0)),
         replace(field, fill=(3.0,)), replace(field, signal_axes=(2, 1)), replace(field, variable="w"),
     ]  # fmt: skip
     for other in others:

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -66,7 +67,11 @@ def run_and_kill(inputs: Path, outputs: Path, log: Path, after: float) -> str:
         try:
             compress_all(inputs, outputs, log)
             status = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
+            sys.stderr.flush()
             os._exit(status)
     end = time.monotonic() + after
     while time.monotonic() < end:

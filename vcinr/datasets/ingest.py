@@ -204,7 +204,7 @@ def _values(data: xr.DataArray, layout: Layout, path: str) -> np.ndarray:
 
 
 def _valid(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features ``[N, *grid, d_out]``, 0 at points where one is not finite, and the mask ``[N, *grid]`` of the others."""
+    """Features ``[N, *grid, d_out]``, all 0 at points where one is not finite, and the mask ``[N, *grid]``."""
     mask = np.isfinite(values).all(-1)
     return values if mask.all() else np.where(mask[..., None], values, values.dtype.type(0)), mask
 
