@@ -31,7 +31,7 @@ Rows = list[list]  # of numbers: a plane, or part of one
 
 DEFAULTS: dict[str, Any] = {
     "version": 1, "variable": "", "signal_axes": [], "axes": [], "model": None, "scaling": [0.0, 1.0], "fill": [],
-    "limits": None,
+    "limits": None, "feature_axis": None,
 }  # fmt: skip
 SHARDING = ("vcinr_sharding", "sharding_indexed")  # the same, byte for byte
 
@@ -229,7 +229,7 @@ def decode_chunk(
     version, mode, checksum, flags = struct.unpack_from("<BBIH", data, 2)
     if version != 1 or mode > 1 or flags > 255:
         raise ValueError(f"version {version}, mode {mode}, flags {flags} of a chunk is unknown to this decoder")
-    signal_axes = resolve_signal_axes(configuration["signal_axes"], len(chunk_shape))
+    signal_axes = resolve_signal_axes(configuration["signal_axes"], configuration["feature_axis"], len(chunk_shape))
     axes = [axis_values(axis) for axis in configuration["axes"]]
     context = checksum_context(configuration, signal_axes, axes, dtype, chunk_shape)
     if zlib.crc32(data[2:4] + data[8:], zlib.crc32(context)) != checksum:
@@ -277,14 +277,16 @@ def decode_signals(
     model: "Model | None",
 ) -> Array:
     """The extent of a chunk of mode 1, before the exceptions."""
-    # [n, *grid]: index axes flattened in their order, then the grid axes in the order of signal_axes.
-    index_axes = [axis for axis in range(len(extent)) if axis not in signal_axes]
-    order = index_axes + signal_axes
+    # [n, *grid]: index axes flattened in their order, then the grid axes in the order of signal_axes. With a feature
+    # axis [n, features, *grid].
+    feature_axes = [] if configuration["feature_axis"] is None else [configuration["feature_axis"]]
+    index_axes = [axis for axis in range(len(extent)) if axis not in feature_axes + signal_axes]
+    order = index_axes + feature_axes + signal_axes
     transposed = tuple(extent[axis] for axis in order)
-    grid = tuple(extent[axis] for axis in signal_axes)
-    shape = (math.prod(extent[axis] for axis in index_axes), *grid)
+    index, features, grid = (tuple(extent[a] for a in axes) for axes in (index_axes, feature_axes, signal_axes))
+    shape = (math.prod(index), *features, *grid)
 
-    planes = planes_of(tuple(extent[axis] for axis in index_axes), grid)
+    planes = planes_of(index + features, grid)
     mask = inflate_mask(sections[MASK], shape) if MASK in sections else np.zeros(shape, bool)
     value = np.zeros(shape)
     if PRIOR in sections:
@@ -292,11 +294,11 @@ def decode_signals(
             raise ValueError("a chunk was predicted by a model, and the array names none")
         (prior,) = sections[PRIOR]
         rate, coder = prior >> 3, prior & 7
-        counts = planes_of(tuple(extent[axis] for axis in index_axes), (1, 1))[:2]
+        counts = planes_of(index, (1, 1))[:2]
         latents = decode_latents(data, coder, model, rate, shape[0], counts)
         offset, scale = configuration["scaling"]
         output = model.network(latents, rate, configuration["variable"], axes).astype(float)
-        value = offset + scale * output.reshape(shape)
+        value = offset + scale * output.swapaxes(1, 2).reshape(shape)
     if CONSTANT in sections:
         value = value + struct.unpack("<f", sections[CONSTANT])[0]
     if RESIDUAL in sections:
@@ -332,9 +334,9 @@ def planes_of(index: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, int, 
     return (levels, times, height, width) if times == 1 else (times, levels, height, width)
 
 
-def resolve_signal_axes(signal_axes: list[int], dimensions: int) -> list[int]:
-    """The axes of a signal's grid: empty stands for the last two, or all there are."""
-    return list(signal_axes) or list(range(max(0, dimensions - 2), dimensions))
+def resolve_signal_axes(signal_axes: list[int], feature_axis: int | None, dimensions: int) -> list[int]:
+    """The axes of a signal's grid: empty stands for the last two, or all there are, but that of the features."""
+    return list(signal_axes) or [axis for axis in range(dimensions) if axis != feature_axis][-2:]
 
 
 def axis_values(axis: dict[str, Any]) -> Array:
@@ -359,6 +361,8 @@ def checksum_context(
     variable, model = configuration["variable"], configuration["model"]
     limits = configuration["limits"] and [float(v).hex() for v in configuration["limits"]]
     context = [variable, signal_axes, values, model, scaling, fill, limits, dtype.str, list(chunk_shape)]
+    if configuration["feature_axis"] is not None:
+        context.append(configuration["feature_axis"])
     return json.dumps(context, separators=(",", ":")).encode()
 
 
@@ -1381,20 +1385,18 @@ class Model:
         return t["inr/phi_0"][names.index(variable)] + moved
 
     def network(self, latents: Array, rate: int, variable: str, axes: list[Array]) -> Array:
-        """Output (its first feature) for every signal at every point, [n, points]."""
-        phi, x = self.modulations(latents, rate, variable), self.inputs(axes)
-        spec, head = self.header["spec"], None
-        if spec["conditioning"] == "linear":
-            psi = self.siren(x, self.layers(phi[0]))[:, : spec["latent"] + 1]  # of feature 0; every signal's
-            return np.stack([psi[:, 0] + psi[:, 1:] @ signal for signal in phi])
-        if spec["conditioning"] == "gated-basis":
-            head = spec["gating"]
+        """Features of every signal at every point, [n, points, d_out]."""
+        phi, x, spec = self.modulations(latents, rate, variable), self.inputs(axes), self.header["spec"]
+        linear = spec["conditioning"] == "linear"
+        basis = self.siren(x, self.layers(phi[0])) if linear else None  # that of every signal
         found = []
         for signal in phi:
-            rows = self.siren(x, self.layers(signal))
-            if head is not None:
-                rows = rows[:, :1] + rows[:, 1 : spec["latent"] - head + 1] @ signal[head:, None]
-            found.append(rows[:, 0])
+            rows = self.siren(x, self.layers(signal)) if basis is None else basis
+            if linear or spec["conditioning"] == "gated-basis":
+                head = signal if linear else signal[spec["gating"] :]
+                rows = rows.reshape(len(x), spec["d_out"], len(head) + 1)
+                rows = rows[..., 0] + rows[..., 1:] @ head
+            found.append(rows)
         return np.stack(found)
 
     def layers(self, phi: Array) -> list[tuple[Array, Array]]:

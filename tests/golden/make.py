@@ -64,15 +64,29 @@ def fields() -> dict[str, xr.Dataset]:
     return {"": root, "deep/er": deep}
 
 
-def small_model(name: str) -> Model:
+def data(name: str) -> dict[str, xr.Dataset]:
+    """What the golden archive of that name is made of: `fields`, and a wind of two components for ``vector``."""
+    groups = fields()
+    if name == "vector":
+        east = groups[""]["double"].values
+        wind = np.stack([east, 0.5 * east[:, ::-1] - 10], axis=1)
+        wind[1:3, 1, 4, 5] = 1e20
+        groups[""] = groups[""].assign(wind=(("t", "component", "y", "x"), wind, {"_FillValue": 1e20}))
+    return groups
+
+
+def small_model(name: str, features: int = 1) -> Model:
     """An untrained network of that conditioning: the format does not depend on what a model has learnt."""
     cond, rate = conditioning(name), 0.01 if name == "weights" else 10.0
-    spec = cond.training(InrSpec(2, 1, 8, 4, 30.0, 4, name, 2, 8, 1, gating=2 if name == "gated-basis" else 0))
+    spec = cond.training(InrSpec(2, features, 8, 4, 30.0, 4, name, 2, 8, 1, gating=2 if name == "gated-basis" else 0))
     params: dict[str, Any] = {**initialise(spec, 0), "alpha": np.full(spec.latent, rate, "f4")}
     spec, params = cond.finish(spec, params)
     d = spec.latent
     bounds = {"system": "box", "bounds": [[0.0, 3.0], [0.0, 2.0]]}
-    model = Model(spec, params, bounds, ("y", "x"), {"double": (-45.0, 30.0)}, 3, 4096, slack=SLACK.get(name, DELTA))
+    model = Model(
+        spec, params, bounds, ("y", "x"), {"double" if features == 1 else "wind": (-45.0, 30.0)}, 3, 4096,
+        slack=SLACK.get(name, DELTA), feature_dim=None if features == 1 else "component",
+    )  # fmt: skip
     rng = np.random.default_rng(1)
     net = {"mean": np.zeros(d), "std": np.full(d, 0.02)}
     for name in ("analysis", "synthesis"):
@@ -106,6 +120,7 @@ def archives() -> dict[str, dict[str, Any]]:
             name: {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model(name)}
             for name in ("linear", "gated-basis", "shifts", "sparse", "weights")
         },
+        "vector": {"abs_error": 0.5, "variables": ["wind"], "chunk": 4, "model": small_model("linear", features=2)},
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
 
@@ -126,9 +141,9 @@ def main() -> int:
         old.unlink()
     for name, arguments in archives().items():
         # The untrained prior is never the smallest candidate: have it taken all the same.
-        forced = partial(encode, rate=1) if name in ("model", "linear") else encode
+        forced = partial(encode, rate=1) if name in ("model", "linear", "vector") else encode
         work.encode = forced
-        compress(fields(), folder / f"{name}.zip", **arguments)
+        compress(data(name), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]
         print(f"{folder / name}: {(folder / f'{name}.zip').stat().st_size:,} bytes")
     return 0
