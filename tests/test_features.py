@@ -15,7 +15,7 @@ from tests.test_cli import run
 from vcinr.codec import prior
 from vcinr.codec.decode import decode
 from vcinr.codec.encode import encode
-from vcinr.codec.latents import latents_of
+from vcinr.codec.latents import Latents, latents_of
 from vcinr.codec.promise import Bound, Field, errors_of, valid_values
 from vcinr.config import Selection, Source, Tiling, parse
 from vcinr.datasets.ingest import ingest
@@ -115,16 +115,22 @@ def test_the_prior_is_used_and_kept_within_the_bound(wind_model, effort):
     assert np.abs(decode(encoded.data, turned.shape, turned.dtype, last) - turned).max() <= 0.3
 
 
-def test_rounding_for_the_bound_saves_bytes_with_several_features(wind_model, monkeypatch):
+def test_rounding_for_the_bound_saves_bits_with_several_features(wind_model, monkeypatch):
     model, data = load_model(wind_model), winds(40, seed=2)
     field = Field(
         "wind", (2, 3), Grid((data.lat.values, data.lon.values)), model, model.scaling("wind"), feature_axis=1
     )
     values = data["wind"].values
-    refined = encode(values, field, 1.0, rate=2)
-    monkeypatch.setattr("vcinr.codec.latents.Latents._rounded_for_bound", lambda *_: None)
-    nearest = encode(values, field, 1.0, rate=2)
-    assert refined.mode == nearest.mode == "prior" and len(refined.data) < 0.9 * len(nearest.data)
+    seen, rounded = [], Latents._rounded_for_bound
+
+    def watched(self, trial, z, rate, *others):
+        seen.append((self.on_domain.quantiser, rate, z, rounded(self, trial, z, rate, *others)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(Latents, "_rounded_for_bound", watched)
+    assert encode(values, field, 1.0, rate=2).mode == "prior"  # still within the bound, without a residual
+    quantiser, rate, nearest, better = seen[0]
+    assert quantiser.bits(better, rate) < quantiser.bits(nearest, rate)
 
 
 def test_a_point_counts_where_all_its_features_have_a_value(wind_model, tmp_path):
