@@ -1,4 +1,4 @@
-"""The command line: thin wrappers over the Python interface; every failure is one line and a non-zero exit."""
+"""The command line: thin wrappers over the Python interface. Every failure is one line and a non-zero exit status."""
 
 from __future__ import annotations
 
@@ -15,48 +15,69 @@ from vcinr.errors import InputError, VcinrError
 from vcinr.progress import Progress
 
 app = typer.Typer(
-    help="Neural compression of scientific arrays, with an error bound that is checked.",
+    help="Neural compression of scientific arrays with a verified error bound.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 
 Variables = Annotated[
-    list[str] | None, typer.Option("--var", help="Variable; repeat for several. Default: all numeric.")
+    list[str] | None,
+    typer.Option(
+        "--var", help="A variable to use; repeat the option for several. Default: all suitable numeric variables."
+    ),
 ]
 
 
 @app.command()
 def train(
-    inputs: Annotated[list[str], typer.Argument(help="Files or URLs: netCDF, HDF5, Zarr, GRIB, .npy.")],
-    out: Annotated[Path, typer.Option("--out", help="The model to write, for example t2m.vcinr.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files or URLs to learn from: netCDF, HDF5, Zarr, GRIB or NumPy.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The model file to write, for example t2m.vcinr.")],
     var: Variables = None,
     dims: Annotated[
-        str, typer.Option("--dims", help="Dimensions of one signal, comma-separated. Default: horizontal.")
+        str,
+        typer.Option(
+            "--dims",
+            help="Dimensions of one signal, separated by commas. Default: latitude and longitude, else the last two.",
+        ),
     ] = "",
     features: Annotated[
         str,
         typer.Option("--features", help="Dimension along which a point has several features, for example component."),
     ] = "",
     method: Annotated[
-        str, typer.Option("--method", help="basis, vcinr, coinpp, functa, mscn, coin or gated-basis. Default: basis.")
+        str,
+        typer.Option(
+            "--method", help="One of basis, vcinr, coinpp, functa, mscn, coin and gated-basis. Default: basis."
+        ),
     ] = "",
-    profile: Annotated[str, typer.Option("--profile", help="cpu (default), or gpu: the method at full size.")] = "",
+    profile: Annotated[
+        str, typer.Option("--profile", help="Size of the method: cpu, or gpu for the published size. Default: cpu.")
+    ] = "",
     params: Annotated[
-        Path | None, typer.Option("--params", help="A params.yaml for network and training, instead of a method.")
+        Path | None,
+        typer.Option("--params", help="A params.yaml with all parameters, instead of a method and a profile."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Outer steps; 0 takes the parameters'.")] = 0,
+    steps: Annotated[
+        int, typer.Option("--steps", help="Steps of meta-training; 0 means as many as the parameters say.")
+    ] = 0,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=0.01, help="Time budget: training ends by then, with the best model so far."),
+        typer.Option(
+            "--minutes", min=0.01, help="Time budget in minutes: training ends by then, with the best model so far."
+        ),
     ] = None,
 ) -> None:
-    """Meta-train a model and its quantiser on a data set; interrupt and run again to resume."""
+    """Train a model and its quantiser on a data set. If interrupted, the same command resumes."""
     try:
         from vcinr import config
         from vcinr.training import train as run
     except ImportError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
     if params and (method or profile):
-        raise InputError(f"--params {params}: has a method and a profile of its own; leave out --method and --profile")
+        raise InputError(
+            f"--params {params}: this file says the method and the profile; leave out --method and --profile"
+        )
     chosen = config.load(params) if params else config.preset(method or "basis", profile or "cpu")
     if steps:
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
@@ -71,32 +92,47 @@ def train(
 
 @app.command()
 def compress(
-    source: Annotated[str, typer.Argument(help="File or URL to compress.")],
+    source: Annotated[str, typer.Argument(help="The file or URL to compress.")],
     target: Annotated[str, typer.Argument(help="The Zarr archive to write: a folder, NAME.zip, or a URL.")],
     model: Annotated[
-        Path | None, typer.Option("--model", help="A trained model; without it the fallback coders alone.")
+        Path | None,
+        typer.Option(
+            "--model", help="The trained model to predict with. Default: none, the residual coders work alone."
+        ),
     ] = None,
-    abs_error: Annotated[float | None, typer.Option("--abs-error", help="Bound in the variable's own units.")] = None,
+    abs_error: Annotated[
+        float | None, typer.Option("--abs-error", help="Largest error, in the variables' own units.")
+    ] = None,
     rel_error: Annotated[
-        float | None, typer.Option("--rel-error", help="Bound as a fraction of each variable's range.")
+        float | None, typer.Option("--rel-error", help="Largest error, as a fraction of each variable's range.")
     ] = None,
     point_rel_error: Annotated[
         float | None,
-        typer.Option("--point-rel-error", help="Bound as a fraction of every value's own magnitude."),
+        typer.Option("--point-rel-error", help="Largest error, as a fraction of each value's own magnitude."),
     ] = None,
-    psnr: Annotated[float | None, typer.Option("--psnr", help="At least so many dB; peak: the range.")] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="At most so many bits per value.")] = None,
+    psnr: Annotated[
+        float | None, typer.Option("--psnr", help="A PSNR of at least so many dB; the peak is each variable's range.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="At most so many bits per value, in every chunk.")
+    ] = None,
     var: Variables = None,
     chunk: Annotated[
         int | None,
-        typer.Option("--chunk", min=1, help="About how many signals a chunk holds. Default: a million values."),
+        typer.Option(
+            "--chunk", min=1, help="About how many signals a chunk holds. Default: enough for a million values."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing archive.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing archive of this name.")] = False,
     effort: Annotated[
-        Literal["fast", "best"], typer.Option("--effort", help="best: fewest bytes; fast: less time, more bytes.")
+        Literal["fast", "best"],
+        typer.Option("--effort", help="best for the fewest bytes; fast for much less time and more bytes."),
     ] = "best",
 ) -> None:
-    """Compress a file to an archive that opens with xarray.open_zarr."""
+    """Compress a file into an archive, which xarray.open_zarr can open.
+
+    Give at most one kind of bound. Without one, compression is lossless or, with a model, as good as the model alone.
+    """
     from vcinr.archive.read import info as describe
     from vcinr.archive.write import compress as run
     from vcinr.datasets.readers import open_groups
@@ -118,10 +154,10 @@ def compress(
 
 @app.command()
 def decompress(
-    archive: Annotated[str, typer.Argument(help="The archive to read: folder, .zip or URL.")],
+    archive: Annotated[str, typer.Argument(help="The archive to read: a folder, a .zip file or a URL.")],
     target: Annotated[Path, typer.Argument(help="The netCDF file to write.")],
 ) -> None:
-    """Write an archive back as netCDF."""
+    """Write the contents of an archive to a netCDF file."""
     from vcinr.archive.read import decompress as run
 
     run(archive, target)
@@ -130,10 +166,12 @@ def decompress(
 
 @app.command()
 def verify(
-    archive: Annotated[str, typer.Argument(help="The archive to check.")],
-    against: Annotated[str | None, typer.Option("--against", help="The original, to check every bound.")] = None,
+    archive: Annotated[str, typer.Argument(help="The archive to check: a folder, a .zip file or a URL.")],
+    against: Annotated[
+        str | None, typer.Option("--against", help="The original file or URL, to check every bound against it.")
+    ] = None,
 ) -> None:
-    """Decode every chunk; exit status 0 only if all is sound and, with --against, every bound holds."""
+    """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds."""
     from vcinr.archive.verify import verify as run
     from vcinr.datasets.readers import open_groups
 
@@ -154,10 +192,10 @@ def verify(
 
 @app.command()
 def info(
-    archive: Annotated[str, typer.Argument(help="The archive to describe.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    archive: Annotated[str, typer.Argument(help="The archive to describe: a folder, a .zip file or a URL.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Show variables, bounds, achieved errors, ratios with and without the model, and hashes."""
+    """Show variables, bounds, largest errors, compression ratios with and without the model, and hashes."""
     from vcinr.archive.read import info as run
 
     facts = run(archive)
@@ -168,11 +206,12 @@ def info(
 
 
 def _say(text: str) -> None:
+    """Print a line to standard output at once."""
     print(text, flush=True)
 
 
 def _watch(progress: Progress) -> None:
-    """A line that overwrites itself on a terminal; plain lines elsewhere."""
+    """Show progress: on a terminal as a line that overwrites itself, elsewhere as plain lines."""
     if sys.stderr.isatty():
         end = "\n" if progress.step >= progress.total else ""
         print(f"\r\033[K{progress}", end=end, file=sys.stderr, flush=True)
@@ -181,6 +220,7 @@ def _watch(progress: Progress) -> None:
 
 
 def _table(facts: dict[str, Any]) -> None:
+    """Print what `vcinr.archive.read.info` says."""
     for name, v in facts["variables"].items():
         bound = v["bound"]
         promise = bound["kind"] if bound["value"] is None else f"{bound['kind']} {bound['value']:g}"
@@ -204,7 +244,7 @@ def _table(facts: dict[str, Any]) -> None:
 
 @app.command()
 def warm_up() -> None:
-    """Compile the coder for this processor ahead: otherwise the first commands that need it do, in some 20 seconds."""
+    """Compile the coder for this processor now. Otherwise the first command that needs it takes about 20 s longer."""
     from vcinr.warm_up import warm_up as run
 
     run(_watch)
@@ -220,7 +260,7 @@ def main() -> None:
         print(f"vcinr: {error}", file=sys.stderr)
         sys.exit(1)
     except MemoryError:
-        print("vcinr: not enough memory; take smaller chunks (--chunk), or a machine with more", file=sys.stderr)
+        print("vcinr: not enough memory; use smaller chunks (--chunk), or a machine with more memory", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         os._exit(1)

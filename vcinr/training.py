@@ -1,7 +1,7 @@
 """Train a model for a data set in one call: ingestion, meta-training, modulations, quantiser.
 
-The same stage functions as the pipeline's, chained in a work folder beside the output, which survives an
-interruption and lets the next call resume, and is removed when the model is written.
+The stages are the functions that the pipeline uses. They run in a work folder beside the output, which survives an
+interruption, so that the next call resumes; it is removed when the model has been written.
 """
 
 from __future__ import annotations
@@ -40,75 +40,80 @@ def train(
     Parameters
     ----------
     inputs : str, Path, Dataset or sequence of paths
-        What it learns from.
+        The data that the model learns from.
     out : str or Path
-        The model's file.
+        The model file to write.
     variables : sequence of str
-        Default: all numeric ones. They share one grid.
+        Variables to learn, which must share one grid. Default: all numeric ones.
     signal_dims : sequence of str, optional
-        Dimensions of one signal. Default: the horizontal, or the last two.
+        Dimensions of one signal. Default: the horizontal ones, or the last two.
     feature_dim : str, optional
         The dimension along which the features of a point lie, such as the components of a wind: they share a latent.
     system : str
-        How coordinates enter the network.
+        How coordinates enter the network: ``sphere``, ``box``, or ``auto``.
     params : Params, optional
-        Network, training and quantiser; default: those of :class:`vcinr.config.Params`. Its `minutes` are the time that
-        all of it may take: what ingestion and extraction leave is shared by meta-training and the quantiser. Time of an
-        interrupted run's meta-training counts when it goes on.
+        Parameters of network, training and quantiser. Default: those of :class:`vcinr.config.Params`. Its `minutes`
+        limit the time of the whole call: meta-training and the quantiser share what ingestion and extraction leave.
+        When an interrupted run is resumed, the time that its meta-training took is included.
     watch : callable
         Is told of progress.
 
     Returns
     -------
     Model
-        What was written.
+        The model that was written.
 
     Raises
     ------
     InputError
         For data that cannot be read or learned from.
     ConfigError
-        For parameters that do not go together.
+        For parameters that do not fit together.
     """
     began = time.monotonic()
     params, out = params or Params(), Path(out)
     if out.is_dir():
-        raise InputError(f"{out}: is a folder; name the model's file, for example {out / 'model.vcinr'}")
-    work = out.with_name(f".{out.name}.work")
-    work.mkdir(parents=True, exist_ok=True)
+        raise InputError(f"{out}: this is a folder; name the model's file, for example {out / 'model.vcinr'}")
+    work_folder = out.with_name(f".{out.name}.work")
+    work_folder.mkdir(parents=True, exist_ok=True)
     if isinstance(inputs, xr.Dataset):
-        inputs.to_netcdf(work / "input.nc")
-        inputs = work / "input.nc"
+        inputs.to_netcdf(work_folder / "input.nc")
+        inputs = work_folder / "input.nc"
     paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     chosen = tuple(Selection(path=str(p)) for p in paths)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     source = Source(variables=tuple(variables), train=chosen, archive=chosen, tiling=tiling)
-    signals = work / "signals.zarr"
+    signals = work_folder / "signals.zarr"
     try:
-        ingest(source, work, signals, watch)
+        ingest(source, work_folder, signals, watch)
         budget = None if params.minutes is None else max(1.0, 60 * params.minutes - (time.monotonic() - began))
-        trained, modulations = work / "training" / "model.vcinr", work / "modulations.zarr"
+        trained, modulations = work_folder / "training" / "model.vcinr", work_folder / "modulations.zarr"
         started = time.monotonic()
         summary = meta_train(
-            signals, params.inr, params.meta, seed=params.seed, threads=params.threads, out=work / "training",
-            checkpoint=work / "checkpoint", device=params.device,
+            signals, params.inr, params.meta, seed=params.seed, threads=params.threads, out=work_folder / "training",
+            checkpoint=work_folder / "checkpoint", device=params.device,
             seconds=None if budget is None else META_SHARE * budget, watch=watch,
         )  # fmt: skip
-        earlier = max(0.0, summary["seconds"] - (time.monotonic() - started))  # of runs that were interrupted
+        resumed_seconds = max(
+            0.0, summary["seconds"] - (time.monotonic() - started)
+        )  # meta-training of runs that were interrupted
         extract_modulations(signals, trained, modulations, threads=params.threads, device=params.device, watch=watch)
-        left = None if budget is None else _left(budget, earlier + time.monotonic() - started)
+        remaining = None if budget is None else _quantiser_seconds(budget, resumed_seconds + time.monotonic() - started)
         train_quantiser(
             signals, trained, modulations, params.quantiser, seed=params.seed, threads=params.threads, out=out,
-            history=work / "quantiser.csv", device=params.device, seconds=left, watch=watch,
+            history=work_folder / "quantiser.csv", device=params.device, seconds=remaining, watch=watch,
         )  # fmt: skip
     except InputError:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work_folder, ignore_errors=True)
         raise
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work_folder, ignore_errors=True)
     return load_model(out)
 
 
-def _left(budget: float, spent: float) -> float:
-    """Seconds of a budget that the quantiser may learn for, less what judging it takes; never none at all."""
+def _quantiser_seconds(budget: float, spent: float) -> float:
+    """Seconds of a budget in which the quantiser may learn.
+
+    Some of the rest is kept for assessing it, but it always gets a little time.
+    """
     share = QUANTISER_SHARE / (1 - META_SHARE)
     return max(0.02 * budget, share * (budget - spent))

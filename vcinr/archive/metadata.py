@@ -1,4 +1,4 @@
-"""Groups and metadata: what of a data set is its own, in a form that Zarr stores and netCDF gets back unchanged."""
+"""Groups and metadata of a data set: a form that Zarr stores, and from which netCDF gets everything back unchanged."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from xarray.backends.zarr import FillValueCoder, encode_zarr_attr_value
 from vcinr.errors import InputError, one_line
 
 PREFIX = "vcinr_"
-"""Of every attribute that is ours and not the data's."""
+"""Prefix of all attributes that are vcinr's own and not part of the data."""
 RESERVED = "vcinr"
-"""Group of an archive that holds models and manifest."""
+"""Group of an archive that holds its models and manifest."""
 _OWN = ("coordinates", "grid_mapping", "bounds", "cell_measures", "formula_terms", "ancillary_variables")
 PACKING = ("scale_factor", "add_offset")
-"""Attributes that say what stored numbers unpack to."""
+"""Attributes that say how stored numbers are unpacked."""
 _TIMES = ("units", "calendar", "dtype")
 _FILL = PREFIX + "fill_value"
 _DTYPES, _UNLIMITED = PREFIX + "attribute_dtypes", PREFIX + "unlimited_dims"
 
 Groups = dict[str, xr.Dataset]
-"""Path, without a slash at either end, to the variables that lie in that group; the root is the empty path."""
+"""Data sets by group path, which has no slashes at its ends; the root is the empty path."""
 Data = xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset]
 
 
 def as_groups(data: Data) -> Groups:
-    """Take a data set apart into its groups.
+    """Split a data set into its groups.
 
     Parameters
     ----------
@@ -40,32 +40,35 @@ def as_groups(data: Data) -> Groups:
     Returns
     -------
     dict
-        Data sets by group path, sorted; every parent of a group is there.
+        Data sets by group path, sorted; every parent of a group is included.
 
     Raises
     ------
     InputError
-        For a name that no archive can hold.
+        For a name that an archive cannot hold.
     """
     if isinstance(data, xr.DataTree):
-        found = {node.path.strip("/"): node.to_dataset(inherit=False) for node in data.subtree}
+        groups = {node.path.strip("/"): node.to_dataset(inherit=False) for node in data.subtree}
     elif isinstance(data, xr.Dataset):
-        found = _unflattened(data)
+        groups = _unflattened(data)
     else:
-        found = {path.strip("/"): group for path, group in data.items()}
-    for path, group in list(found.items()):
+        groups = {path.strip("/"): group for path, group in data.items()}
+    for path, group in list(groups.items()):
         parts = path.split("/") if path else []
         for part in (*parts, *map(str, group.variables)):
             if part in ("", ".", "..", "zarr.json") or part.startswith("__") or "/" in part or "\\" in part:
                 raise InputError(f"the name {part!r} in group {path!r} cannot be stored; rename it")
         for depth in range(len(parts)):
-            found.setdefault("/".join(parts[:depth]), xr.Dataset())
-    if any(path == RESERVED or path.startswith(RESERVED + "/") for path in found) or RESERVED in found[""].variables:
-        raise InputError(f"the file has a group or variable {RESERVED!r}, a name that archives keep; rename it first")
-    return dict(sorted(found.items()))
+            groups.setdefault("/".join(parts[:depth]), xr.Dataset())
+    if any(path == RESERVED or path.startswith(RESERVED + "/") for path in groups) or RESERVED in groups[""].variables:
+        raise InputError(
+            f"the file has a group or variable {RESERVED!r}, a name that archives reserve; rename it first"
+        )
+    return dict(sorted(groups.items()))
 
 
 def _unflattened(dataset: xr.Dataset) -> Groups:
+    """The groups of a data set whose members of groups are named ``group/name``."""
     paths: dict[str, list[str]] = {"": []}
     for name in map(str, dataset.variables):
         paths.setdefault(name.rpartition("/")[0], []).append(name)
@@ -75,8 +78,8 @@ def _unflattened(dataset: xr.Dataset) -> Groups:
     for path, names in paths.items():
         chosen = {name.rpartition("/")[2]: dataset.variables[name] for name in names}
         group = xr.Dataset(chosen, attrs=dataset.attrs if not path else None)
-        own = [short for short, name in zip(chosen, names, strict=True) if name in dataset.coords]
-        groups[path] = group.set_coords(own)
+        coordinates = [short for short, name in zip(chosen, names, strict=True) if name in dataset.coords]
+        groups[path] = group.set_coords(coordinates)
         groups[path].encoding = dict(dataset.encoding) if not path else {}
     return groups
 
@@ -87,7 +90,7 @@ def join(path: str, name: str) -> str:
 
 
 def member(groups: Groups, full: str) -> xr.DataArray:
-    """Return a variable with the coordinates that it has in its own group or inherits.
+    """Return a variable with the coordinates of its own group and those that it inherits.
 
     Parameters
     ----------
@@ -99,7 +102,7 @@ def member(groups: Groups, full: str) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        Its values are not read.
+        The variable; its values are not read.
 
     Raises
     ------
@@ -130,12 +133,12 @@ def stored(group: xr.Dataset, path: str = "") -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Times are numbers, and all that is metadata is in `attrs`. Nothing but times is loaded.
+        Times are numbers, and all metadata are in `attrs`. Nothing but times is loaded.
 
     Raises
     ------
     InputError
-        For what Zarr and netCDF have no form for; the message names the variable or the group.
+        For what Zarr or netCDF cannot represent; the message names the variable or the group.
     """
     for name, variable in group.variables.items():
         if len(set(variable.dims)) != variable.ndim:
@@ -149,6 +152,7 @@ def stored(group: xr.Dataset, path: str = "") -> xr.Dataset:
 
 
 def _stored(group: xr.Dataset) -> xr.Dataset:
+    """`stored`, without the messages."""
     plain = _without_ours(group)
     for variable in plain.variables.values():
         keep = _OWN + (_TIMES if variable.dtype.kind in "mMO" else ())
@@ -168,7 +172,7 @@ def _stored(group: xr.Dataset) -> xr.Dataset:
 
 
 def _without_ours(group: xr.Dataset) -> xr.Dataset:
-    """A copy without what an archive said of itself before: those attributes are of its values, not of these."""
+    """A copy without the attributes of an archive that the group came from, which describe other values."""
     copy = restored(group) if any(k.startswith(PREFIX) for k in map(str, group.attrs)) else group.copy()
     copy.encoding = dict(group.encoding) | {k: v for k, v in copy.encoding.items() if v}
     for name, variable in copy.variables.items():
@@ -182,11 +186,11 @@ def _without_ours(group: xr.Dataset) -> xr.Dataset:
 def _with_coordinates(group: xr.Dataset) -> tuple[Mapping[Any, xr.Variable], Mapping[Any, Any]]:
     """Variables and attributes that say which variables are coordinates.
 
-    Where variables of the group say so themselves, as in a CF file, nothing is added to any of them; a coordinate that
-    none of them names is named by the group.
+    Where variables of the group say so themselves, as in a CF file, nothing is added to any of them; coordinates that
+    none of them names are named by the group.
     """
-    said = [v.encoding.get("coordinates", v.attrs.get("coordinates")) for v in group.variables.values()]
-    if not any(said):
+    named_by_variables = [v.encoding.get("coordinates", v.attrs.get("coordinates")) for v in group.variables.values()]
+    if not any(named_by_variables):
         return xr.conventions.encode_dataset_coordinates(group)
     named = {
         word.strip(":")
@@ -194,12 +198,12 @@ def _with_coordinates(group: xr.Dataset) -> tuple[Mapping[Any, xr.Variable], Map
         for key in _OWN
         for word in str(v.encoding.get(key, v.attrs.get(key, ""))).split()
     }
-    left = sorted(str(c) for c in group.coords if c not in group.dims and c not in named)
-    return group.variables, {**group.attrs, "coordinates": " ".join(left)} if left else group.attrs
+    unnamed = sorted(str(c) for c in group.coords if c not in group.dims and c not in named)
+    return group.variables, {**group.attrs, "coordinates": " ".join(unnamed)} if unnamed else group.attrs
 
 
 def portable(attrs: Mapping[Any, Any], where: str, dtype: np.dtype | None = None) -> dict[str, Any]:
-    """Bring attributes into a form that JSON holds.
+    """Bring attributes into a form that JSON can hold.
 
     Parameters
     ----------
@@ -208,12 +212,12 @@ def portable(attrs: Mapping[Any, Any], where: str, dtype: np.dtype | None = None
     where
         What they belong to, for messages.
     dtype
-        That of the array, for its fill value; None for a group.
+        The dtype of the array, for its fill value; None for a group.
 
     Returns
     -------
     dict
-        The attributes, and under a name of vcinr's own the types of those whose type JSON loses; see `restored`.
+        The attributes. An attribute of vcinr's own holds the types that JSON loses; see `restored`.
 
     Raises
     ------
@@ -228,7 +232,7 @@ def portable(attrs: Mapping[Any, Any], where: str, dtype: np.dtype | None = None
             if dtype is not None and (fill := _exactly(value, dtype)) is not None:
                 result[key] = FillValueCoder.encode(fill, dtype)
                 continue
-            key = _FILL  # xarray could not open an array with such a fill value
+            key = _FILL  # under its usual name xarray could not open the array
         plain = encode_zarr_attr_value(value)
         typed = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub"
         if typed and np.asarray(plain).dtype != value.dtype:
@@ -244,32 +248,32 @@ def portable(attrs: Mapping[Any, Any], where: str, dtype: np.dtype | None = None
 
 
 def _exactly(value: Any, dtype: np.dtype) -> Any:
-    """`value` as one number of `dtype`, or None where it is none that `dtype` holds."""
+    """`value` as one number of `dtype`, or None where `dtype` has no such number."""
     try:
         one = np.asarray(value).item()
         with np.errstate(all="ignore"):
             number = dtype.type(one)
         same = number == one or (one != one and number != number)
-        # A float32 has no 1e20, but what a reader makes of that attribute is the float32 next to it.
+        # float32 has no 1e20, but readers turn such an attribute into the nearest float32.
         return number if same or (dtype.kind == "f" and np.isfinite(number)) else None
     except (ValueError, TypeError, OverflowError):
         return None
 
 
 def native(dtype: np.dtype) -> np.dtype:
-    """Return a dtype in the machine's byte order; the types of text have none."""
+    """Return a dtype in the machine's byte order; dtypes of text are returned as they are."""
     return dtype.newbyteorder("=") if dtype.kind in "fiubc" else dtype
 
 
 def unit_of(attrs: Mapping[str, Any], dtype: np.dtype) -> float:
-    """Return the size of a step of 1 in stored numbers, in the variable's units.
+    """Return how much a step of 1 in the stored numbers is, in the variable's units.
 
     Parameters
     ----------
     attrs
         The variable's attributes.
     dtype
-        Its type as stored.
+        Its dtype as stored.
 
     Returns
     -------
@@ -283,12 +287,12 @@ def unit_of(attrs: Mapping[str, Any], dtype: np.dtype) -> float:
 
 
 def restored(dataset: xr.Dataset) -> xr.Dataset:
-    """Give an undecoded group of an archive its attributes' own types and its unlimited dimensions back.
+    """Give an undecoded group of an archive the types of its attributes and its unlimited dimensions back.
 
     Parameters
     ----------
     dataset
-        As xarray reads it from the archive.
+        The group as xarray reads it from the archive.
 
     Returns
     -------
@@ -314,7 +318,7 @@ def restored(dataset: xr.Dataset) -> xr.Dataset:
 def valid_limits(values: xr.DataArray | xr.Variable) -> tuple[float, float] | None:
     """CF's ``valid_range``, or ``valid_min`` and ``valid_max``, in the numbers as stored; None without any.
 
-    Readers take what lies outside for missing, so no value may be pushed there.
+    Readers treat values outside these limits as missing, so no value may be moved there.
     """
     low, high = -np.inf, np.inf
     try:
@@ -324,26 +328,27 @@ def valid_limits(values: xr.DataArray | xr.Variable) -> tuple[float, float] | No
             low = float(np.asarray(values.attrs.get("valid_min", low)).item())
             high = float(np.asarray(values.attrs.get("valid_max", high)).item())
     except (ValueError, TypeError):
-        return None  # text, or not two numbers: no range that a reader could apply
+        return None  # text, or not two numbers: not a range that a reader could apply
     return (low, high) if (low > -np.inf or high < np.inf) and low <= high else None
 
 
 def fill_values(values: xr.DataArray | xr.Variable) -> tuple[float | int, ...]:
-    """The numbers that CF says stand for missing: ``_FillValue`` and ``missing_value``, as numbers of this dtype.
+    """The numbers by which CF marks missing values, ``_FillValue`` and ``missing_value``, in the variable's dtype.
 
-    What the dtype cannot hold occurs nowhere, and what is not finite is set aside in any case.
+    Numbers that the dtype cannot hold are left out, since they occur nowhere; so are those that are not finite, since
+    such values are set aside in any case.
     """
-    found: list[float | int] = []
+    fills: list[float | int] = []
     dtype = native(values.dtype)
     for key in ("_FillValue", "missing_value"):
         if key not in values.attrs or isinstance(values.attrs[key], str):
             continue
-        for one in np.asarray(values.attrs[key]).ravel().tolist():
-            if not isinstance(one, int | float) or not np.isfinite(one) or dtype.kind not in "fiu":
+        for value in np.asarray(values.attrs[key]).ravel().tolist():
+            if not isinstance(value, int | float) or not np.isfinite(value) or dtype.kind not in "fiu":
                 continue
-            if dtype.kind in "iu" and (one != int(one) or not np.iinfo(dtype).min <= one <= np.iinfo(dtype).max):
+            if dtype.kind in "iu" and (value != int(value) or not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max):
                 continue
-            number = cast("float | int", np.asarray(int(one) if dtype.kind in "iu" else one).astype(dtype).item())
-            if np.isfinite(number) and number not in found:
-                found.append(number)
-    return tuple(found)
+            number = cast("float | int", np.asarray(int(value) if dtype.kind in "iu" else value).astype(dtype).item())
+            if np.isfinite(number) and number not in fills:
+                fills.append(number)
+    return tuple(fills)

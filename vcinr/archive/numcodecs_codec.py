@@ -1,7 +1,7 @@
-"""numcodecs codec ``vcinr``: one array to bytes and back, for benchmarks and stores that speak numcodecs.
+"""numcodecs codec ``vcinr``: one array to bytes and back, for benchmarks and for stores that use numcodecs.
 
-The bytes are a chunk of :mod:`vcinr.codec` behind a small header with dtype and shape; the bound is verified as
-everywhere. It works without a model: a numcodecs codec sees values alone, neither their coordinates nor a store.
+The bytes are a chunk of :mod:`vcinr.codec` after a small header with dtype and shape. The error bound is verified as it
+is everywhere. There is no model, because a numcodecs codec sees only values: neither their coordinates nor a store.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from vcinr.codec.promise import Bound, Field
 from vcinr.errors import CorruptError
 
 _MAGIC = b"VCNC"
-_LIMIT = 1 << 40
+_LIMIT = 1 << 40  # bytes of an array; a header that declares more is taken as damaged
 
 
 class NumcodecsVcinr(Codec):
-    """The codec as numcodecs knows it, by the name ``vcinr``.
+    """The codec as numcodecs knows it, under the name ``vcinr``.
 
     Parameters
     ----------
-    bound
-        Kind (``absolute``, ``relative`` or ``rate``) and value, as in :class:`vcinr.codec.Bound`; None for lossless.
-    fill
+    bound : tuple of (str, float), optional
+        Kind (``absolute``, ``relative`` or ``rate``) and value, as in :class:`vcinr.codec.Bound`. Default: lossless.
+    fill : float, optional
         The value that stands for missing, besides NaN.
 
     Notes
     -----
-    The last two axes are taken as a signal's grid.
+    The last two axes are taken as the grid of a signal.
     """
 
     codec_id = "vcinr"
@@ -67,20 +67,40 @@ class NumcodecsVcinr(Codec):
         return _MAGIC + struct.pack("<H", len(header)) + header + chunk
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """Decompress; raises CorruptError for bytes that are none of this codec's."""
+        """Decompress an array.
+
+        Parameters
+        ----------
+        buf : bytes-like
+            From `encode`.
+        out : array-like, optional
+            Is filled with the values, if given.
+
+        Returns
+        -------
+        numpy.ndarray
+            The values, or `out`.
+
+        Raises
+        ------
+        CorruptError
+            For bytes that `encode` does not make.
+        """
         data = bytes(memoryview(buf).cast("B"))
         if len(data) < 6 or data[:4] != _MAGIC:
             raise CorruptError("not an array of the numcodecs codec vcinr")
         (length,) = struct.unpack_from("<H", data, 4)
         try:
             dtype_text, shape = json.loads(data[6 : 6 + length])
-            if not re.fullmatch(r"[<>|][fiub][1248]", str(dtype_text)):  # NumPy would try to understand any text
+            if not re.fullmatch(
+                r"[<>|][fiub][1248]", str(dtype_text)
+            ):  # anything else must not reach NumPy, which tries to interpret any text
                 raise ValueError(f"dtype {dtype_text!r}")
             dtype, shape = np.dtype(dtype_text), tuple(int(n) for n in shape)
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise CorruptError(f"header is malformed ({error})") from None
+            raise CorruptError(f"the header is malformed ({error})") from None
         if dtype.kind not in "fiub" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > _LIMIT:
-            raise CorruptError("header declares no array that could have been encoded")
+            raise CorruptError("the header declares an array that cannot have been encoded")
         native = dtype.newbyteorder("=")
         values = decode_chunk(data[6 + length :], shape, native, self._field(len(shape))).astype(dtype, copy=False)
         if out is None:
@@ -89,4 +109,5 @@ class NumcodecsVcinr(Codec):
         return out
 
     def _field(self, ndim: int) -> Field:
+        """What the codec of chunks needs to know of an array."""
         return Field("", tuple(range(max(0, ndim - 2), ndim)), fill=() if self.fill is None else (self.fill,))

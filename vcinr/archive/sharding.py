@@ -1,7 +1,7 @@
 """Zarr v3 codec ``vcinr_sharding``: Zarr's own shards, for chunks of the codec ``vcinr`` that have a model.
 
-A chunk inside a shard does not see the store, so the shard, which does, fetches the model for it. The bytes are those
-of ``sharding_indexed``. Chunks without a model need only that.
+A chunk inside a shard cannot see the store that holds its model; the shard can, and fetches the model for it. The bytes
+are those of ``sharding_indexed``, which is enough for chunks without a model.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ _NAME = "vcinr_sharding"
 
 
 class VcinrSharding(ShardingCodec):
-    """Serializer ``VcinrSharding(chunk_shape=..., codecs=[VcinrCodec(...)])`` of an array whose chunks are shards."""
+    """The serializer of an array whose chunks are shards.
+
+    Use it as ``VcinrSharding(chunk_shape=..., codecs=[VcinrCodec(...)])``.
+    """
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """From array metadata."""
+        """Make the codec from an array's metadata."""
         return super().from_dict({**data, "name": "sharding_indexed"})
 
     def to_dict(self) -> dict[str, Any]:
-        """For array metadata."""
+        """The codec as it is written to an array's metadata."""
         return {**super().to_dict(), "name": _NAME}
 
     async def _decode_partial_single(self, byte_getter: Any, selection: Any, shard_spec: Any) -> Any:
         for codec in self.codecs:
             if isinstance(codec, VcinrCodec):
                 await codec.find_model(byte_getter)
-        found = await super()._decode_partial_single(byte_getter, selection, shard_spec)
-        if found is None:
+        decoded = await super()._decode_partial_single(byte_getter, selection, shard_spec)
+        if decoded is None:
             raise CorruptError(f"shard {byte_getter} is missing; copy the archive again")
-        return found
+        return decoded

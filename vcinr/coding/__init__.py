@@ -1,1 +1,1 @@
-"""Entropy coding: integer tables, static and adaptive coders of latents, the residual coder, masks."""
+"""Entropy coding: integer tables, coders of latents and of residuals, and lossless coding of masks and values."""

@@ -1,8 +1,8 @@
 """Canonical Huffman codes of integer frequencies (Huffman 1952; Schwartz & Kallick 1964).
 
-Which of several optimal codes is taken depends on integers alone: the two nodes of least weight are joined, of equal
-ones those made first (entries in their order, then joined nodes in theirs), and of the lengths so found the canonical
-code: codes of a length are successive numbers in the order of their entries, after those of all smaller lengths.
+Of several optimal codes, integers alone decide which is used. The two nodes of least weight are joined; of equal
+weights those made first (entries in their order, then joined nodes in theirs). The resulting lengths define a canonical
+code: codes of equal length are successive numbers in the order of their entries, and shorter codes come first.
 """
 
 from __future__ import annotations
@@ -19,10 +19,16 @@ from vcinr.errors import CorruptError
 
 @dataclass(frozen=True)
 class Codebook:
-    """code and length in bits of every entry, ``[S]`` int64, and what a decoder needs.
+    """A code, and what its decoder needs.
 
-    order ``[S]``: entries by code; first, start ``[longest + 2]``: the first code of each length, and its place in
-    `order`.
+    Attributes
+    ----------
+    code, length : numpy.ndarray
+        int64 ``[S]``: the code of each entry, and its length in bits.
+    order : numpy.ndarray
+        int64 ``[S]``: the entries, sorted by their codes.
+    first, start : numpy.ndarray
+        int64 ``[longest + 2]``: the first code of each length, and its position in `order`.
     """
 
     code: np.ndarray
@@ -33,7 +39,18 @@ class Codebook:
 
 
 def codebook(frequencies: np.ndarray) -> Codebook:
-    """The code of two or more integer frequencies >= 1 ``[S]``; where they sum to 2**16, it has up to 24 bits."""
+    """The code of a table.
+
+    Parameters
+    ----------
+    frequencies : numpy.ndarray
+        ``[S]``: two or more integers of at least 1.
+
+    Returns
+    -------
+    Codebook
+        Where the frequencies sum to 2^16, codes have at most 24 bits.
+    """
     return _codebook(np.ascontiguousarray(frequencies, np.int64).tobytes())
 
 
@@ -52,6 +69,7 @@ def _codebook(frequencies: bytes) -> Codebook:
 
 
 def _lengths(weights: list[int]) -> np.ndarray:
+    """Lengths in bits of an optimal code: how often each entry's node is joined."""
     entries = len(weights)
     heap = [(weight, node) for node, weight in enumerate(weights)]
     heapq.heapify(heap)
@@ -67,34 +85,70 @@ def _lengths(weights: list[int]) -> np.ndarray:
 
 
 def bits_of(code: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """The bits of codes, the highest of each first, uint8."""
+    """Concatenate codes.
+
+    Parameters
+    ----------
+    code, length : numpy.ndarray
+        Numbers, and their lengths in bits.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, one bit each, the highest bit of each code first.
+    """
     place = length[:, None] - 1 - np.arange(int(length.max(initial=0)))
     return ((code[:, None] >> np.maximum(place, 0)) & 1).astype(np.uint8)[place >= 0]
 
 
 def decode(bits: np.ndarray, position: int, count: int, book: Codebook) -> tuple[np.ndarray, int]:
-    """`count` entries from `position` on, int32, and where they end; CorruptError where the bits end before."""
-    found = np.empty(count, np.int32)
-    end = _decode(bits, position, book.order, book.first, book.start, found)
+    """Decode entries.
+
+    Parameters
+    ----------
+    bits : numpy.ndarray
+        uint8, one bit each.
+    position : int
+        Index of the first bit.
+    count : int
+        Number of entries.
+    book : Codebook
+        Their code.
+
+    Returns
+    -------
+    entries : numpy.ndarray
+        int32 ``[count]``.
+    position : int
+        Index of the bit after the last.
+
+    Raises
+    ------
+    CorruptError
+        Where the bits end too early.
+    """
+    entries = np.empty(count, np.int32)
+    end = _decode(bits, position, book.order, book.first, book.start, entries)
     if end < 0:
         raise CorruptError("bitstream ends too early")
-    return found, end
+    return entries, end
 
 
 @outer
 def _decode(
-    bits: np.ndarray, position: int, order: np.ndarray, first: np.ndarray, start: np.ndarray, found: np.ndarray
+    bits: np.ndarray, position: int, order: np.ndarray, first: np.ndarray, start: np.ndarray, entries: np.ndarray
 ) -> int:
-    for k in range(len(found)):
+    """Fill in entries; returns the position after the last bit, or -1 where the bits end too early."""
+    for k in range(len(entries)):
         code, length = 0, 0
         while True:
             if position >= len(bits):
                 return -1
             code, length = 2 * code + bits[position], length + 1
             position += 1
-            # The code is complete, so that some length fits before `start` ends.
-            at = code - first[length]
-            if at < start[length + 1] - start[length]:
-                found[k] = order[start[length] + at]
+            # This loop ends within `start`: the code is complete, so that every sequence of bits has a code.
+            rank = code - first[length]
+            if rank < start[length + 1] - start[length]:
+                entries[k] = order[start[length] + rank]
                 break
     return position

@@ -1,11 +1,13 @@
-"""Adaptive coding of quantised latents: the learned tables are where the counters start.
+"""Adaptive coding of quantised latents, which starts from what the learned tables know.
 
-The codes z ``[T, C, d]`` of a chunk's signals (times, levels) are coded signal by signal, each dimension as its
-difference from a prediction in time (none, the code before, or a running mean, whichever has been nearest lately),
-by `kernels.integer`: under contexts of the dimension, of the dimensions before it and of its own past. What the
-static tables know of a dimension is the counters' first state, so that a single signal costs what it costs
-under the tables, and many signals cost what they turn out to be. Dimensions after the last that is not zero in all
-signals are left out: how many are coded comes first, in whole bytes. Integers throughout.
+The codes z ``[T, C, d]`` (times, levels, dimensions) are coded signal by signal, by `kernels.latent_codes`. Each code
+is predicted from earlier signals of the same level, as zero, the last code or a running mean, whichever has been
+nearest lately. The difference is coded by `kernels.integer` under contexts of the dimension, of the dimensions before
+it and of its own past.
+
+Counters start from the static tables: a single signal costs what it costs under the tables, while many signals cost
+what their actual statistics need. Dimensions after the last one that is not zero in all signals are left out; their
+number comes first, in whole bytes. All arithmetic is in integers.
 """
 
 from __future__ import annotations
@@ -17,9 +19,24 @@ from vcinr.errors import CorruptError
 
 
 def encode(z: np.ndarray, offset: np.ndarray, frequency: np.ndarray) -> bytes:
-    """z int64 ``[T, C, d]`` -> bytes. Tables as in `quantise.state.Quantiser`, of one rate: ``[d]`` and ``[d, S]``.
+    """Encode the latents of a chunk.
 
-    Raises OverflowError for a code of kernels.LIMIT or more.
+    Parameters
+    ----------
+    z : numpy.ndarray
+        int64 ``[T, C, d]``.
+    offset, frequency : numpy.ndarray
+        ``[d]`` and ``[d, S]``: the static tables of one rate, as in `quantise.state.Quantiser`.
+
+    Returns
+    -------
+    bytes
+        The stream.
+
+    Raises
+    ------
+    OverflowError
+        For codes of kernels.LIMIT / 2 or more.
     """
     if np.abs(z).max(initial=0) >= kernels.LIMIT // 2:
         raise OverflowError("latent code too large")
@@ -34,29 +51,50 @@ def encode(z: np.ndarray, offset: np.ndarray, frequency: np.ndarray) -> bytes:
 
 
 def decode(data: bytes, times: int, levels: int, offset: np.ndarray, frequency: np.ndarray) -> np.ndarray:
-    """Inverse of `encode`: z int64 ``[times, levels, d]``; raises CorruptError."""
+    """Inverse of `encode`.
+
+    Parameters
+    ----------
+    data : bytes
+        The stream.
+    times, levels : int
+        T and C of the codes.
+    offset, frequency : numpy.ndarray
+        The same tables as in `encode`.
+
+    Returns
+    -------
+    numpy.ndarray
+        z int64 ``[times, levels, d]``.
+
+    Raises
+    ------
+    CorruptError
+        For bytes that no encoder makes.
+    """
     size = _head(len(offset))
     used = int.from_bytes(data[:size], "little")
     if used > len(offset) or len(data) < size or (used == 0 and len(data) > size):
-        raise CorruptError("more latents than the model has, or less than it says")
+        raise CorruptError("the stream declares more latents than the model has, or has a wrong number of bytes")
     z = np.zeros((times, levels, len(offset)), np.int64)
     if used:
         coder, usual = _start(offset[:used], frequency[:used])
-        stream, some = kernels.open_stream(coder, data[size:]), np.zeros((times, levels, used), np.int64)
-        kernels.latent_codes(coder, stream, some, usual, False)
+        stream, coded = kernels.open_stream(coder, data[size:]), np.zeros((times, levels, used), np.int64)
+        kernels.latent_codes(coder, stream, coded, usual, False)
         kernels.check_end(coder, stream)
-        z[..., :used] = some
+        z[..., :used] = coded
     return z
 
 
 def _head(latents: int) -> int:
-    """Bytes that say how many are coded."""
+    """Number of bytes in which the number of coded dimensions is stored."""
     return (latents.bit_length() + 7) // 8
 
 
 def _start(offset: np.ndarray, frequency: np.ndarray) -> tuple[kernels.Coder, np.ndarray]:
-    """A coder whose counters expect what the tables do, and how large they expect the codes to be."""
+    """A coder whose counters expect what the tables say, and the usual size of each dimension's codes, in 1/16."""
     coder = kernels.coder(max(256, 3 * len(offset)))
+    # At first the inputs that know the tables decide nearly alone; the others earn their weights.
     coder.weight[:, : kernels.PRIMED] = (1 << 16) // kernels.PRIMED
     coder.weight[:, kernels.PRIMED :] = (1 << 16) // 20
     usual, longest = np.zeros(len(offset), np.int64), int(np.count_nonzero(frequency.any(0))) if len(offset) else 1

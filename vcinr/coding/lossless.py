@@ -1,4 +1,4 @@
-"""Lossless side streams: validity masks, the values under them, and values stored verbatim.
+"""Lossless coding of masks, of the values under them, and of values stored verbatim.
 
 All are short byte strings made with the standard library's DEFLATE, which any language can read.
 """
@@ -13,12 +13,30 @@ from vcinr.errors import CorruptError
 
 
 def deflate(data: bytes) -> bytes:
-    """DEFLATE (zlib container) at the highest level."""
+    """Compress bytes with DEFLATE (zlib container) at the highest level."""
     return zlib.compress(data, 9)
 
 
 def inflate(data: bytes, size: int) -> bytes:
-    """Inverse of `deflate` for exactly `size` bytes; never allocates more. Raises CorruptError."""
+    """Inverse of `deflate`.
+
+    Parameters
+    ----------
+    data : bytes
+        From `deflate`.
+    size : int
+        Exact number of bytes to expect; no more than that is ever allocated.
+
+    Returns
+    -------
+    bytes
+        The original bytes.
+
+    Raises
+    ------
+    CorruptError
+        For a malformed stream, or one of another size.
+    """
     inflater = zlib.decompressobj()
     try:
         out = inflater.decompress(data, size + 1)
@@ -30,13 +48,16 @@ def inflate(data: bytes, size: int) -> bytes:
 
 
 def encode(values: np.ndarray) -> bytes:
-    """Any array, exactly: its bytes, shuffled so that equal significance lies together, deflated."""
+    """Encode any array exactly.
+
+    Its bytes are shuffled, so that bytes of equal significance lie together, and deflated.
+    """
     flat = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).ravel()
     return deflate(flat.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes())
 
 
 def decode(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
-    """Inverse of `encode`: ``[count]`` of `dtype` in native byte order."""
+    """Inverse of `encode`: ``[count]`` values of `dtype`, in native byte order."""
     little = dtype.newbyteorder("<")
     raw = np.frombuffer(inflate(data, count * dtype.itemsize), np.uint8)
     return (
@@ -45,7 +66,10 @@ def decode(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """Boolean ``[n, ...]``: each signal's mask as the difference from the one before, bit-packed, deflated."""
+    """Encode a mask, bool ``[n, ...]``.
+
+    Each signal's mask is taken as the difference from the one before, packed into bits and deflated.
+    """
     change = mask.copy()
     change[1:] ^= mask[:-1]
     return deflate(np.packbits(change).tobytes())

@@ -1,9 +1,9 @@
-"""Entropy coders of symbols under given integer frequencies: ANS, range coding, Huffman codes.
+"""Entropy coders of symbols with given integer frequencies: ANS, range coding and Huffman codes.
 
-One `Writer` collects symbols and raw bits, and the `Reader` of the same coder reads them in the order in which they
-were written. ANS and range coder are constriction's: the probabilities handed to it are integer frequencies divided by
-2**PRECISION, hence exact, and the bitstream is the same on every machine. Its ANS coder is a stack, so its writer
-pushes the calls in reverse at the end.
+A `Writer` collects symbols and raw bits, and the `Reader` of the same coder reads them in the order in which they were
+written. The ANS and range coders are constriction's. The probabilities handed to it are integer frequencies divided by
+2**PRECISION, hence exact, so the bitstream is the same on every machine. Its ANS coder is a stack, so the writer
+encodes all its calls in reverse at the end.
 """
 
 from __future__ import annotations
@@ -19,18 +19,31 @@ from vcinr.errors import CorruptError
 
 PRECISION = 16
 TOTAL = 1 << PRECISION
-_LIMB = 16
+_LIMB = 16  # raw bits are coded in pieces of at most so many, which constriction's 24-bit probabilities can hold
 
 
 class Writer(Protocol):
-    """Collects symbols; `getvalue` gives the bitstream."""
+    """Collects symbols and raw bits for a bitstream."""
 
     def symbols(self, symbols: np.ndarray, frequencies: np.ndarray) -> None:
-        """Symbols in [0, S), iid under `frequencies` ``[S]``, each >= 1, that sum to TOTAL; ValueError for others."""
+        """Append symbols with the same table.
+
+        Parameters
+        ----------
+        symbols : numpy.ndarray
+            Integers in [0, S).
+        frequencies : numpy.ndarray
+            ``[S]``: the table, integers of at least 1 that sum to TOTAL.
+
+        Raises
+        ------
+        ValueError
+            For a symbol outside the table.
+        """
         ...
 
     def bits(self, values: np.ndarray, width: int) -> None:
-        """Non-negative integers below 2**width, uniformly."""
+        """Append raw bits: non-negative integers below 2**width."""
         ...
 
     def getvalue(self) -> bytes:
@@ -39,22 +52,34 @@ class Writer(Protocol):
 
 
 class Reader(Protocol):
-    """Reads back, in order, what a `Writer` wrote; the caller has checked a checksum over its bytes before.
+    """Reads back, in order, what a `Writer` wrote.
 
-    Raises CorruptError for bytes that no writer writes, as far as they can be told.
+    The caller has checked a checksum of the bytes before. Bytes that no writer makes raise CorruptError, as far as they
+    can be told.
     """
 
     def symbols(self, count: int, frequencies: np.ndarray) -> np.ndarray:
-        """`count` symbols, int32."""
+        """The next `count` symbols, int32, under the table `frequencies`."""
         ...
 
     def bits(self, count: int, width: int) -> np.ndarray:
-        """`count` integers of `width` bits, int64."""
+        """The next `count` integers of `width` raw bits, int64."""
         ...
 
 
 def checked(symbols: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    """The symbols, int32 ``[n]``; none where their table leaves no choice, and nothing is coded."""
+    """Check symbols against their table.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32 ``[n]``; empty where the table has one entry, since then nothing is coded.
+
+    Raises
+    ------
+    ValueError
+        For a symbol outside the table.
+    """
     symbols = np.ascontiguousarray(symbols, np.int32).ravel()
     if symbols.size and (symbols.min() < 0 or symbols.max() >= len(frequencies)):
         raise ValueError("symbol outside its table")
@@ -66,13 +91,13 @@ def _categorical(frequencies: np.ndarray) -> Any:
 
 
 def _limbs(width: int) -> Iterator[tuple[int, int]]:
-    """(shift, bits) of the limbs of at most 16 bits that raw bits are coded in."""
+    """(shift, bits) of the pieces, of at most 16 bits, in which raw bits are coded."""
     for shift in range(0, width, _LIMB):
         yield shift, min(_LIMB, width - shift)
 
 
 class _StreamWriter:
-    """What the writers of stream codes share: the calls, in order."""
+    """Common part of the ANS and range writers: the calls in their order."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[np.ndarray, Any]] = []
@@ -90,7 +115,7 @@ class _StreamWriter:
 
 
 class _StreamReader:
-    """What the readers of stream codes share: the models."""
+    """Common part of the ANS and range readers: how tables become models."""
 
     def _decode(self, model: Any, count: int) -> np.ndarray:
         raise NotImplementedError
@@ -109,7 +134,7 @@ class _StreamReader:
 
 
 class AnsWriter(_StreamWriter):
-    """Asymmetric numeral systems (Duda 2013), a multiple of four bytes."""
+    """Writer of asymmetric numeral systems (Duda 2013); its bitstreams are multiples of four bytes."""
 
     def getvalue(self) -> bytes:
         """The bitstream."""
@@ -120,22 +145,22 @@ class AnsWriter(_StreamWriter):
 
 
 class AnsReader(_StreamReader):
-    """Reader of `AnsWriter`'s bytes."""
+    """Reader of bitstreams of `AnsWriter`."""
 
     def __init__(self, data: bytes) -> None:
         words = _words(data)
         try:
-            # A few likely symbols fit the coder's state alone: their bitstream is empty.
+            # A few likely symbols fit into the coder's state: their bitstream is empty.
             self._coder = constriction.stream.stack.AnsCoder(*([words] if len(words) else []))
         except ValueError:
-            raise CorruptError("bitstream does not end as one") from None
+            raise CorruptError("an ANS bitstream does not end where it should") from None
 
     def _decode(self, model: Any, count: int) -> np.ndarray:
         return self._coder.decode(model, count)
 
 
 class RangeWriter(_StreamWriter):
-    """Range coding (Martin 1979), a multiple of four bytes."""
+    """Writer of range coding (Martin 1979); its bitstreams are multiples of four bytes."""
 
     def getvalue(self) -> bytes:
         """The bitstream."""
@@ -146,7 +171,7 @@ class RangeWriter(_StreamWriter):
 
 
 class RangeReader(_StreamReader):
-    """Reader of `RangeWriter`'s bytes."""
+    """Reader of bitstreams of `RangeWriter`."""
 
     def __init__(self, data: bytes) -> None:
         self._coder = constriction.stream.queue.RangeDecoder(_words(data))
@@ -155,17 +180,20 @@ class RangeReader(_StreamReader):
         try:
             return self._coder.decode(model, count)
         except AssertionError:
-            raise CorruptError("bitstream is none of a range coder") from None
+            raise CorruptError("this is not a bitstream of the range coder") from None
 
 
 def _words(data: bytes) -> np.ndarray:
     if len(data) % 4:
-        raise CorruptError("bitstream length is no multiple of four")
+        raise CorruptError("the length of a bitstream is not a multiple of four")
     return np.frombuffer(data, "<u4").astype(np.uint32)
 
 
 class HuffmanWriter:
-    """Canonical Huffman codes (:mod:`vcinr.coding.huffman`), one after the other, zeros up to the last byte's end."""
+    """Writer of canonical Huffman codes (:mod:`vcinr.coding.huffman`).
+
+    Codes follow one another without a gap; zeros fill the last byte.
+    """
 
     def __init__(self) -> None:
         self._bits: list[np.ndarray] = []
@@ -188,7 +216,7 @@ class HuffmanWriter:
 
 
 class HuffmanReader:
-    """Reader of `HuffmanWriter`'s bytes."""
+    """Reader of bitstreams of `HuffmanWriter`."""
 
     def __init__(self, data: bytes) -> None:
         self._bits, self._position = np.unpackbits(np.frombuffer(data, np.uint8)), 0
@@ -197,17 +225,17 @@ class HuffmanReader:
         """As `Reader.symbols`."""
         if len(frequencies) < 2:
             return np.zeros(count, np.int32)
-        found, self._position = huffman.decode(self._bits, self._position, count, huffman.codebook(frequencies))
-        return found
+        entries, self._position = huffman.decode(self._bits, self._position, count, huffman.codebook(frequencies))
+        return entries
 
     def bits(self, count: int, width: int) -> np.ndarray:
         """As `Reader.bits`."""
         end = self._position + count * width
         if end > len(self._bits):
             raise CorruptError("bitstream ends too early")
-        found = self._bits[self._position : end].reshape(count, width).astype(np.int64)
+        digits = self._bits[self._position : end].reshape(count, width).astype(np.int64)
         self._position = end
-        return (found << np.arange(width - 1, -1, -1)).sum(1)
+        return (digits << np.arange(width - 1, -1, -1)).sum(1)
 
 
 _STATIC: dict[str, tuple[type, type]] = {
@@ -218,10 +246,10 @@ STATIC = tuple(_STATIC)
 
 
 def writer(coder: str) -> Writer:
-    """A new writer of one of `STATIC`."""
+    """A new writer for one of the coders in `STATIC`."""
     return _STATIC[coder][0]()
 
 
 def reader(coder: str, data: bytes) -> Reader:
-    """A reader of what the writer of that coder gave."""
+    """A reader of a bitstream from the writer of the same coder."""
     return _STATIC[coder][1](data)

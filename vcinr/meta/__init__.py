@@ -1,1 +1,1 @@
-"""Meta-learning: inner loops, the outer loop, checkpoints, modulation extraction."""
+"""Meta-learning: inner loops, the outer loop, checkpoints, and extraction of modulations."""

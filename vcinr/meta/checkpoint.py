@@ -1,4 +1,4 @@
-"""Checkpoints of long training: written atomically, picked up only by the very same run."""
+"""Checkpoints of long training runs: written atomically, and resumed only by the very same run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,23 @@ from vcinr.places import written_aside
 
 
 def save_checkpoint(path: str | Path, fingerprint: str, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, containers) atomically."""
+    """Write a checkpoint atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to write.
+    fingerprint : str
+        Identifies the run.
+    state : dict
+        Tensors, numbers and containers of them.
+    """
     with written_aside(path) as aside:
         torch.save({"fingerprint": fingerprint, "state": state}, aside)
 
 
 def load_checkpoint(path: str | Path, fingerprint: str) -> dict[str, Any] | None:
-    """The state saved at `path`, or None if there is none, it is unreadable, or it is of another run."""
+    """The state saved at `path`; None where there is none, it cannot be read, or it is of another run."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):

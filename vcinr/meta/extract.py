@@ -1,4 +1,4 @@
-"""Modulation extraction: every signal's phi and PSNR, to Zarr."""
+"""Extraction of modulations: the latent phi and the PSNR of every signal, written to Zarr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vcinr.signals import Signals, coordinates, fixed_known_points, fixed_points
 
 
 def torch_params(model: Model, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
-    """The model's parameters as tensors."""
+    """The model's parameters as tensors on a device."""
     return {k: torch.from_numpy(np.ascontiguousarray(v)).to(device) for k, v in model.params.items()}
 
 
@@ -29,23 +29,24 @@ def find_latents(
     at: ModelAt, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray, *,
     steps: int | None = None, device: torch.device | str = "cpu",
 ) -> np.ndarray:  # fmt: skip
-    """The encoder's inner loop.
+    """Find the latents of signals with the encoder's inner loop.
 
     Parameters
     ----------
     at : ModelAt
-        The model at all points of the signals. Of more than its `encode_points` a fixed random part is taken: the
-        latents change little, the time a lot.
+        The model at all points of the signals; it also says which loop the encoder runs, for how many steps and on how
+        many points. Of more than its `encode_points` a fixed random part is used, which changes the latents little and
+        saves much time.
     y : numpy.ndarray
         Normalised signals ``[N, P, d_out]``.
     weight : numpy.ndarray or None
-        ``[N, P]``, 0 at masked points and averaging to 1 over each signal; None for 1 everywhere.
+        ``[N, P]``: 0 at masked points, with the mean 1 over each signal; None for 1 everywhere.
     variable : numpy.ndarray
-        Rows of phi_0 to start from, ``[N]`` int64.
+        int64 ``[N]``: the row of phi_0 from which each signal starts.
     steps : int, optional
-        Of the inner loop, instead of the model's `encode_steps`.
+        Number of steps, instead of the model's `encode_steps`.
     device : torch.device or str
-        Not for linear heads, which are solved for in NumPy.
+        Where the loop runs; linear heads are solved in NumPy instead.
 
     Returns
     -------
@@ -65,13 +66,15 @@ def find_latents(
         x, y = x[chosen], y[:, chosen]
         weight = None if weight is None else weight[:, chosen]
     params, points = torch_params(model, device), torch.from_numpy(x).to(device)
-    found, count = [], model.encode_steps if steps is None else steps
+    latents, loop_steps = [], model.encode_steps if steps is None else steps
     for part in _parts(len(y), len(x), model):
-        w = None if weight is None else torch.from_numpy(weight[part]).to(device)
+        part_weight = None if weight is None else torch.from_numpy(weight[part]).to(device)
         row = torch.from_numpy(variable[part]).to(device)
-        batch = Batch(points, torch.from_numpy(y[part]).to(device), w, row)
-        found.append(adapt(model.spec, params, batch, count, loop=model.encode_loop, create_graph=False).cpu().numpy())
-    phi = np.concatenate(found) if found else np.empty((0, model.spec.latent), np.float32)
+        batch = Batch(points, torch.from_numpy(y[part]).to(device), part_weight, row)
+        latents.append(
+            adapt(model.spec, params, batch, loop_steps, loop=model.encode_loop, create_graph=False).cpu().numpy()
+        )
+    phi = np.concatenate(latents) if latents else np.empty((0, model.spec.latent), np.float32)
     if not np.isfinite(phi).all():
         raise ModelError(
             f"model {model.sha256[:12]}: the inner loop diverged on this data; it was trained on another kind"
@@ -83,58 +86,61 @@ def latents_of(
     at: ModelAt, data: Signals, split: str, index: slice = slice(None), *, steps: int | None = None,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:  # fmt: skip
-    """Latents ``[N, d]`` of the signals `index` of a split, found 16 at a time.
+    """Latents of signals of a split, found for 16 signals at a time to limit memory.
 
     Parameters
     ----------
     at : ModelAt
-        The model at all points of the signals' grid.
+        As in `find_latents`.
     data : Signals
-        Where the signals are.
+        Where the signals come from.
     split : str
         Name of the split.
     index : slice
-        Which signals of it.
+        Which signals.
     steps, device
         As in `find_latents`.
 
     Returns
     -------
     numpy.ndarray
-        float32, in the order of the signals.
+        phi ``[N, d]`` float32.
     """
-    variable, found = data.variable_index(split), []
+    variable, latents = data.variable_index(split), []
     rows = range(len(variable))[index]
     for i in range(rows.start, rows.stop, 16):
         part = slice(i, min(i + 16, rows.stop))
         y, weight = data.normalised(split, part)
-        found.append(find_latents(at, y, weight, variable[part], steps=steps, device=device))
-    return np.concatenate(found)
+        latents.append(find_latents(at, y, weight, variable[part], steps=steps, device=device))
+    return np.concatenate(latents)
 
 
 def _parts(signals: int, points: int, model: Model) -> Iterator[slice]:
-    """Signals taken at a time: memory is about signals * points * width * depth * 10 floats."""
-    size = max(1, min(16, int(8e6 / (points * model.spec.width))))
-    for start in range(0, signals, size):
-        yield slice(start, start + size)
+    """Slices of signals that are processed together.
+
+    The loop needs memory for about signals * points * width * depth * 10 floats.
+    """
+    count = max(1, min(16, int(8e6 / (points * model.spec.width))))
+    for start in range(0, signals, count):
+        yield slice(start, start + count)
 
 
 def extract_modulations(
     signals: str | Path, model: str | Path, out: str | Path, *, threads: int, steps: int | None = None,
     device: str = "cpu", watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Find the latents of every signal.
+    """Find the latents of every signal and write them to a Zarr store.
 
     Parameters
     ----------
     signals, model : str or Path
         A store of signals, and a model trained on it.
     out : str or Path
-        The Zarr store to write: a group a split with ``phi [N, d]``, ``psnr_db [N]`` and ``psnr_phi_0_db [N]``, the
-        PSNR before adaptation, since the gain over it shows that the inner loop is alive. On large grids both are those
-        of 2,048 fixed points, as in validation.
+        The Zarr store to write. It has a group for each split with ``phi [N, d]``, ``psnr_db [N]`` and ``psnr_phi_0_db
+        [N]``. The last is the PSNR before adaptation: the gain over it shows that the inner loop works. On large grids
+        both are measured at 2,048 fixed points, as in validation.
     threads : int
-        Of torch.
+        Number of torch's threads.
     steps, device
         As in `find_latents`.
     watch : callable
@@ -143,17 +149,17 @@ def extract_modulations(
     Returns
     -------
     dict
-        Number of signals and mean PSNRs of each split.
+        For each split the number of signals and both mean PSNRs.
 
     Raises
     ------
     InputError
-        Where signals and model do not fit.
+        Where signals and model do not fit together.
     ModelError
         Where the inner loop diverges.
     """
     torch.set_num_threads(threads)
-    place = device_of(device)
+    torch_device = device_of(device)
     data, artifact = read_signals(signals), load_model(model)
     if coordinates.dimension(data.system) != artifact.spec.d_in:
         raise InputError(f"{signals}: signals do not fit the model {model}; train it on them first")
@@ -174,7 +180,7 @@ def extract_modulations(
             done += count
             watch(Progress("modulations", done, total, {"psnr_db": quality}, clock.left(done)))
 
-        phi, quality, before = _extract(artifact, data, name, steps, place, tell)
+        phi, quality, before = _extract(artifact, data, name, steps, torch_device, tell)
         group = root.create_group(name)
         for key, array in (("phi", phi), ("psnr_db", quality), ("psnr_phi_0_db", before)):
             group.create_array(key, data=array)
@@ -192,7 +198,7 @@ def _extract(
     model: Model, data: Signals, split: str, steps: int | None, device: torch.device,
     watch: Callable[[int, float], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """phi ``[N, d]`` of a split, its PSNR, and the PSNR at phi_0, ``[N]`` each."""
+    """phi ``[N, d]`` of a split, its PSNR in dB, and the PSNR at phi_0, ``[N]`` each."""
     at = ModelAt(model, data.inputs)
     params, x = torch_params(model, device), torch.from_numpy(at.x).to(device)
     where = fixed_known_points(data, split, 2048)

@@ -1,26 +1,26 @@
-"""How far training has come: by its steps or, where it has a time budget, by the clock."""
+"""How far training has come: measured in steps or, with a time budget, by the clock."""
 
 from __future__ import annotations
 
 from vcinr.progress import Clock
 
 _LOOKS = 20
-"""How often, within a budget, training looks at held-out signals at least."""
+"""Least number of validations within a time budget."""
 
 
 class Pace:
-    """The progress of a loop of at most `steps`, in a time budget if it has one.
+    """The progress of a loop, with or without a time budget.
 
-    Without a budget nothing here depends on the clock but what is displayed, so that training is deterministic.
+    Without a budget only what is displayed depends on the clock, so that training is deterministic.
 
     Parameters
     ----------
     steps : int
-        At most so many steps.
+        Largest number of steps.
     seconds : float, optional
-        The budget: no step begins after so much time, that of earlier runs included.
+        The budget: no step begins after that time, in which the time of earlier runs is included.
     done : int
-        Steps of earlier runs, from whose checkpoint this one goes on.
+        Steps of earlier runs, where this run resumes from their checkpoint.
     spent : float
         Seconds of earlier runs.
     """
@@ -37,28 +37,28 @@ class Pace:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the budget is used up."""
+        """Whether the budget is used up; False without a budget."""
         return self.seconds is not None and self.spent >= self.seconds
 
     def position(self, step: int) -> float:
-        """Where the schedule of learning rates is after `step` steps, from 0 to `steps`.
+        """Position in the schedule of learning rates after `step` steps, from 0 to `steps`.
 
-        It is the step itself, or as large a part of `steps` as of the budget is spent, where that is further. So rates
-        warm up and decay within the budget, at whatever speed the machine takes steps.
+        It is the step itself; within a budget, the part of the budget that is spent, times `steps`, where that is
+        further. So rates warm up and decay within the budget, however fast the machine is.
         """
         if self.seconds is None:
             return step
         return max(float(step), self.steps * min(1.0, self.spent / self.seconds))
 
     def look_due(self) -> bool:
-        """Whether, within a budget, it is time for another look at held-out signals; each look starts a new wait."""
+        """Whether a validation is due within a budget; asking when it is due starts the next interval."""
         if self.seconds is None or self.spent < min(self.seconds, self._looked + self.seconds / _LOOKS):
             return False
         self._looked = self.spent
         return True
 
     def left(self, step: int) -> float | None:
-        """Seconds left after `step` steps, None before the first."""
+        """Estimate of the seconds left after `step` steps; None before the first step without a budget."""
         by_steps = self._clock.left(step)
         if self.seconds is None:
             return by_steps

@@ -1,1 +1,1 @@
-"""Quantisers of the latent modulation and their entropy models: each kind a file, and all end as `state.Quantiser`."""
+"""Quantisers of the latents with their entropy models: a file for each kind, all of which end as `state.Quantiser`."""

@@ -1,7 +1,8 @@
 """The variational quantiser with a factorised entropy model: a learned density for every latent dimension and rate.
 
-The non-parametric cumulative of Ballé et al. 2018 (appendix 6.1): c(x) is a small monotone network, and
-p(z) = c(z + 1/2) - c(z - 1/2). After training it is frozen to integer tables; the network never decodes.
+The densities are the non-parametric ones of Ballé et al. 2018 (appendix 6.1). The logits of the cumulative c(x) are a
+small monotone network, and p(z) = c(z + 1/2) - c(z - 1/2). After training the densities are frozen to integer tables,
+so a decoder never evaluates the network.
 """
 
 from __future__ import annotations
@@ -19,10 +20,30 @@ from vcinr.quantise.state import Quantiser
 from vcinr.quantise.variational import History, Task, learn, supports
 
 FILTERS = (1, 3, 3, 1)
+"""Widths of the layers of a density's network."""
 
 
 def train(task: Task, cfg: config.Quantiser, *, seed: int, watch: Watch) -> tuple[Quantiser, History]:
-    """Algorithm 2 of Schwarz et al. 2023, one gain vector and one set of tables for each of ``cfg.lambdas``."""
+    """Train the quantiser: Algorithm 2 of Schwarz et al. 2023.
+
+    Parameters
+    ----------
+    task : Task
+        Network, signals and latents.
+    cfg : config.Quantiser
+        How it is trained. Each of ``cfg.lambdas`` gets a vector of gains and a set of tables.
+    seed : int
+        Seed of initialisation, noise and draws.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    quantiser : Quantiser
+        The trained quantiser.
+    history : History
+        Its learning curve.
+    """
     rates, d = len(cfg.lambdas), task.model.spec.latent
     learned = learn(task, cfg, lambda _, generator: FactorisedPrior(rates, d, 4.0, generator), seed=seed, watch=watch)
     offset, frequency = learned.prior.tables(*supports(learned, cfg.depth, task.reached))
@@ -30,7 +51,21 @@ def train(task: Task, cfg: config.Quantiser, *, seed: int, watch: Watch) -> tupl
 
 
 class FactorisedPrior(nn.Module):
-    """Densities of ``rates * d`` independent variables, addressed as ``[..., d]`` values with a rate each."""
+    """Learned densities of ``rates * d`` independent variables.
+
+    Parameters
+    ----------
+    rates, d : int
+        Number of rates and of latent dimensions.
+    scale : float
+        Initial width of the densities.
+    generator : torch.Generator
+        Source of the initial biases.
+
+    Notes
+    -----
+    Ballé et al. 2018, appendix 6.1.
+    """
 
     def __init__(self, rates: int, d: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -45,7 +80,7 @@ class FactorisedPrior(nn.Module):
                 self.factors.append(nn.Parameter(torch.zeros((rates, d, fan_out, 1))))
 
     def logits(self, x: torch.Tensor, rate: int) -> torch.Tensor:
-        """Logits of the cumulative at x ``[n, d]`` -> ``[n, d]``."""
+        """Logits of the cumulative at x ``[n, d]``, of the same shape."""
         h = x.T[:, None, :]  # [d, 1, n]
         for k, matrix in enumerate(self.matrices):
             h = torch.nn.functional.softplus(matrix[rate]) @ h + self.biases[k][rate]
@@ -54,20 +89,33 @@ class FactorisedPrior(nn.Module):
         return h[:, 0, :].T
 
     def bits(self, z: torch.Tensor, rate: int) -> torch.Tensor:
-        """-log2 p(z) of z ``[n, d]`` (noisy in training), elementwise."""
+        """-log2 p(z) of each number of z ``[n, d]``; in training z is noisy instead of rounded."""
         lower, upper = self.logits(z - 0.5, rate), self.logits(z + 0.5, rate)
-        # Work on the tail's side where sigmoids do not cancel.
+        # Evaluate both sigmoids on the side where they are small, so that their difference does not cancel.
         sign = -torch.sign(lower + upper).detach()
         p = torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower))
         return -torch.log2(p.clamp_min(1e-9))
 
     def forward(self, y: torch.Tensor, rate: int, relax: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Rate of each signal ``[n]`` in bits."""
+        """Bits of each signal ``[n]`` for relaxed codes y ``[n, d]``; `relax` is not needed here."""
         return self.bits(y, rate).sum(-1)
 
     @torch.no_grad()
     def tables(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Integer tables over the supports [low, high], ``[K, d]`` each; see Quantiser for their layout."""
+        """Freeze the densities to integer tables.
+
+        Parameters
+        ----------
+        low, high : numpy.ndarray
+            ``[K, d]``: first and last symbol of each table.
+
+        Returns
+        -------
+        offset : numpy.ndarray
+            int32 ``[K, d]``: the first symbols.
+        frequency : numpy.ndarray
+            int32 ``[K, d, S]``: the escape, then the symbols, then zeros; see `Quantiser`.
+        """
         rates, d = low.shape
         width = int((high - low).max() + 1)
         frequency = np.zeros((rates, d, width + 1), np.int32)
@@ -76,7 +124,7 @@ class FactorisedPrior(nn.Module):
             p = torch.exp2(-self.bits(grid.float(), k)).double().numpy()
             for i in range(d):
                 n = int(high[k, i] - low[k, i] + 1)
-                weights = np.rint(p[:n, i] * 2**24).astype(np.int64)
+                weights = np.rint(p[:n, i] * 2**24).astype(np.int64)  # probabilities as integers of 24 bits
                 escape = max(1, 2**24 - int(weights.sum()))
                 frequency[k, i, : n + 1] = quantise_frequencies(np.concatenate([[escape], weights]))
         return low.astype(np.int32), frequency

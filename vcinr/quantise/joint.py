@@ -1,8 +1,8 @@
 """Joint rate-distortion fine-tuning: the network learns on, with the quantiser's noise in its latents.
 
-Two frozen stages (Schwarz et al. 2023, Algorithms 1 and 2) leave the network unaware of what its latents cost. Here
-theta, gains and entropy model together minimise rate + lambda * distortion, through the inner loop (after Pham, Yang &
-Mandt 2023, who train so from the start).
+After two separate stages (Schwarz et al. 2023, Algorithms 1 and 2) the network does not know what its latents cost.
+Here theta, gains and entropy model together minimise rate + lambda * distortion, through the inner loop (after Pham,
+Yang & Mandt 2023, who train so from the start).
 """
 
 from __future__ import annotations
@@ -26,43 +26,42 @@ from vcinr.quantise.factorised import FactorisedPrior
 from vcinr.quantise.variational import Group, Task, descend, learn, relax, through
 from vcinr.signals import Signals
 
-_STEPS = 3  # of an inner loop by gradient
-_RATE = 0.03  # of theta's learning rate, as a part of the quantiser's: it has come a long way already
+_STEPS = 3  # steps of a gradient inner loop
+_RATE = 0.03  # theta's learning rate relative to the quantiser's; small, since theta is trained already
 
 
 def fine_tune(
     model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, device: str = "cpu",
     seconds: float | None = None, watch: Watch,
 ) -> tuple[Model, dict[str, np.ndarray]]:  # fmt: skip
-    """Train network and quantiser together for ``cfg.joint_steps``.
+    """Train network and quantiser together for ``cfg.joint_steps`` steps.
 
     Parameters
     ----------
     model, data : Model, Signals
         The meta-trained network, without a quantiser, and its signals.
     phi : dict
-        Latents ``[N, d]`` by split.
+        Latents ``[N, d]`` of each split.
     cfg : config.Quantiser
-        How it is trained. The quantiser that takes part is factorised and of use here alone: the model's own is trained
-        afterwards.
+        How to train. A factorised quantiser takes part for this purpose only; the model's own is trained afterwards.
     seed, device
         As in meta-training.
     seconds : float, optional
-        Time budget, half of it for that quantiser's own training.
+        Time budget. Half of it is for training that factorised quantiser beforehand.
     watch : callable
         Is told of progress.
 
     Returns
     -------
     model : Model
-        The network after it.
+        The fine-tuned network.
     phi : dict
-        The latents that are then right for it.
+        Its latents of the same signals.
 
     Raises
     ------
     ConfigError
-        For an inner loop that cannot be learned through.
+        For an inner loop that is not differentiable.
 
     Notes
     -----
@@ -73,16 +72,16 @@ def fine_tune(
             f"quantiser.joint_steps: the inner loop {model.encode_loop} cannot be learned through; set joint_steps: 0"
         )
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
-    half = None if seconds is None else seconds / 2
-    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device, half)
+    learning_seconds = None if seconds is None else seconds / 2
+    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device, learning_seconds)
     rates, d = len(cfg.lambdas), model.spec.latent
     learned = learn(task, cfg, lambda _, g: FactorisedPrior(rates, d, 4.0, g), seed=seed, watch=watch)
-    place = device_of(device)
-    params = {k: torch.from_numpy(v).to(place) for k, v in learned.params.items()}
-    log_gain = torch.log(torch.from_numpy(learned.gain).to(place)).requires_grad_(True)
-    prior = learned.prior.to(place)
+    torch_device = device_of(device)
+    params = {k: torch.from_numpy(v).to(torch_device) for k, v in learned.params.items()}
+    log_gain = torch.log(torch.from_numpy(learned.gain).to(torch_device)).requires_grad_(True)
+    prior = learned.prior.to(torch_device)
     fixed = ("alpha", "phi_0")
-    theta = {k: v.clone() for k, v in torch_params(model, place).items()}
+    theta = {k: v.clone() for k, v in torch_params(model, torch_device).items()}
     for name, tensor in theta.items():
         tensor.requires_grad_(tensor.is_floating_point() and name not in fixed)
     networks = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
@@ -93,17 +92,17 @@ def fine_tune(
     ]
     generator, rng = torch.Generator().manual_seed(seed + 1), np.random.default_rng(seed + 1)
     relaxed = partial(relax, how=cfg.relaxation, generator=generator)
-    x = torch.from_numpy(data.inputs).to(place)
+    x = torch.from_numpy(data.inputs).to(torch_device)
 
     def objective(k: int, chosen: np.ndarray, where: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        seen = batch_of(data, "train", x, chosen, where)
-        found = adapt(model.spec, theta, seen, _STEPS, loop=model.encode_loop, create_graph=True)
-        origin = theta["phi_0"][seen.variable]
-        codes, restored = through(params, cfg.depth, torch.exp(log_gain[k]), found - origin, relaxed)
+        batch = batch_of(data, "train", x, chosen, where)
+        phi_found = adapt(model.spec, theta, batch, _STEPS, loop=model.encode_loop, create_graph=True)
+        origin = theta["phi_0"][batch.variable]
+        codes, restored = through(params, cfg.depth, torch.exp(log_gain[k]), phi_found - origin, relaxed)
         rate = prior(codes, k, relaxed).mean() / task.values
-        return rate, signal_loss(model.spec, theta, origin + restored, seen).mean()
+        return rate, signal_loss(model.spec, theta, origin + restored, batch).mean()
 
-    # A head with as many numbers as there are points fits anything: the solve needs more than that.
+    # A linear head fits anything where there are as many latents as points: the solve needs many more points.
     points = cfg.points if cfg.points == "all" else max(cfg.points, 16 * d)
     history = descend(
         task, cfg, groups, objective, rng, steps=cfg.joint_steps, points=points, stage="joint", watch=watch
@@ -114,4 +113,4 @@ def fine_tune(
     facts = {**model.provenance, "joint_steps": int(history[-1]["step"])}
     tuned = freeze(replace(model, params=arrays, provenance=facts))
     at = ModelAt(tuned, data.inputs)
-    return tuned, {name: latents_of(at, data, name, device=place) for name in phi}
+    return tuned, {name: latents_of(at, data, name, device=torch_device) for name in phi}

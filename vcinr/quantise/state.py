@@ -1,10 +1,10 @@
 """A trained quantiser as the codec uses it: phi -> integer code z -> phi~, in NumPy alone.
 
-phi stands for the latent relative to its variable's phi_0. One pair of networks serves several rates: rate k
-scales the latent by its own gains before rounding and undoes them after,
+Here phi is the latent relative to its variable's phi_0. One pair of networks, analysis g_a and synthesis g_s, serves
+several rates: rate k multiplies the latent by gains of its own before rounding and divides by them afterwards,
 z = round(gain_k * g_a((phi - mean) / std)), phi~ = mean + std * g_s(z / gain_k)
-(Schwarz et al. 2023, Algorithm 2; Ballé et al. 2017; gains as in Cui et al. 2021). Tables are integers. Every kind of
-quantiser ends as this.
+(Schwarz et al. 2023, Algorithm 2; Ballé et al. 2017; gains as in Cui et al. 2021). The entropy model is tables of
+integers. Every kind of quantiser ends in this form.
 """
 
 from __future__ import annotations
@@ -24,29 +24,31 @@ from vcinr.inr.residual import residual_network, residual_shapes
 from vcinr.inr.spec import Array, Params
 
 CODERS = ("ans", "adaptive", "range", "huffman", "hyperprior")
-"""Coders of codes by the number that a chunk calls them: the tables alone, as an ANS bitstream; as the first state of
-adaptive counters; as range coding or Huffman codes; the tables that side information chooses."""
+"""Coders of latent codes, in the order of the numbers by which chunks name them.
 
-
+``ans``, ``range`` and ``huffman`` use the static tables as they are; ``adaptive`` starts its counters from them;
+``hyperprior`` uses tables that side information selects.
+"""
 MAX_RATES = 32
-"""A chunk says its rate in five bits."""
+"""Largest number of rates: a chunk stores its rate in five bits."""
 MAX_TABLE = 1 << 27
-"""Entries that the tables of one rate may have: a coder takes 8 bytes for each."""
+"""Largest number of entries in the tables of one rate: a coder needs 8 bytes of memory for each."""
 _TENSORS = {"blocks", "gain", "offset", "level", "coders", "cells"}
 
 
 def analyse(params: Params, blocks: int, phi: Array) -> Array:
-    """g_a on standardised latents ``[B, d]``."""
+    """Standardise latents ``[B, d]`` and apply the analysis network g_a."""
     return _network(params, "analysis", blocks, (phi - params["mean"]) / params["std"])
 
 
 def synthesise(params: Params, blocks: int, y: Array) -> Array:
-    """g_s and the de-standardisation, ``[B, d]``."""
+    """Apply the synthesis network g_s to ``[B, d]`` and undo the standardisation."""
     return params["mean"] + params["std"] * _network(params, "synthesis", blocks, y)
 
 
 def _network(params: Params, name: str, blocks: int, h: Array) -> Array:
-    # A residual network around the identity: with its last weights at zero, or no width, it is scalar quantisation.
+    # A residual network around the identity. With its last weights at zero, or without any width, what remains is
+    # scalar quantisation.
     if not params[f"{name}.in.bias"].shape[0]:
         return h + params[f"{name}.out.bias"]
     u = h @ params[f"{name}.in.weight"].T + params[f"{name}.in.bias"]
@@ -56,13 +58,29 @@ def _network(params: Params, name: str, blocks: int, h: Array) -> Array:
 
 @dataclass(frozen=True)
 class Quantiser:
-    """Networks, gains ``[K, d]`` and integer tables of a trained quantiser.
+    """Networks, gains and integer tables of a trained quantiser with K rates.
 
-    offset int32 ``[K, d]``, level uint8 ``[K, d, S]``, or ``[K, 1, S]`` where all dimensions share a table: row (k, i)
-    says the table of z_i at rate k in quarters of an octave; entry 0 is the escape, entry 1 + j the symbol
-    ``offset[k, i] + j``, levels of 0 at the end pad the row. cells: codes are the cells of a range that ends, the
-    table's: z = floor(gain_k * ...), clipped to it, and phi~ takes their middle, z + 1/2. hyper: the hyperprior, if
-    any. coders: which of `CODERS` an encoder may take.
+    Attributes
+    ----------
+    params : mapping of str to numpy.ndarray
+        Parameters of the networks, with ``mean`` and ``std``, float32.
+    blocks : int
+        Residual blocks of each network.
+    gain : numpy.ndarray
+        ``[K, d]``.
+    offset : numpy.ndarray
+        int32 ``[K, d]``: the first symbol of each table.
+    level : numpy.ndarray
+        uint8 ``[K, d, S]``, or ``[K, 1, S]`` where all dimensions share a table. Row (k, i) is the table of z_i at rate
+        k in quarters of an octave. Entry 0 is the escape, entry 1 + j the symbol ``offset[k, i] + j``; levels of 0 at
+        the end are padding.
+    cells : bool
+        Whether codes are the cells of a bounded range, that of the table. Then z = floor(gain_k * ...), clipped to it,
+        and phi~ is made from the middle of the cell, z + 1/2.
+    hyper : Hyperprior, optional
+        The hyperprior, where the quantiser has one.
+    coders : tuple of str
+        Those of `CODERS` that an encoder may use.
     """
 
     params: Mapping[str, np.ndarray]
@@ -76,7 +94,7 @@ class Quantiser:
 
     @cached_property
     def frequency(self) -> np.ndarray:
-        """The tables as frequencies ``[K, d, S]`` int32, each at least 1, 0 where padded; rows sum to 2**16."""
+        """The tables as frequencies, int32 ``[K, d, S]``: each at least 1, or 0 where padded; rows sum to 2**16."""
         return np.broadcast_to(frequencies_of(self.level), (*self.offset.shape, self.level.shape[-1]))
 
     @property
@@ -85,7 +103,7 @@ class Quantiser:
         return len(self.gain)
 
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """Arrays for the model artifact."""
+        """Arrays for the model file."""
         return {
             **{f"net.{k}": v for k, v in self.params.items()},
             "blocks": np.array([self.blocks], np.int32), "gain": self.gain.reshape(-1),
@@ -97,15 +115,15 @@ class Quantiser:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> Quantiser:
-        """Inverse of `to_tensors`; raises ModelError on tables that are none."""
+        """Inverse of `to_tensors`; raises ModelError for arrays that are not those of a quantiser."""
         try:
             params = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
             offset, level = tensors["offset"], tensors["level"]
             gain = tensors["gain"].reshape(offset.shape)
             blocks, (width, d) = int(tensors["blocks"].ravel()[0]), (params["analysis.in.bias"].size, offset.shape[-1])
             coders = tuple(CODERS[i] for i in tensors.get("coders", np.arange(2)).tolist())
-            own = {k.removeprefix("hyper."): v for k, v in tensors.items() if k.startswith("hyper.")}
-            hyper = Hyperprior.from_tensors(own, len(offset), d) if own else None
+            hyper_tensors = {k.removeprefix("hyper."): v for k, v in tensors.items() if k.startswith("hyper.")}
+            hyper = Hyperprior.from_tensors(hyper_tensors, len(offset), d) if hyper_tensors else None
             unknown = {k for k in tensors if not k.startswith(("net.", "hyper."))} - _TENSORS
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ModelError(f"the model's quantiser is malformed ({error})") from None
@@ -127,13 +145,13 @@ class Quantiser:
         if {k: v.shape for k, v in params.items()} != expected:
             raise ModelError("the quantiser's parameters do not have the shapes they should")
         if not sound(level):
-            raise ModelError("the model's frequency tables are none")
+            raise ModelError("the model's frequency tables are malformed: none may be empty, too long or have gaps")
         if not coders or ("hyperprior" in coders and hyper is None):
             raise ModelError("the model's quantiser has no coder that an encoder may take")
         return cls(params, blocks, gain, offset, level, "cells" in tensors, hyper, coders)
 
     def quantise(self, phi: np.ndarray, rate: int) -> np.ndarray:
-        """phi ``[B, d]`` -> z ``[B, d]`` int64."""
+        """Codes z ``[B, d]`` int64 of latents phi ``[B, d]`` at a rate."""
         y = analyse(self.params, self.blocks, phi) * self.gain[rate]
         if self.cells:
             last = self.offset[rate] + np.count_nonzero(self.frequency[rate], axis=1) - 2
@@ -141,18 +159,27 @@ class Quantiser:
         return np.clip(np.rint(y), -(2**30), 2**30).astype(np.int64)
 
     def dequantise(self, z: np.ndarray, rate: int) -> np.ndarray:
-        """z ``[B, d]`` -> phi~ ``[B, d]`` float32, one signal at a time so that batches do not matter."""
+        """Latents phi~ ``[B, d]`` float32 of codes z ``[B, d]`` at a rate.
+
+        Each signal is restored on its own, so that the result does not depend on what else is in the batch.
+        """
         y = ((z + 0.5 if self.cells else z) / self.gain[rate]).astype(np.float32)
-        if self.unit(rate) is not None:  # element by element: they do not
+        if self.unit(rate) is not None:  # the networks are the identity: every element is computed on its own anyway
             return synthesise(self.params, self.blocks, y)
         return np.concatenate([synthesise(self.params, self.blocks, row[None]) for row in y])
 
     def unit(self, rate: int) -> np.ndarray | None:
-        """What one unit of z is in each latent ``[d]``, where the networks are the identity; else None."""
+        """How much one unit of z changes each latent.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            ``[d]``; None where the networks are not the identity, so that there is no such constant.
+        """
         return None if self.params["analysis.in.bias"].size else self.params["std"] / self.gain[rate]
 
     def tables(self, rate: int) -> Tables:
-        """The static tables of a rate, ``[d]``; raises CorruptError for one that there is not."""
+        """The static tables of a rate, one for each dimension; raises CorruptError for a rate that the model lacks."""
         if not 0 <= rate < self.rates:
             raise CorruptError(f"rate {rate} is not one of the model's {self.rates}")
         return self._tables[rate]
@@ -162,17 +189,38 @@ class Quantiser:
         return [Tables(offset, frequency) for offset, frequency in zip(self.offset, self.frequency, strict=True)]
 
     def bits(self, z: np.ndarray, rate: int) -> float:
-        """Modelled rate of z ``[B, d]`` in bits under the static tables, escapes included."""
+        """Bits of codes z ``[B, d]`` under the static tables, escapes included."""
         return self.tables(rate).bits(z)
 
     def costs(self, rate: int) -> np.ndarray:
-        """Bits of the symbols ``offset[rate, i] + j`` ``[d, S - 1]``; infinite where a table has none."""
+        """Bits of each symbol at a rate.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``[d, S - 1]`` for the symbols ``offset[rate, i] + j``; infinite where a table has no such symbol.
+        """
         return self.tables(rate).costs()
 
     def code(self, z: np.ndarray, rate: int, *, quick: bool = False) -> tuple[int, bytes]:
-        """The shortest coding of z ``[T, C, d]`` (times, levels) by the `coders`, and by which of `CODERS`.
+        """Encode codes with whichever of the allowed coders needs the fewest bytes.
 
-        quick: by one of them alone; adaptive coding is the fastest, and seldom the longer one.
+        Parameters
+        ----------
+        z : numpy.ndarray
+            int64 ``[T, C, d]`` (times, levels, dimensions).
+        rate : int
+            Which of the K rates.
+        quick : bool
+            Whether to use one coder only: adaptive coding where allowed, which is the fastest and seldom longer than
+            others.
+
+        Returns
+        -------
+        coder : int
+            Index into `CODERS`.
+        data : bytes
+            The bitstream.
         """
         coders = ("adaptive" if "adaptive" in self.coders else self.coders[0],) if quick else self.coders
         coded = ((CODERS.index(coder), self._encode(coder, z, rate)) for coder in coders)
@@ -190,7 +238,29 @@ class Quantiser:
         return out.getvalue()
 
     def decode(self, coder: int, data: bytes, times: int, levels: int, rate: int) -> np.ndarray:
-        """Inverse of `code`: z ``[times, levels, d]`` int64; raises CorruptError."""
+        """Inverse of `code`.
+
+        Parameters
+        ----------
+        coder : int
+            Index into `CODERS`.
+        data : bytes
+            The bitstream.
+        times, levels : int
+            T and C of the codes.
+        rate : int
+            Which of the K rates.
+
+        Returns
+        -------
+        numpy.ndarray
+            z int64 ``[times, levels, d]``.
+
+        Raises
+        ------
+        CorruptError
+            For a coder or rate that there is not, and bytes that no encoder makes.
+        """
         tables, name = self.tables(rate), CODERS[coder] if coder < len(CODERS) else None
         if name == "adaptive":
             return latents.decode(data, times, levels, tables.offset, tables.frequency)
@@ -198,13 +268,31 @@ class Quantiser:
             return tables.read(reader(name, data), times * levels).reshape(times, levels, -1)
         if name == "hyperprior" and self.hyper is not None:
             return self.hyper.decode(data, times * levels, rate).reshape(times, levels, -1)
-        raise CorruptError("latents of an unknown coder")
+        raise CorruptError("the latents were written by an unknown coder")
 
 
 def coders_of(choice: str, hyper: Hyperprior | None) -> tuple[str, ...]:
-    """The coders that `config.Quantiser.coder` stands for; raises ConfigError for a hyperprior that there is not."""
+    """The coders that a setting of `config.Quantiser.coder` allows.
+
+    Parameters
+    ----------
+    choice : str
+        The setting.
+    hyper : Hyperprior or None
+        The quantiser's hyperprior.
+
+    Returns
+    -------
+    tuple of str
+        Some of `CODERS`.
+
+    Raises
+    ------
+    ConfigError
+        Where the hyperprior is chosen and the quantiser has none.
+    """
     if choice == "hyperprior" and hyper is None:
-        raise ConfigError("quantiser.coder: hyperprior: this kind of quantiser has none; take kind: hyperprior")
+        raise ConfigError("quantiser.coder: hyperprior: this kind of quantiser has none; set kind: hyperprior")
     if choice != "auto":
         return (choice,)
     return ("ans", "adaptive") if hyper is None else ("ans", "adaptive", "hyperprior")

@@ -1,4 +1,4 @@
-"""Quantiser training over frozen theta and modulations, by any kind of quantiser, and what came of it."""
+"""Training of a quantiser of any kind on a frozen network and its latents, and an assessment of the result."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ KINDS: Mapping[str, Any] = {
     "factorised": factorised.train,
     "hyperprior": hyperprior.train,
 }
+"""The built-in kinds of quantiser."""
 
-
-_SAMPLE, _POINTS = 16, 1024  # signals and points that the decoder's slack is measured at
-_MOST_SLACK = 0.01
+_SAMPLE, _POINTS = 16, 1024  # numbers of signals and points at which the decoder's slack is measured
+_MOST_SLACK = 0.01  # as a fraction of the range; with more, hardly any error bound could be kept
 
 
 def train_quantiser(
@@ -46,14 +46,14 @@ def train_quantiser(
     Parameters
     ----------
     signals, model, modulations : str or Path
-        What the stages before wrote: signals, meta-trained network, and its latents.
+        What the earlier stages wrote: the signals, the meta-trained network, and its latents of these signals.
     quantiser : config.Quantiser
-        Kind of quantiser and how it is trained. With ``joint_steps`` the network is fine-tuned first, and the completed
-        model's modulations are no longer those.
+        The kind of quantiser and how to train it. With ``joint_steps`` the network is fine-tuned first, and the given
+        modulations are not those of the completed model.
     seed, threads, device
         As in meta-training.
     out, history : str or Path
-        The model and the learning curve (CSV) to write.
+        Files to write: the model, and the learning curve (CSV).
     seconds : float, optional
         Time budget of the training; without one the result is deterministic.
     watch : callable
@@ -62,8 +62,8 @@ def train_quantiser(
     Returns
     -------
     dict
-        The model's size and digest, and for every split and rate modelled and coded bits per value and the PSNR of what
-        decodes.
+        The model's size and digest; and for every split and rate the modelled and the coded bits per value, and the
+        PSNR of what decodes.
 
     Raises
     ------
@@ -92,14 +92,14 @@ def fit(
     model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, device: str = "cpu",
     seconds: float | None = None, watch: Watch = silent,
 ) -> tuple[Model, History]:  # fmt: skip
-    """Complete a model by a quantiser.
+    """Train a quantiser and complete a model with it.
 
     Parameters
     ----------
     model, data : Model, Signals
         The network and its signals.
     phi : dict
-        Latents ``[N, d]`` by split.
+        Latents ``[N, d]`` of each split.
     cfg : config.Quantiser
         Names the kind: a function ``(task, cfg, *, seed, watch) -> (Quantiser, History)``, one of `KINDS` or an entry
         point of the group ``vcinr.quantisers``.
@@ -111,12 +111,12 @@ def fit(
     model : Model
         The completed model.
     history : History
-        How the quantiser was found.
+        The quantiser's learning curve.
 
     Raises
     ------
     ConfigError
-        For a kind that is not known, and for a network whose rounding errors are too large for any bound.
+        For an unknown kind, and for a network that amplifies rounding errors too much for any error bound.
     """
     train = lookup("quantisers", KINDS, cfg.kind)
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
@@ -139,14 +139,14 @@ def fit(
 
 
 def assess(model: Model, data: Signals, split: str, phi: np.ndarray) -> list[dict[str, float]]:
-    """What every rate costs and gives on the signals of a split.
+    """What each rate costs, and how good it is, on the signals of a split.
 
     Parameters
     ----------
     model : Model
         With its quantiser.
     data : Signals
-        Where they come from.
+        Where the signals come from.
     split : str
         Name of the split.
     phi : numpy.ndarray
@@ -155,9 +155,9 @@ def assess(model: Model, data: Signals, split: str, phi: np.ndarray) -> list[dic
     Returns
     -------
     list of dict
-        For each rate, bits per value as modelled by the static tables and as coded, all signals together as successive
-        times, and the mean PSNR of the NumPy decoder's output. On grids of more than the model's `encode_points` points
-        the PSNR is that of a fixed random part of them.
+        For each rate: bits per value as modelled by the static tables; bits per value as coded, with all signals as
+        successive times; and the mean PSNR in dB of the NumPy decoder's output. On grids of more than the model's
+        `encode_points` points the PSNR is that of a fixed random part of them.
     """
     quantiser = Quantiser.from_tensors(model.quantiser)
     start = model.params["phi_0"][data.variable_index(split)]

@@ -1,8 +1,8 @@
-"""The uniform quantiser of COIN++ (Dupont et al. 2022): nothing is learned by gradient.
+"""The uniform quantiser of COIN++ (Dupont et al. 2022), in which nothing is learned by gradient.
 
-All latents together have one mean and standard deviation over the training signals; [mean - 3 std, mean + 3 std] is
-cut into 2^b cells of the width 6 std / 2^b, what lies beyond counts to the last cell, and a latent is restored as the
-middle of its cell. Symbols of all dimensions have one table, the training histogram's.
+All latents together have one mean and standard deviation over the training signals. The range [mean - 3 std, mean + 3
+std] is cut into 2^b cells of width 6 std / 2^b, what lies beyond belongs to the outermost cells, and a latent is
+restored as the middle of its cell. All dimensions share one table, the histogram of the training signals.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from vcinr.quantise.state import Quantiser
 from vcinr.quantise.variational import History, Task, networks
 
 REACH = 3.0
-"""Standard deviations on each side of the mean."""
+"""Half width of the quantised range, in standard deviations."""
 
 
 def train(task: Task, cfg: config.Quantiser, *, seed: int, watch: Watch) -> tuple[Quantiser, History]:
-    """One rate of the codec for each of ``cfg.bits``, in their order; `seed` is not used."""
+    """Fit the quantiser, with one rate of the codec for each of ``cfg.bits``, in their order.
+
+    Parameters and results are those of `factorised.train`; `seed` is not used.
+    """
     phi = task.latents["train"].astype(np.float64)
     d, bits = phi.shape[1], np.array(cfg.bits)
     mean, std = phi.mean(), max(phi.std(), 1e-6)
@@ -28,7 +31,9 @@ def train(task: Task, cfg: config.Quantiser, *, seed: int, watch: Watch) -> tupl
     gain = np.repeat((2.0**bits / (2 * REACH))[:, None], d, 1)
     offset = np.repeat(-(2 ** (bits - 1))[:, None], d, 1)
     level = np.zeros((len(bits), 1, 2 ** int(bits.max()) + 1), np.uint8)
-    level[:, 0] = [np.arange(level.shape[-1]) <= 2**b for b in cfg.bits]  # any table: what counts is where it ends
+    level[:, 0] = [
+        np.arange(level.shape[-1]) <= 2**b for b in cfg.bits
+    ]  # placeholders: `quantise` needs only the length of each table
     arrays = {k: v.astype(np.float32) for k, v in params.items()}
     state = Quantiser(arrays, 0, gain.astype(np.float32), offset.astype(np.int32), level, cells=True)
     history: History = []

@@ -1,6 +1,7 @@
-"""Training of variational quantisers: rate + lambda * distortion by gradient, through a relaxation of the rounding.
+"""Training of variational quantisers: rate + lambda * distortion is minimised by gradient, with relaxed rounding.
 
-What is learned besides the networks and gains is an entropy model, a torch module that gives the rate of every signal.
+Networks, gains and an entropy model are learned together. The entropy model is a torch module that computes the bits of
+every signal.
 """
 
 from __future__ import annotations
@@ -28,17 +29,27 @@ from vcinr.quantise.state import analyse, synthesise
 from vcinr.signals import Signals
 
 MAX_SYMBOLS = 1024
-"""Of a table, besides the escape."""
+"""Largest number of symbols of a table, besides the escape."""
 History = list[dict[str, float]]
-"""Rows of a learning curve, one or more, all with the same names."""
+"""One or more rows of a learning curve, all with the same names."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a quantiser is trained on: a network, its signals, and their latents ``[N, d]`` by split.
+    """What a quantiser is trained on.
 
-    The latents are relative to each variable's phi_0; training by gradient runs on `device` and, with `seconds`, takes
-    no longer than that.
+    Attributes
+    ----------
+    model : Model
+        The network, which stays as it is.
+    data : Signals
+        Its signals.
+    latents : mapping of str to numpy.ndarray
+        Their latents ``[N, d]`` by split, relative to each variable's phi_0.
+    device : str
+        Where training by gradient runs.
+    seconds : float, optional
+        Time budget of that training.
     """
 
     model: Model
@@ -49,18 +60,30 @@ class Task:
 
     @property
     def reached(self) -> np.ndarray:
-        """Latents of the training and validation signals ``[N, d]``: what tables may be fitted to."""
+        """Latents of the training and validation signals ``[N, d]``, to which tables may be fitted."""
         return np.concatenate([self.latents[name] for name in ("train", "valid") if name in self.latents])
 
     @property
     def values(self) -> int:
-        """Values of one signal."""
+        """Number of values in a signal."""
         return self.data.points * self.model.spec.d_out
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Networks float32, gains ``[K, d]`` and the entropy model of K rates, and how they were found."""
+    """Result of training for K rates.
+
+    Attributes
+    ----------
+    params : dict
+        Parameters of the networks, float32.
+    gain : numpy.ndarray
+        ``[K, d]``.
+    prior : torch.nn.Module
+        The entropy model.
+    history : History
+        The learning curve.
+    """
 
     params: dict[str, np.ndarray]
     gain: np.ndarray
@@ -68,7 +91,7 @@ class Learned:
     history: History
 
     def codes(self, depth: int, phi: np.ndarray) -> np.ndarray:
-        """Integer codes of latents ``[N, d]`` at every rate, ``[K, N, d]`` int64."""
+        """Integer codes of latents ``[N, d]`` at every rate, int64 ``[K, N, d]``."""
         y = analyse(self.params, depth, phi)[None] * self.gain[:, None, :]
         return np.rint(y).astype(np.int64)
 
@@ -76,7 +99,15 @@ class Learned:
 def relax(y: torch.Tensor, how: Literal["noise", "straight-through"], generator: torch.Generator) -> torch.Tensor:
     """A differentiable stand-in for rounding, with the gradient of the identity.
 
-    noise: y + u, u from U(-1/2, 1/2) (Ballé et al. 2017, section 3); straight-through: y rounded (Theis et al. 2017).
+    Parameters
+    ----------
+    y : torch.Tensor
+        What is to be rounded.
+    how : str
+        ``noise``: y + u with u from U(-1/2, 1/2) (Ballé et al. 2017, section 3); ``straight-through``: y rounded (Theis
+        et al. 2017).
+    generator : torch.Generator
+        Source of the noise.
     """
     if how == "noise":
         return y + torch.rand(y.shape, generator=generator).to(y.device) - 0.5
@@ -87,41 +118,60 @@ def through(
     params: Mapping[str, torch.Tensor], depth: int, gain: torch.Tensor, latents: torch.Tensor,
     relaxed: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Relaxed codes of latents ``[n, d]``, and the latents restored from them."""
+    """Pass latents through the relaxed quantiser.
+
+    Parameters
+    ----------
+    params : mapping of str to torch.Tensor
+        Parameters of the networks.
+    depth : int
+        Residual blocks of each network.
+    gain : torch.Tensor
+        Gains ``[d]`` of the rate.
+    latents : torch.Tensor
+        ``[n, d]``.
+    relaxed : callable
+        The relaxation of rounding.
+
+    Returns
+    -------
+    codes, restored : torch.Tensor
+        Relaxed codes, and the latents restored from them, ``[n, d]`` each.
+    """
     y = relaxed(analyse(params, depth, latents) * gain)
     return y, synthesise(params, depth, y / gain)
 
 
 Group = tuple[list[torch.Tensor], float]
-"""Tensors that learn at one rate, and that rate as a multiple of the quantiser's."""
+"""Tensors that share a learning rate, and that rate as a multiple of the quantiser's."""
 Objective = Callable[[int, np.ndarray, np.ndarray], tuple[torch.Tensor, torch.Tensor]]
-"""(rate's index, chosen signals, chosen points) to bits per value and distortion."""
+"""Function (index of the rate, chosen signals, chosen points) -> bits per value and distortion."""
 
 
 def descend(
     task: Task, cfg: config.Quantiser, groups: list[Group], objective: Objective, rng: np.random.Generator, *,
     steps: int, points: int | Literal["all"], stage: str, watch: Watch,
 ) -> History:  # fmt: skip
-    """Minimise bits + lambda * distortion by Adam, the rates in turn.
+    """Minimise bits + lambda * distortion by Adam, with the rates in turn.
 
     Parameters
     ----------
     task : Task
-        Its training signals are drawn from, and its `seconds` are the budget.
+        Training signals are drawn from it, and its `seconds` are the time budget.
     cfg : config.Quantiser
-        Rate of learning, batch, clipping and the lambdas.
+        Learning rate, batch size, clipping and the lambdas.
     groups : list of Group
         What is learned.
     objective : Objective
         What is minimised.
     rng : numpy.random.Generator
-        Of the draws.
+        Draws signals and points.
     steps : int
-        How many; in a time budget at most so many.
+        Number of steps; with a time budget the largest number.
     points : int or "all"
-        Drawn in each step.
+        Number of points drawn in each step.
     stage, watch
-        What progress is called, and who is told.
+        Name of the stage, and who is told of progress.
 
     Returns
     -------
@@ -134,10 +184,10 @@ def descend(
     """
     known, rates, signals = task.data.known_points("train"), len(cfg.lambdas), len(task.latents["train"])
     optimiser = torch.optim.Adam([{"params": tensors, "lr": factor * cfg.rate} for tensors, factor in groups])
-    everything = [tensor for tensors, _ in groups for tensor in tensors]
+    tensors_learned = [tensor for tensors, _ in groups for tensor in tensors]
     history: History = []
-    pace, step, done = Pace(steps, task.seconds), 0, False
-    while not done:
+    pace, step, finished = Pace(steps, task.seconds), 0, False
+    while not finished:
         for group, (_, factor) in zip(optimiser.param_groups, groups, strict=True):
             group["lr"] = factor * cfg.rate * schedule(pace.position(step), steps, 50)
         k = step % rates
@@ -145,18 +195,18 @@ def descend(
         rate, distortion = objective(k, chosen, drawn(rng, known, points))
         optimiser.zero_grad()
         (rate + cfg.lambdas[k] * distortion).backward()
-        torch.nn.utils.clip_grad_norm_(everything, cfg.clip)
+        torch.nn.utils.clip_grad_norm_(tensors_learned, cfg.clip)
         optimiser.step()
         step += 1
-        # Out of time, all rates still get as many steps as one another.
-        done = step == steps or (k == rates - 1 and pace.out_of_time)
-        if (step % max(1, steps // 20) < rates and k == rates - 1) or done:
+        # Even when time runs out, all rates get the same number of steps.
+        finished = step == steps or (k == rates - 1 and pace.out_of_time)
+        if (step % max(1, steps // 20) < rates and k == rates - 1) or finished:
             row = {"step": float(step), "bits_per_value": rate.item(), "distortion": distortion.item()}
             if cfg.distortion == "signal":
                 row["psnr_db"] = float(psnr_of(row["distortion"]))
             history.append(row)
             shown = {name: value for name, value in row.items() if name != "step"}
-            watch(Progress(stage, step, step if done else steps, shown, pace.left(step)))
+            watch(Progress(stage, step, step if finished else steps, shown, pace.left(step)))
     return history
 
 
@@ -164,19 +214,20 @@ def learn(
     task: Task, cfg: config.Quantiser, entropy_model: Callable[[np.ndarray, torch.Generator], torch.nn.Module], *,
     seed: int, watch: Watch,
 ) -> Learned:  # fmt: skip
-    """Train networks, gains and entropy model over a frozen network.
+    """Train networks, gains and entropy model for a frozen network.
 
     Parameters
     ----------
     task : Task
         Network, signals and latents.
     cfg : config.Quantiser
-        How it is trained.
+        How to train.
     entropy_model : callable
         Makes the module from the first gains ``[K, d]`` and a generator. Called as ``module(y, k, relax)`` with relaxed
-        codes ``[n, d]``, a rate and the relaxation for codes of its own, it gives the bits of each signal ``[n]``.
+        codes ``[n, d]``, the index of a rate, and the relaxation (for codes of its own), the module returns the bits of
+        each signal ``[n]``.
     seed : int
-        Of initialisation, noise and draws.
+        Seed of initialisation, noise and draws.
     watch : callable
         Is told of progress.
 
@@ -203,8 +254,8 @@ def learn(
         rate = prior(y, k, relaxed).mean() / task.values
         if cfg.distortion == "latent":
             return rate, ((restored - latents[chosen]) / params["std"]).square().mean()
-        seen = batch_of(task.data, "train", x, chosen, where)
-        return rate, signal_loss(model.spec, theta, origin[chosen] + restored, seen).mean()
+        batch = batch_of(task.data, "train", x, chosen, where)
+        return rate, signal_loss(model.spec, theta, origin[chosen] + restored, batch).mean()
 
     groups: list[Group] = [(learned, 1.0), ([log_gain, *prior.parameters()], 5.0)]
     history = descend(
@@ -215,7 +266,17 @@ def learn(
 
 
 def networks(rng: np.random.Generator, d: int, width: int, depth: int) -> dict[str, np.ndarray]:
-    """Analysis and synthesis networks at the identity; with `width` 0 they stay there."""
+    """Initial parameters of the analysis and synthesis networks, which are then the identity.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws the weights.
+    d : int
+        Number of latents.
+    width, depth : int
+        Width and residual blocks of each network; with width 0 it stays the identity.
+    """
     params = {}
     for name in ("analysis", "synthesis"):
         params[f"{name}.in.weight"] = rng.standard_normal((width, d)) / np.sqrt(d)
@@ -229,26 +290,41 @@ def networks(rng: np.random.Generator, d: int, width: int, depth: int) -> dict[s
 def _initial(
     rng: np.random.Generator, phi: np.ndarray, model: Model, cfg: config.Quantiser, values: int
 ) -> tuple[dict[str, np.ndarray], torch.Tensor]:
-    """Networks at the identity, and the logarithms of the gains ``[K, d]``; `values`: of one signal."""
+    """Initial parameters of the networks, and logarithms of the gains ``[K, d]``; a signal has so many `values`."""
     d, lambdas = model.spec.latent, torch.tensor(cfg.lambdas)
     params = {"mean": phi.mean(0), "std": np.maximum(phi.std(0), 1e-6)}
     if conditioning(model.spec.conditioning).linear:
-        # An orthonormal basis: one unit for all latents, and of rate + lambda * distortion the optimum at high rate, a
-        # uniform step of sqrt(6 / (values ln 2 lambda)).
+        # The basis is orthonormal, so all latents have the same unit. At high rate, rate + lambda * distortion is
+        # smallest for a uniform step of sqrt(6 / (values ln 2 lambda)).
         params["std"] = np.full(d, np.sqrt(np.mean(params["std"] ** 2)))
         step = torch.sqrt(6.0 / (values * math.log(2.0) * lambdas))
         log_gain = torch.log(float(params["std"][0]) / step)
     else:
-        # Near the optimum of a Gaussian latent: the finer the rate, the larger the gains, lambda ~ gain**2.
+        # For a Gaussian latent this is near the optimum: gains grow with the rate, as lambda ~ gain**2.
         log_gain = torch.log(8.0 * torch.sqrt(lambdas / max(cfg.lambdas)))
     params |= networks(rng, d, cfg.width, cfg.depth)
     return params, log_gain.float()[:, None].repeat(1, d).requires_grad_(True)
 
 
 def supports(learned: Learned, depth: int, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last symbols of the tables, ``[K, d]``: what the latents ``[N, d]`` reach, and half as far again.
+    """First and last symbol of each table.
 
-    At most `MAX_SYMBOLS`, about the median: what lies beyond escapes.
+    On each side a table reaches beyond the latents by half of their range. It has at most `MAX_SYMBOLS` symbols, about
+    the latents' median; values beyond them escape.
+
+    Parameters
+    ----------
+    learned : Learned
+        The result of training.
+    depth : int
+        Residual blocks of the networks.
+    phi : numpy.ndarray
+        Latents ``[N, d]``.
+
+    Returns
+    -------
+    first, last : numpy.ndarray
+        ``[K, d]`` each.
     """
     z = learned.codes(depth, phi)
     low, high = z.min(1), z.max(1)

@@ -1,6 +1,6 @@
-"""Inner loops: find the latent modulation phi of one signal (Algorithm 1, inner part), many signals at once.
+"""Inner loops: each finds the latent modulation phi of signals, many signals at once (inner part of Algorithm 1).
 
-`_BUILTIN` is the one line that a new one needs here; a package of its own adds one by an entry point of the group
+A new inner loop needs one line here, in `_BUILTIN`. A package of its own adds one by an entry point of the group
 ``vcinr.inner_loops`` (:mod:`vcinr.plugins`).
 """
 
@@ -26,14 +26,35 @@ _BUILTIN: dict[str, InnerLoop] = {
 
 
 def inner_loop(name: str) -> InnerLoop:
-    """The inner loop of that name; raises ConfigError naming the known ones."""
+    """The inner loop of that name; raises ConfigError, which lists the known names."""
     return plugins.lookup("inner_loops", _BUILTIN, name)
 
 
 def adapt(
     spec: InrSpec, params: Params, batch: Batch, steps: int, *, loop: str, create_graph: bool
 ) -> torch.Tensor:  # fmt: skip
-    """phi ``[B, d]`` of every signal after `steps` of the inner loop called `loop`."""
+    """Find the latents of every signal with an inner loop.
+
+    Parameters
+    ----------
+    spec : InrSpec
+        Shape of the network.
+    params : Params
+        Its parameters, with ``phi_0`` and ``alpha``.
+    batch : Batch
+        The signals.
+    steps : int
+        Number of steps.
+    loop : str
+        Name of the inner loop.
+    create_graph : bool
+        Whether the result is to be differentiable in `params`.
+
+    Returns
+    -------
+    torch.Tensor
+        phi ``[B, d]``.
+    """
     return inner_loop(loop)(spec, params, batch, steps, create_graph=create_graph)
 
 

@@ -1,4 +1,4 @@
-"""What every inner loop works on: a batch of signals, and their losses."""
+"""What all inner loops share: batches of signals, and the loss of a signal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ from vcinr.signals import Signals
 
 @dataclass(frozen=True)
 class Batch:
-    """Signals as the loops see them.
+    """Signals as inner loops see them.
 
-    x ``[P, d_in]`` shared coordinates; y ``[B, P, d_out]`` normalised features; weight ``[B, P]``, 0 at masked
-    points (whose y must be finite) and averaging to 1 over each signal, or None; variable ``[B]`` int64, the
-    row of phi_0 each signal starts from.
+    Attributes
+    ----------
+    x : torch.Tensor
+        ``[P, d_in]``: inputs of the points, which all signals share.
+    y : torch.Tensor
+        ``[B, P, d_out]``: normalised features.
+    weight : torch.Tensor or None
+        ``[B, P]``: 0 at masked points (whose y must be finite), with the mean 1 over each signal; None for 1
+        everywhere.
+    variable : torch.Tensor
+        int64 ``[B]``: the row of phi_0 from which each signal starts.
     """
 
     x: torch.Tensor
@@ -29,35 +37,55 @@ class Batch:
 
 
 class InnerLoop:
-    """Finds phi of every signal, from phi_0; stateless.
+    """Base class of inner loops; it has no state.
 
-    ``params`` holds ``phi_0`` ``[variables, d]`` and the step sizes ``alpha`` ``[d]``.
+    The parameters that it works with contain ``phi_0`` ``[variables, d]``, the latents to start from, and ``alpha``
+    ``[d]``, the step sizes.
     """
 
     learns_rates = False
-    """Whether the outer loop learns the step sizes."""
+    """Whether the outer loop learns the step sizes ``alpha``."""
     differentiable = True
-    """Whether what is found can be a function of the parameters to the outer loop."""
+    """Whether the outer loop can differentiate the latents found with respect to the parameters."""
 
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
-        """phi ``[B, d]`` after `steps`; with `create_graph` differentiable in `params`, as far as the loop allows.
+        """Find the latents of every signal.
 
-        Raises ConfigError where the loop does not fit the conditioning.
+        Parameters
+        ----------
+        spec, params
+            Shape and parameters of the network.
+        batch : Batch
+            The signals.
+        steps : int
+            Number of steps.
+        create_graph : bool
+            Whether phi is to be differentiable in `params`, as far as the loop allows that.
+
+        Returns
+        -------
+        torch.Tensor
+            phi ``[B, d]``.
+
+        Raises
+        ------
+        ConfigError
+            Where the loop does not fit the conditioning.
         """
         raise NotImplementedError
 
     def outer_loss(self, spec: InrSpec, params: Params, batch: Batch, steps: int) -> torch.Tensor:
-        """Mean over the batch of each signal's loss at the phi that is found, differentiable in `params`."""
+        """Mean over the batch of each signal's loss after the inner loop, differentiable in `params`."""
         return signal_loss(spec, params, self(spec, params, batch, steps, create_graph=True), batch).mean()
 
 
 def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.ndarray | None = None) -> Batch:
-    """Signals of a split as a batch, on the device that `x` is on.
+    """Make a batch of signals of a split, on the device of `x`.
 
     Parameters
     ----------
     data : Signals
-        Where they come from.
+        Where the signals come from.
     split : str
         Name of the split.
     x : torch.Tensor
@@ -65,12 +93,12 @@ def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.
     index : slice or array of int
         Which signals.
     points : numpy.ndarray, optional
-        At which of the split's known points; default: at all points of the grid.
+        Which points, of those with a known value in the split. Default: all points of the grid.
 
     Returns
     -------
     Batch
-        Without weights where none are needed: where nothing is masked, or where at `points` nothing is.
+        It has weights only where some value is masked.
     """
     y, weight = data.normalised(split, index) if points is None else data.sampled(split, index, points)
     variable = torch.from_numpy(data.variable_index(split)[index]).to(x.device)
@@ -79,12 +107,27 @@ def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.
 
 
 def drawn(rng: np.random.Generator, known: np.ndarray, count: int | Literal["all"]) -> np.ndarray:
-    """Sorted part of the `known` points, `count` of them, drawn without replacement."""
+    """Draw points at random, without replacement.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of the draw.
+    known : numpy.ndarray
+        The points to draw from.
+    count : int or "all"
+        How many.
+
+    Returns
+    -------
+    numpy.ndarray
+        The points drawn, in the order of `known`.
+    """
     size = len(known) if count == "all" else min(count, len(known))
     return known[np.sort(rng.choice(len(known), size, replace=False))]
 
 
 def signal_loss(spec: InrSpec, params: Params, phi: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Mean squared error of each signal at its phi ``[B, d]``, ``[B]``."""
+    """Mean squared error of each signal ``[B]`` for latents phi ``[B, d]``."""
     error = (forward(spec, params, phi, batch.x) - batch.y).square().mean(-1)
     return (error if batch.weight is None else error * batch.weight).mean(-1)

@@ -1,4 +1,4 @@
-"""Inner loops by gradient steps: MAML, Meta-SGD, first-order; and, for encoders, refinement and Adam."""
+"""Inner loops that take gradient steps: MAML, Meta-SGD, first-order; and, for encoding, refinement and Adam."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from vcinr.meta.inner.base import Batch, InnerLoop, signal_loss
 
 
 class Maml(InnerLoop):
-    """phi <- phi - alpha dL/dphi at a fixed step size, the outer gradient of second order (Finn et al. 2017)."""
+    """phi <- phi - alpha dL/dphi with fixed step sizes; the outer gradient is of second order (Finn et al. 2017)."""
 
     second_order = True
 
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
-        """The gradient of the *sum* of the signals' mean losses keeps a signal's step independent of the batch."""
+        """Each step descends the gradient of the *sum* of the signals' mean losses.
+
+        With a sum, the step of a signal does not depend on how many others are in the batch.
+        """
         phi = params["phi_0"][batch.variable]
         if not create_graph:
             phi = phi.detach().requires_grad_(True)
@@ -30,27 +33,27 @@ class Maml(InnerLoop):
 
 
 class MetaSgd(Maml):
-    """MAML whose step sizes, one for each number of phi, are learned (Li et al. 2017)."""
+    """MAML with learned step sizes, one for each number of phi (Li et al. 2017)."""
 
     learns_rates = True
 
 
 class FirstOrder(MetaSgd):
-    """Meta-SGD whose outer gradient takes the inner ones as constants (Finn et al. 2017, section 5.2)."""
+    """Meta-SGD whose outer gradient treats the inner gradients as constants (Finn et al. 2017, section 5.2)."""
 
     second_order = False
 
 
 class Refine(InnerLoop):
-    """Gradient steps at encode time that never make a signal worse: a step too far is taken back and halved.
+    """Gradient steps for encoding that never make a signal worse.
 
-    What is found is a constant to the outer loop.
+    A step that goes too far is undone, and the next one is half as long. To the outer loop the result is a constant.
     """
 
     differentiable = False
 
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
-        """The best phi of each signal."""
+        """The best phi of each signal among all steps."""
         best = params["phi_0"][batch.variable].detach()
         size = torch.ones_like(best[:, :1])
         phi, least, direction = best, torch.full_like(best[:, 0], torch.inf), torch.zeros_like(best)
@@ -69,15 +72,15 @@ class Refine(InnerLoop):
 
 
 class Adam(InnerLoop):
-    """Adam (Kingma & Ba 2015) at the rates alpha, decaying to zero: how a whole network is fitted to a signal.
+    """Adam (Kingma & Ba 2015) with the rates alpha, which decay to zero; it fits a whole network to a signal.
 
-    What is found is a constant to the outer loop.
+    To the outer loop the result is a constant.
     """
 
     differentiable = False
 
     def __call__(self, spec: InrSpec, params: Params, batch: Batch, steps: int, *, create_graph: bool) -> torch.Tensor:
-        """Every number of phi has moments of its own, so that signals do not see each other."""
+        """Every number of phi has moments of its own, so that signals do not influence each other."""
         phi = params["phi_0"][batch.variable].detach()
         first, second = torch.zeros_like(phi), torch.zeros_like(phi)
         for step in range(steps):
