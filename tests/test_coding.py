@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vcinr.coding import huffman, interpolated, kernels, latents, lossless, residual
+from vcinr.coding import huffman, kernels, latents, lossless, residual
 from vcinr.coding.hyperprior import SHIFT, Hyperprior, scale_levels
+from vcinr.coding.residual import interpolated
 from vcinr.coding.static import STATIC, TOTAL, reader, writer
 from vcinr.coding.tables import Tables, frequencies_of, levels_of, quantise_frequencies
 from vcinr.errors import CorruptError
@@ -119,16 +121,21 @@ def test_ties_of_huffman_codes_are_broken_by_order():
     assert huffman.codebook(np.array([2, 1, 1, 2])).code.tolist() == [0, 1, 2, 3]
 
 
-PLANS = [
-    residual.Plan(predictor, temporal, tighten)
-    for predictor, temporal, tighten in [
-        ("plain", True, 0),
-        ("plain", False, 0),
-        ("adaptive", True, 0),
-        ("adaptive", False, 3),
-        ("interpolated", False, 0),
-    ]
-]
+VARIED = [replace(c.first, **{k: v}) for c in residual.CODERS for k, values in c.variations.items() for v in values]
+PLANS = [*(c.first for c in residual.CODERS), *VARIED, residual.Plan("adaptive", False, 3)]
+
+
+def test_residual_coders_keep_their_numbers():
+    """They are in the plan byte of every chunk that was ever written: a new coder takes the next number."""
+    assert [c.name for c in residual.CODERS] == ["plain", "adaptive", "interpolated"]
+    assert [residual.pack(c.first) for c in residual.CODERS] == [b"\4", b"\5", b"\2"]
+    for byte in range(256):
+        try:
+            assert residual.pack(residual.unpack(bytes([byte]))) == bytes([byte])
+        except CorruptError:
+            assert byte >= 128 or byte & 3 == 3 or (byte & 3 == 2 and byte != 2)
+    with pytest.raises(CorruptError, match="upgrade"):
+        residual.unpack(b"\3")
 
 
 @settings(max_examples=150, deadline=None)
@@ -142,13 +149,13 @@ def test_residual_holds_its_step_and_decodes_identically(data):
     valid = rng.random(shape) < 0.7 if data.draw(st.booleans()) else None
     step = 10 ** data.draw(st.floats(-8, 2))
     plan = data.draw(st.sampled_from(PLANS))
-    if plan.predictor == "interpolated":
+    if plan.coder == "interpolated":
         step = max(step, 8 * np.abs(values).max() / interpolated.LIMIT)
     coded, recon = residual.encode(values, step, plan, valid)
     where = slice(None) if valid is None else valid
     scale = np.abs(values).max()
     assert np.abs(recon - values)[where].max(initial=0) <= 0.5 * step + 1e-12 * scale
-    assert residual.Plan.from_bytes(plan.to_bytes()) == plan
+    assert residual.unpack(residual.pack(plan)) == plan
     back = residual.decode(coded, shape, step, plan, valid)
     assert (back == recon).all()  # to the last bit
 
@@ -168,7 +175,7 @@ def test_residual_is_smaller_on_smooth_fields_than_noise(plan):
     smooth = (np.sin(x + 0.1 * t) * np.cos(y))[:, None]
     noise = np.random.default_rng(0).permutation(smooth.ravel()).reshape(smooth.shape)
     size = [len(residual.encode(field, 1e-2, plan)[0]) for field in (smooth, noise)]
-    assert size[0] < {"adaptive": 0.15, "interpolated": 0.2, "plain": 0.6}[plan.predictor] * size[1]
+    assert size[0] < {"adaptive": 0.15, "interpolated": 0.2, "plain": 0.6}[plan.coder] * size[1]
 
 
 def test_planes_before_are_used():
@@ -207,7 +214,7 @@ def test_the_fast_plan_says_beforehand_what_it_takes():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(6, 1, 200, 240)).cumsum(2).cumsum(3)
     for step in (1.0, 20.0):
-        plan, size = residual.fast_plan(values, step)
+        plan, size = interpolated.CODER.estimate(values, step, None)
         coded, _ = residual.encode(values, step, plan)
         assert plan.choices is not None and plan.choices.prediction > 0 and abs(size / len(coded) - 1) < 0.25
         assert coded == residual.encode(values, step, residual.Plan("interpolated", False))[0]

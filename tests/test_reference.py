@@ -143,7 +143,7 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
 def test_the_same_bits(case, tmp_path, monkeypatch):
     values, attrs, options, needed = CASES[case]
     if needed & {"plain", "adaptive"}:  # however many bytes they take
-        monkeypatch.setattr(Trial, "fast_plan", lambda *_: (residual.Plan(), math.inf))
+        monkeypatch.setattr(Trial, "estimate", lambda *_: (residual.Plan(), math.inf))
     data = xr.Dataset({"v": (("time", "level", "lat", "lon")[4 - values.ndim :], values, attrs)})
     vcinr.compress(data, tmp_path / "a.zarr", variables=["v"], **options)
     found = set().union(*parts(tmp_path / "a.zarr", "v"))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from vcinr.codec.decode import restore
-from vcinr.coding import huffman, interpolated, latents, residual
+from vcinr.coding import huffman, latents, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
-from vcinr.coding.residual import Plan
+from vcinr.coding.residual import CODERS, Plan
+from vcinr.coding.residual.interpolated import Choices
 from vcinr.inr.at import added
 from vcinr.progress import Progress, Watch, silent
 from vcinr.quantise.refine import refine
@@ -26,10 +28,8 @@ def warm_up(watch: Watch = silent) -> None:
     or in NUMBA_CACHE_DIR. It takes some 20 seconds of one core, and nothing where it was done before.
     """
     jobs: list[Callable[[], object]] = [
-        lambda: _residual(Plan("interpolated", False)),
-        lambda: _residual(Plan("interpolated", False, choices=interpolated.Choices(0, 0, 0))),
-        lambda: _residual(Plan("adaptive")),
-        lambda: _residual(Plan("plain")),
+        *(partial(_residual, coder.first) for coder in CODERS),
+        partial(_residual, Plan("interpolated", choices=Choices(0, 0, 0))),
         _latents,
         _values,
     ]

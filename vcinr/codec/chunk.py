@@ -20,7 +20,7 @@ import numpy as np
 
 from vcinr.codec.promise import Field
 from vcinr.coding import lossless
-from vcinr.coding.residual import Plan
+from vcinr.coding.residual import Plan, pack, unpack
 from vcinr.errors import CorruptError
 
 VERSION = 1
@@ -213,12 +213,12 @@ def read_constant(section: bytes | None) -> float:
 
 def residual_section(step: float, plan: Plan, stream: bytes) -> Sections:
     """What the residual coder made with that step and plan."""
-    return Sections(residual=struct.pack("<d", step) + plan.to_bytes() + stream)
+    return Sections(residual=struct.pack("<d", step) + pack(plan) + stream)
 
 
 def read_residual(section: bytes) -> tuple[float, Plan, bytes]:
     """Step, plan and stream of the residual coder."""
-    step, plan = _number(section[:8], "<d"), Plan.from_bytes(section[8:9])
+    step, plan = _number(section[:8], "<d"), unpack(section[8:9])
     if step <= 0:
         raise CorruptError("residual step is malformed")
     return step, plan, section[9:]

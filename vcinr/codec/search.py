@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,18 +13,18 @@ import numpy as np
 from vcinr.codec.latents import SHORT, SLOWER, Latents
 from vcinr.codec.promise import Bound
 from vcinr.codec.trial import Candidate, Prior, Trial, constant_prior, cost_of
-from vcinr.coding.residual import Plan
+from vcinr.coding.residual import CODERS, Plan, coder_of
 
 _RARE = 0.002  # of the values outside the bound: rows of zeros are coded in no time
 _HOPELESS = 1.04  # times the bytes of the best: fewer latents still will not be better
 _BEHIND = 1.2  # times the bytes of the best: a plan whose first try is that far behind is not improved
 _WORTH = 4  # bytes that it is worth to decode half as many latents, or no residual
 _COMMON = 0.02  # of a sample of the values that are equal: it is worth to be the constant
-_CHOICES: dict[str, dict[str, tuple[int | bool, ...]]] = {
-    "plain": {"temporal": (False,)},
-    "adaptive": {"temporal": (False,), "tighten": (1, 2, 4)},
-}
-"""Entries of a plan that are worth trying, in order, as long as each is better than the one before."""
+_FAST = tuple(c for c in CODERS if c.estimate is not None)
+_THOROUGH = tuple(c for c in CODERS if c.estimate is None)
+_PREDICTING = tuple(c for c in _THOROUGH if c.predicts)
+_RAW = tuple(c for c in _THOROUGH if not c.predicts)
+"""Coders that code values as they are: for what has been predicted already, and for sparse fields."""
 
 
 # --- one bound
@@ -38,15 +39,15 @@ def best_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
         return best
     mean, common = _constants(trial)
     priors = {value: constant_prior(trial.target.shape, value) for value in {mean, common}}
-    for value, plan in ((mean, Plan()), (common, Plan("plain"))):
-        prior = priors[value]
+    for value, coder in [*((mean, c) for c in _PREDICTING), *((common, c) for c in _RAW)]:
+        prior, plan = priors[value], coder.first
         if best is not None and trial.cost_of_start(prior, plan) > _BEHIND * best.cost:
             continue
         candidate = trial.code(prior, plan)
         if cost_of(candidate) < _BEHIND * cost_of(best):
             best = min(best, _improved(trial, prior, plan, candidate), key=cost_of)
-    for prior in priors.values():  # quickly tried; smaller at times where codes are large
-        best = min(best, trial.code(prior, trial.fast_plan(prior)[0]), key=cost_of)
+    for prior, coder in itertools.product(priors.values(), _FAST):  # quickly tried; smaller where codes are large
+        best = min(best, trial.code(prior, trial.estimate(prior, coder)[0]), key=cost_of)
     return best
 
 
@@ -58,8 +59,8 @@ def quick_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
 
     def predicted() -> Candidate | None:
         assert latents is not None and choice is not None
-        plan = Plan("plain") if choice.share < _RARE else Plan("interpolated", False)
-        return trial.code(latents.prior(trial, choice.rate, choice.length, for_bound=False), plan)
+        coder = _RAW[0] if choice.share < _RARE else _FAST[0]
+        return trial.code(latents.prior(trial, choice.rate, choice.length, for_bound=False), coder.first)
 
     if choice is not None:
         if latents is not None and latents.rate is not None:
@@ -67,9 +68,9 @@ def quick_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
         if choice.share < _RARE and choice.length <= SHORT and (candidate := predicted()) is not None:
             return candidate
     constant = constant_prior(trial.target.shape, _constants(trial)[1])
-    plan, size = trial.fast_plan(constant)
+    plan, size = min((trial.estimate(constant, c) for c in _FAST), key=lambda estimated: estimated[1])
     wins = choice is not None and choice.bits * (SLOWER if choice.length > SHORT else 1.0) < 8 * size
-    return (predicted() if wins else None) or trial.code(constant, plan) or trial.code(constant, Plan())
+    return (predicted() if wins else None) or trial.code(constant, plan) or trial.code(constant, _PREDICTING[0].first)
 
 
 def _constants(trial: Trial) -> tuple[float, float]:
@@ -91,11 +92,11 @@ def _best_latents(trial: Trial, latents: Latents) -> Candidate | None:
     while start < end:  # the coarsest rate whose error is well within the bound: near the best, as a rule
         middle = (start + end) // 2
         start, end = (middle + 1, end) if latents.error(trial, rates[middle]) > tolerance / 4 else (start, middle)
-    plans = Plan("plain"), Plan("adaptive")
+    plans = [c.first for c in (*_RAW, *_PREDICTING)]
     priors = {start: latents.prior(trial, rates[start])}
     tried = {(start, plans[0]): trial.code(priors[start], plans[0])}
     if cost_of(tried[start, plans[0]]) > 1.5 * len(priors[start].stream):
-        tried[start, plans[1]] = trial.code(priors[start], plans[1])
+        tried |= {(start, other): trial.code(priors[start], other) for other in plans[1:]}
     plan = min(plans, key=lambda p: cost_of(tried.get((start, p))))
     for way in (-1, 1):
         k, best, worse = start + way, cost_of(tried[start, plan]), 0
@@ -126,7 +127,7 @@ def _improved(trial: Trial, prior: Prior, plan: Plan, best: Candidate | None) ->
     """The smallest stream after changing one entry of the plan at a time; `best` is the one under `plan`."""
     if best is None or best.plan is None:
         return best
-    for name, values in _CHOICES[plan.predictor].items():
+    for name, values in coder_of(plan).variations.items():
         for value in values:
             change: dict[str, Any] = {name: value}
             candidate = trial.code(prior, replace(plan, **change))

@@ -10,7 +10,7 @@ import numpy as np
 
 from vcinr.codec.chunk import Sections, constant_section, residual_section
 from vcinr.coding import residual
-from vcinr.coding.residual import Plan
+from vcinr.coding.residual import Plan, ResidualCoder
 
 LARGEST = 1e30
 """Larger values are coded losslessly: means and differences of them may overflow."""
@@ -126,7 +126,7 @@ class Trial:
         if not counting.size or max(counting.max(), -counting.min()) <= room:
             return prior_alone(prior)  # a residual could only add to it
         step = 2.0 * room
-        if self.mean and plan.predictor == "plain":
+        if self.mean and not residual.coder_of(plan).predicts:
             left = np.sign(left) * np.maximum(np.abs(left) - _DEAD * step, 0.0)
         try:
             stream, _ = residual.encode(left.reshape(self.planes), step, plan, self.mask)
@@ -134,14 +134,14 @@ class Trial:
             return None
         return Candidate(prior.rate, plan, prior.sections | residual_section(step, plan, stream), prior.stream)
 
-    def fast_plan(self, prior: Prior) -> tuple[Plan, float]:
-        """The fastest plan, and the bytes that it should take: infinitely many where values are too large for it."""
-        assert self.tolerance is not None
+    def estimate(self, prior: Prior, coder: ResidualCoder) -> tuple[Plan, float]:
+        """A fast coder's plan, and the bytes that it should take: infinitely many where values are too large for it."""
+        assert self.tolerance is not None and coder.estimate is not None
         left = (self.target - prior.values).reshape(self.planes)
         try:
-            return residual.fast_plan(left, 2.0 * (self.tolerance - prior.slack), self.mask)
+            return coder.estimate(left, 2.0 * (self.tolerance - prior.slack), self.mask)
         except OverflowError:
-            return Plan(), math.inf
+            return coder.first, math.inf
 
     def cost_of_start(self, prior: Prior, plan: Plan) -> float:
         """Bytes that the first quarter of the times takes: the whole takes more."""

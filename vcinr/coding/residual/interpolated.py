@@ -12,16 +12,14 @@ residual.
    is the point's *code*. A share of a fading mean of the planes of earlier times is subtracted beforehand. The known
    points and the three kinds of new ones are stored apart, so that all loops run over consecutive numbers.
 3. *Contexts* (`_survey`, `_context`). Codes are grouped in blocks of 16. The sizes of the blocks nearby (the one
-before,
-   and those at the same place one row, one array and one time earlier) select the block's context.
+   before, and those at the same place one row, one array and one time earlier) select the block's context.
 4. *Tables* (`_fitted_records`, `_frequencies`). Each context has a table, which follows from a few parameters in the
    stream, its *record*. A record says how likely a block is all zeros; and, for other blocks, whether single codes or
    *quads* (four codes, each -1, 0 or 1) are the symbols. Single codes have a two-sided geometric distribution, with a
    frequency of its own for zero. A symbol called *escape* stands for all larger codes.
-5. *Words* (`_write`, `_read`). Symbols are coded by the range variant of asymmetric numeral systems (rANS, Duda 2013)
-in
-   four interleaved states (Giesen 2014, "Interleaved entropy coders"). rANS is a stack, so the writer goes through
-   the blocks from the last to the first, and the reader from the first to the last.
+5. *Words* (`_write`, `_read`). Symbols are coded by the range variant of asymmetric numeral systems (rANS, Duda
+   2013) in four interleaved states (Giesen 2014, "Interleaved entropy coders"). rANS is a stack, so the writer goes
+   through the blocks from the last to the first, and the reader from the first to the last.
 
 Parsing depends on integers alone. Reconstructed values use float64 additions and multiplications one by one in a fixed
 order, so that every machine gets the same ones.
@@ -38,6 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vcinr.coding.residual.base import Plan, ResidualCoder, lattice_steps
 from vcinr.compiled import inner, outer
 from vcinr.errors import CorruptError
 
@@ -95,30 +94,6 @@ class Choices:
         if byte >= 64 or byte & 3 >= len(_PREDICTIONS):
             raise CorruptError("interpolated stream is malformed")
         return cls(byte & 3, byte >> 2 & 3, byte >> 4)
-
-
-def lattice_steps(step: float, tighten: int, count: int) -> np.ndarray:
-    """Steps of the lattice levels.
-
-    Parameters
-    ----------
-    step : float
-        Step of the finest level.
-    tighten : int
-        See `Choices`.
-    count : int
-        Number of levels.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``[count]``, the finest level first: step / min((1 + tighten / 8)^level, 4).
-    """
-    sizes, factor = [], 1.0
-    for _ in range(count):
-        sizes.append(step / factor)
-        factor = min(factor * (1.0 + tighten / 8.0), 4.0)
-    return np.array(sizes)
 
 
 _PREDICTIONS = ("none", "linear", "cubic")
@@ -1174,3 +1149,27 @@ def _entropy(counts: np.ndarray) -> float:
     totals, present = counts.sum(1, keepdims=True), counts > 0
     share = (counts / np.maximum(1, totals))[present]
     return -float((counts[present] * np.log2(share)).sum())
+
+
+# --- the contract
+
+
+def _encode(values: np.ndarray, step: float, plan: Plan, valid: np.ndarray | None) -> tuple[bytes, np.ndarray]:
+    return encode(values, step, valid, plan.choices)
+
+
+def _decode(
+    data: bytes, shape: tuple[int, int, int, int], step: float, plan: Plan, valid: np.ndarray | None
+) -> np.ndarray:
+    return decode(data, shape, step)
+
+
+def _estimate(values: np.ndarray, step: float, valid: np.ndarray | None) -> tuple[Plan, float]:
+    mask = np.ones((1, 1, 1, 1), bool) if valid is None else valid
+    choices, bits = choose(np.require(values, np.float64, ["C"]), step, mask)
+    return Plan("interpolated", False, choices=choices), bits / 8
+
+
+CODER = ResidualCoder(
+    "interpolated", _encode, _decode, Plan("interpolated", False), states_plan=False, estimate=_estimate
+)
