@@ -59,8 +59,8 @@ def train(
         typer.Option("--params", help="A params.yaml with all parameters, instead of a method and a profile."),
     ] = None,
     steps: Annotated[
-        int, typer.Option("--steps", help="Steps of meta-training; 0 means as many as the parameters say.")
-    ] = 0,
+        int | None, typer.Option("--steps", min=0, help="Steps of meta-training, instead of the parameters' number.")
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
@@ -79,7 +79,7 @@ def train(
             f"--params {params}: this file says the method and the profile; leave out --method and --profile"
         )
     chosen = config.load(params) if params else config.preset(method or "basis", profile or "cpu")
-    if steps:
+    if steps is not None:
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
     if minutes is not None:
         chosen = chosen.model_copy(update={"minutes": minutes})

@@ -39,23 +39,16 @@ class Codebook:
 
 
 def codebook(frequencies: np.ndarray) -> Codebook:
-    """The code of a table.
+    """The code of a table of two or more integer frequencies >= 1 ``[S]``.
 
-    Parameters
-    ----------
-    frequencies : numpy.ndarray
-        ``[S]``: two or more integers of at least 1.
-
-    Returns
-    -------
-    Codebook
-        Where the frequencies sum to 2^16, codes have at most 24 bits.
+    Where the frequencies sum to 2^16, its codes have at most 24 bits.
     """
     return _codebook(np.ascontiguousarray(frequencies, np.int64).tobytes())
 
 
 @lru_cache(maxsize=4096)
 def _codebook(frequencies: bytes) -> Codebook:
+    """`codebook`, of the frequencies as bytes, by which results are cached."""
     length = _lengths(np.frombuffer(frequencies, np.int64).tolist())
     order = np.argsort(length, kind="stable")
     count = np.bincount(length, minlength=int(length.max()) + 2)

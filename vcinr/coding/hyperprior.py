@@ -144,39 +144,13 @@ class Hyperprior:
         return cls(level, centre, scale, weight)
 
     def indices(self, w: np.ndarray, rate: int) -> np.ndarray:
-        """Indices of the scales of w itself, then of z.
-
-        Parameters
-        ----------
-        w : numpy.ndarray
-            ``[n, r]``.
-        rate : int
-            Which of the K rates.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``[n, r + d]``, each below L.
-        """
+        """Indices ``[n, r + d]`` of the scales of w ``[n, r]`` itself, then of z, at one of the K rates."""
         moved = np.zeros((len(w), self.scale.shape[1]), np.int64)
         moved[:, self.side :] = w @ self.weight.T.astype(np.int64)
         return np.clip((self.scale[rate] + moved) >> SHIFT, 0, len(self.level) - 1)
 
     def bits(self, z: np.ndarray, w: np.ndarray, rate: int) -> np.ndarray:
-        """Bits of each signal.
-
-        Parameters
-        ----------
-        z, w : numpy.ndarray
-            Codes ``[n, d]`` and their side information ``[n, r]``.
-        rate : int
-            Which of the K rates.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``[n]``; the bits of w are included.
-        """
+        """Bits of each signal ``[n]`` for codes z ``[n, d]`` and side information w ``[n, r]``, both included."""
         values = np.concatenate([w, z], 1) - self.centre[rate]
         return self.cost[self.indices(w, rate), self.column(values)].sum(1)
 

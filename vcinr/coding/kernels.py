@@ -1,7 +1,8 @@
 """Binary arithmetic coding of residuals and latents, compiled by Numba.
 
-The file is built from the bottom up. Every step takes a flag `writing`: one function both writes and reads, so that
-the two cannot disagree. docs/format.md specifies every number below (sections Binary stream, Latents and Residual).
+The file is built from the bottom up. Functions that code something take a flag `writing`: the same function writes and
+reads, so that the two cannot disagree. docs/format.md specifies every number below (sections Binary stream, Latents
+and Residual).
 
 1. *Range coder* (`_code_bit`, `_raw`). A byte-wise range coder with carry (Martin 1979) codes one decision, 0 or 1,
    at a given probability.

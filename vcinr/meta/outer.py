@@ -175,24 +175,9 @@ def meta_train(
 
 
 def spec_of(inr: Inr, d_in: int, d_out: int) -> InrSpec:
-    """The shape of the network in training.
+    """The shape of the network in training, with `d_in` inputs and `d_out` features.
 
-    Parameters
-    ----------
-    inr : Inr
-        Its parameters.
-    d_in, d_out : int
-        Numbers of inputs and of features.
-
-    Returns
-    -------
-    InrSpec
-        The shape.
-
-    Raises
-    ------
-    ConfigError
-        For a shape that the conditioning cannot have.
+    Raises ConfigError for a shape that the conditioning cannot have.
     """
     spec = InrSpec(
         d_in, d_out, inr.width, inr.depth, inr.omega_0, inr.latent, inr.conditioning, inr.rank, inr.mapping_width,

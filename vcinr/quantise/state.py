@@ -227,6 +227,7 @@ class Quantiser:
         return min(coded, key=lambda c: (len(c[1]), c[0]))
 
     def _encode(self, coder: str, z: np.ndarray, rate: int) -> bytes:
+        """The bitstream of one coder."""
         if coder == "adaptive":
             return latents.encode(z, self.offset[rate], self.frequency[rate])
         flat = z.reshape(-1, z.shape[-1])
@@ -272,24 +273,9 @@ class Quantiser:
 
 
 def coders_of(choice: str, hyper: Hyperprior | None) -> tuple[str, ...]:
-    """The coders that a setting of `config.Quantiser.coder` allows.
+    """The coders, of `CODERS`, that a setting of `config.Quantiser.coder` allows.
 
-    Parameters
-    ----------
-    choice : str
-        The setting.
-    hyper : Hyperprior or None
-        The quantiser's hyperprior.
-
-    Returns
-    -------
-    tuple of str
-        Some of `CODERS`.
-
-    Raises
-    ------
-    ConfigError
-        Where the hyperprior is chosen and the quantiser has none.
+    Raises ConfigError where the hyperprior is chosen and the quantiser has none.
     """
     if choice == "hyperprior" and hyper is None:
         raise ConfigError("quantiser.coder: hyperprior: this kind of quantiser has none; set kind: hyperprior")

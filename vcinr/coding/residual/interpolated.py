@@ -14,8 +14,8 @@ residual.
 3. *Contexts* (`_survey`, `_context`). Codes are grouped in blocks of 16. The sizes of the blocks nearby (the one
    before, and those at the same place one row, one array and one time earlier) select the block's context.
 4. *Tables* (`_fitted_records`, `_frequencies`). Each context has a table, which follows from a few parameters in the
-   stream, its *record*. A record says how likely a block is all zeros; and, for other blocks, whether single codes or
-   *quads* (four codes, each -1, 0 or 1) are the symbols. Single codes have a two-sided geometric distribution, with a
+   stream, its *record*. A record says how likely a block of zeros is, and whether the symbols of other blocks are
+   single codes or *quads* (four codes, each -1, 0 or 1). Single codes have a two-sided geometric distribution, with a
    frequency of its own for zero. A symbol called *escape* stands for all larger codes.
 5. *Words* (`_write`, `_read`). Symbols are coded by the range variant of asymmetric numeral systems (rANS, Duda
    2013) in four interleaved states (Giesen 2014, "Interleaved entropy coders"). rANS is a stack, so the writer goes
@@ -447,7 +447,8 @@ def _context(size: np.ndarray, b: int, row: int, previous: int, per_time: int) -
     """Context of block b.
 
     `size` holds the sizes of the blocks before b, and 0 from b on (``size[-1]`` too, which block 0 looks at). `row`,
-    `previous` and `per_time` say how many codes back the same place is in the row, in the array and at the time before.
+    `previous` and `per_time` say how many codes back the same place is in the row before, in the array before, and
+    at the time before.
     """
     position = b << 4
     around = (

@@ -33,27 +33,9 @@ def inner_loop(name: str) -> InnerLoop:
 def adapt(
     spec: InrSpec, params: Params, batch: Batch, steps: int, *, loop: str, create_graph: bool
 ) -> torch.Tensor:  # fmt: skip
-    """Find the latents of every signal with an inner loop.
+    """Find the latents phi ``[B, d]`` of every signal with the inner loop called `loop`.
 
-    Parameters
-    ----------
-    spec : InrSpec
-        Shape of the network.
-    params : Params
-        Its parameters, with ``phi_0`` and ``alpha``.
-    batch : Batch
-        The signals.
-    steps : int
-        Number of steps.
-    loop : str
-        Name of the inner loop.
-    create_graph : bool
-        Whether the result is to be differentiable in `params`.
-
-    Returns
-    -------
-    torch.Tensor
-        phi ``[B, d]``.
+    The other arguments are those of `InnerLoop.__call__`.
     """
     return inner_loop(loop)(spec, params, batch, steps, create_graph=create_graph)
 

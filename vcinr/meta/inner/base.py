@@ -107,22 +107,7 @@ def batch_of(data: Signals, split: str, x: torch.Tensor, index: Any, points: np.
 
 
 def drawn(rng: np.random.Generator, known: np.ndarray, count: int | Literal["all"]) -> np.ndarray:
-    """Draw points at random, without replacement.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of the draw.
-    known : numpy.ndarray
-        The points to draw from.
-    count : int or "all"
-        How many.
-
-    Returns
-    -------
-    numpy.ndarray
-        The points drawn, in the order of `known`.
-    """
+    """Draw `count` of the `known` points at random, without replacement; returns them in their order."""
     size = len(known) if count == "all" else min(count, len(known))
     return known[np.sort(rng.choice(len(known), size, replace=False))]
 
