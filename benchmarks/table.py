@@ -25,8 +25,8 @@ from benchmarks.measure.gains import NO_MODEL
 from benchmarks.measure.machine import record
 from benchmarks.measure.ours import ChunkCodec
 from benchmarks.measure.rows import Ours, Row, rate_distortion, side_by_side
-from benchmarks.rivals import AT_PSNR, RIVALS, Rival
-from benchmarks.rivals.base import by_level
+from benchmarks.rivals import AT_PSNR, RIVALS
+from benchmarks.rivals.base import Rival, by_level
 from benchmarks.rivals.wasm import EBCC, fourier_network
 from vcinr.quality import psnr_db
 

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from benchmarks.data.packages import FERRET, PACKAGES
 from benchmarks.measure.machine import record
-from benchmarks.missing import FERRET, ROOT
-from benchmarks.positions import PACKAGES
+from benchmarks.missing import ROOT
 from vcinr.config import Meta, Params, Selection, Source
 from vcinr.datasets.fetch import fetch
 from vcinr.datasets.ingest import ingest

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 from prefect import serve
-from prefect.deployments.runner import EntrypointType
 from prefect.settings import get_current_settings
+from prefect.types.entrypoint import EntrypointType
 
 from flows.common import server_url
 from flows.compress_archive import compress_archive

@@ -28,7 +28,8 @@ import numpy as np
 
 from benchmarks.measure.ours import Measured
 from benchmarks.measure.quality import dssim, spectral_error
-from benchmarks.rivals import AT_PSNR, RIVALS, Rival
+from benchmarks.rivals import AT_PSNR, RIVALS
+from benchmarks.rivals.base import Rival
 from benchmarks.rivals.eof import EofCodec, Precision
 from vcinr.errors import BoundError, InputError
 from vcinr.progress import Clock, Progress, Watch, silent

@@ -142,7 +142,7 @@ def main() -> int:
     for name, arguments in archives().items():
         # The untrained prior is never the smallest candidate: have it taken all the same.
         forced = partial(encode, rate=1) if name in ("model", "linear", "vector") else encode
-        work.encode = forced
+        work.encode = forced  # type: ignore[attr-defined]
         compress(data(name), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]
         print(f"{folder / name}: {(folder / f'{name}.zip').stat().st_size:,} bytes")

@@ -81,7 +81,7 @@ class Archive:
         """Return the keys of all files, sorted."""
         return keys(self.store)
 
-    def arrays(self) -> Iterator[tuple[str, zarr.Array]]:
+    def arrays(self) -> Iterator[tuple[str, zarr.Array[Any]]]:
         """Yield full name and array of every variable, sorted; not those of the manifest and the models."""
         for name, node in sorted(self.root.members(max_depth=None), key=lambda m: m[0]):
             if isinstance(node, zarr.Array) and not name.startswith(RESERVED + "/"):
@@ -92,7 +92,7 @@ class Archive:
         below = [n for n, node in self.root.members(max_depth=None) if isinstance(node, zarr.Group)]
         return ["", *sorted(n for n in below if n != RESERVED and not n.startswith(RESERVED + "/"))]
 
-    def load(self, array: zarr.Array, chunk: Chunk, crc32: int | None) -> tuple[np.ndarray, int]:
+    def load(self, array: zarr.Array[Any], chunk: Chunk, crc32: int | None) -> tuple[np.ndarray, int]:
         """Decode one chunk, which is fetched once.
 
         Parameters
@@ -193,18 +193,18 @@ def open_contents(place: str | Path) -> Archive:
     return Archive(place, store, root, Manifest.read(store))
 
 
-def codec_of(array: zarr.Array) -> VcinrCodec | None:
+def codec_of(array: zarr.Array[Any]) -> VcinrCodec | None:
     """Return vcinr's codec of an array, or None where it has another."""
     codecs = array.metadata.codecs  # type: ignore[union-attr]
     return next((c for c in codecs if isinstance(c, VcinrCodec)), None)
 
 
-def counts_of(array: zarr.Array) -> tuple[int, ...]:
+def counts_of(array: zarr.Array[Any]) -> tuple[int, ...]:
     """Return how many chunks an array has along each axis."""
     return tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
 
 
-def chunks_of(name: str, array: zarr.Array) -> Iterator[Chunk]:
+def chunks_of(name: str, array: zarr.Array[Any]) -> Iterator[Chunk]:
     """Yield the chunks of the array `name`, in C order."""
     for number, index in enumerate(_indices(counts_of(array))):
         part = tuple(
@@ -233,7 +233,7 @@ def _all_codecs(declared: Any) -> Iterator[Any]:
         yield from _all_codecs([*inner.get("codecs", []), *inner.get("index_codecs", [])])
 
 
-def _dims(array: zarr.Array) -> tuple[str | None, ...] | None:
+def _dims(array: zarr.Array[Any]) -> tuple[str | None, ...] | None:
     return array.metadata.dimension_names  # type: ignore[union-attr]
 
 
@@ -249,7 +249,7 @@ def _inflates(data: bytes, values: int) -> str | None:
     return None
 
 
-def _miscounts(data: bytes, array: zarr.Array) -> str | None:
+def _miscounts(data: bytes, array: zarr.Array[Any]) -> str | None:
     """Whether a chunk of texts, of a size that was checked, begins with another number of them than it has."""
     codecs: Any = array.metadata.to_dict().get("codecs")
     if not any(c["name"].startswith("vlen-") for c in codecs):

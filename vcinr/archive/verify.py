@@ -109,7 +109,7 @@ def _missing_members(archive: Archive, originals: metadata.Groups) -> list[str]:
     return [f"variable {name!r} of the original is not in the archive" for name in names if name not in stored]
 
 
-def _original(originals: metadata.Groups, name: str, array: zarr.Array) -> xr.DataArray:
+def _original(originals: metadata.Groups, name: str, array: zarr.Array[Any]) -> xr.DataArray:
     """The variable to compare with, whose values are not read yet."""
     try:
         values = metadata.member(originals, name)
@@ -142,7 +142,7 @@ class _Seen:
     `valid` of them; low, high: the least and the greatest of these.
     """
 
-    array: zarr.Array
+    array: zarr.Array[Any]
     worst: float = 0.0
     squared: float = 0.0
     valid: int = 0
@@ -193,7 +193,7 @@ class _Seen:
         return f"its PSNR is {reached:.2f} dB, below the {wanted:g} dB promised" if reached < wanted - 1e-6 else None
 
 
-def _check_rate(array: zarr.Array, size: int, values: int) -> None:
+def _check_rate(array: zarr.Array[Any], size: int, values: int) -> None:
     rate: Any = array.attrs.get(PREFIX + "bound_value", 0.0)
     if 8 * size > rate * values:
         raise CorruptError(f"{8 * size / max(1, values):.3g} bits per value, more than the {rate:g} promised")

@@ -267,7 +267,7 @@ def bit(c: Coder, data: np.ndarray, node: int, weights: int, value: int, writing
         logit = int(c.stretch[np.uint64(c.counter[i, node_index, c.context[i]] >> 15)])
         c.logit[i] = logit
         mixed += c.weight[weight_row, i] * logit
-    p = np.int64(c.squash[np.uint64(max(-_LOGIT, min(_LOGIT, mixed >> 16)) + _LOGIT)])
+    p: Any = np.int64(c.squash[np.uint64(max(-_LOGIT, min(_LOGIT, mixed >> 16)) + _LOGIT)])
     value = _code_bit(c.state, data, p, value, writing)
     error = ((value << 16) - p) * 10
     for i in range(_INPUT_COUNT):
@@ -284,7 +284,8 @@ def rare(c: Coder, data: np.ndarray, context: int, value: int, writing: bool) ->
     `bit`; `context` is an index of `c.rare`.
     """
     counter = int(c.rare[context])
-    value = _code_bit(c.state, data, np.int64(max(1, min(65535, counter >> 15))), value, writing)
+    p: Any = np.int64(max(1, min(65535, counter >> 15)))
+    value = _code_bit(c.state, data, p, value, writing)
     c.rare[context] = _updated(c, counter, value)
     return value
 

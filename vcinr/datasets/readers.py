@@ -456,7 +456,7 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _zarr_dims(array: zarr.Array) -> bool:
+def _zarr_dims(array: zarr.Array[Any]) -> bool:
     """Whether all dimensions of an array have names."""
     named: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     return array.ndim == 0 or (named is not None and all(named))
