@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all test-deps lint bench table speed results experiments fuzz kill clean
+.PHONY: help setup repro test test-all coverage test-deps lint bench table speed results experiments fuzz kill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,9 @@ test: setup lint ## checks and the fast tests
 
 test-all: setup lint ## checks and all tests
 	@python -m pytest -n $(or $(WORKERS),auto)
+
+coverage: setup ## lines of code that the fast tests do not run
+	@python -m pytest -n $(or $(WORKERS),auto) -m "not slow" --cov --cov-report=term-missing
 
 # By hand: each takes a new environment of 2 GB. The flows' own server is left out, and torch is that of constraints.txt,
 # since its other builds take gigabytes more. Warnings of other releases are shown, and are no errors here.

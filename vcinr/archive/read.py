@@ -100,7 +100,6 @@ def info(path: str | Path) -> dict[str, Any]:
     archive = open_contents(path)
     if problems := archive.problems():
         raise CorruptError(f"{path}: {problems[0]}")
-    keys = archive.keys()
     variables: dict[str, Any] = {}
     kept: dict[str, str | None] = {}
     used: dict[str, int] = {}
@@ -109,7 +108,9 @@ def info(path: str | Path) -> dict[str, Any]:
         if PREFIX + "bytes" not in attrs:
             kept[name] = str(attrs[PREFIX + "note"]) if PREFIX + "note" in attrs else None
             continue
-        stored = sum(size_of(archive.store, key) for key in keys if key.startswith(f"{name}/c/"))
+        stored: Any = attrs[PREFIX + "bytes"]
+        if not isinstance(stored, int):
+            raise CorruptError(f"{path}: variable {name!r} states {stored!r} as its bytes")
         sha = attrs.get(PREFIX + "model_sha256")
         if sha is not None:
             used[str(sha)] = size_of(archive.store, f"{models.GROUP}/{sha}/c/0")
