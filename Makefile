@@ -32,8 +32,8 @@ test-all: setup lint ## checks and all tests
 coverage: setup ## lines of code that the fast tests do not run
 	@python -m pytest -n $(or $(WORKERS),auto) -m "not slow" --cov --cov-report=term-missing
 
-# By hand: each takes a new environment of 2 GB. The flows' own server is left out, and torch is that of constraints.txt,
-# since its other builds take gigabytes more. Warnings of other releases are shown, and are no errors here.
+# By hand: each takes a new environment of 2 GB. The flows' own server is left out, and torch is that of .venv, build and
+# all, since its other builds take gigabytes more. Warnings of other releases are shown, and are no errors here.
 test-deps: setup ## the tests with the oldest and with the newest dependencies that pyproject.toml allows
 	@for which in lowest-direct highest; do \
 		echo "Dependencies: $$which"; \
@@ -42,7 +42,7 @@ test-deps: setup ## the tests with the oldest and with the newest dependencies t
 		if [ -n "$$links" ]; then export UV_FIND_LINKS="$$(echo $$links | tr ' ' ',')"; else torch=--torch-backend=cpu; fi; \
 		cert="$${PIP_CERT:-$$(pip config get global.cert 2>/dev/null)}"; \
 		if [ -n "$$cert" ]; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi; \
-		grep '^torch==' constraints.txt >$(VENV)-$$which/torch.txt; \
+		python -m pip freeze | grep '^torch==' >$(VENV)-$$which/torch.txt; \
 		VIRTUAL_ENV=$(CURDIR)/$(VENV)-$$which uv pip install --quiet --resolution $$which $$torch \
 			-c $(VENV)-$$which/torch.txt -e '.[dev]' -e ./flows && \
 		$(VENV)-$$which/bin/python -m pytest -W default -n $(or $(WORKERS),auto) -m "not slow and not server" || exit 1; done

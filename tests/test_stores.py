@@ -38,9 +38,10 @@ def clean_memory():
 
 def plain(place):
     """As a user opens it, without vcinr's own functions."""
+    if str(place).endswith(".zip") and "://" in str(place):  # fsspec before 2026.9 cannot be asked for another format
+        return xr.open_zarr(f"zip::{place}", chunks=None, zarr_format=3)
     if str(place).endswith(".zip"):
-        where = f"zip::{place}" if "://" in str(place) else zarr.storage.ZipStore(place, mode="r")
-        return xr.open_zarr(where, chunks=None)
+        return xr.open_zarr(zarr.storage.ZipStore(place, mode="r"), chunks=None)
     return xr.open_zarr(place, chunks=None)
 
 

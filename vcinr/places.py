@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, KeyError)
+"""What fsspec raises for a file that is not there; KeyError is that of its zip files before 2026.9."""
+
 
 def is_url(place: str | Path) -> bool:
     """Say whether fsspec opens a place, and not the file system.

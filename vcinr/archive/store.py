@@ -20,7 +20,7 @@ from zarr.core.sync import sync
 
 from vcinr.archive.metadata import RESERVED
 from vcinr.errors import CorruptError, InputError, one_line
-from vcinr.places import is_url, remove
+from vcinr.places import ABSENT, is_url, remove
 
 ROOT = "zarr.json"
 OLD = "old"  # where an archive that is being replaced waits until the new one is in its place
@@ -49,7 +49,7 @@ def open_store(place: str | Path) -> Store:
     if is_url(place):
         url = f"zip::{place}" if str(place).endswith(".zip") and "::" not in str(place) else str(place)
         try:
-            return zarr.storage.FsspecStore.from_url(url, read_only=True)
+            return zarr.storage.FsspecStore.from_url(url, read_only=True, allowed_exceptions=ABSENT)
         except (ValueError, ImportError, OSError) as error:
             raise InputError(f"{place}: cannot be opened ({error}); give a path or a URL that fsspec reads") from None
     path = Path(place)

@@ -27,7 +27,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from vcinr.errors import InputError, one_line
-from vcinr.places import is_url, stem, suffix
+from vcinr.places import ABSENT, is_url, stem, suffix
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
@@ -258,7 +258,8 @@ def _open_url(url: str) -> Groups:
         from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
         zipped = AsyncFileSystemWrapper(fsspec.filesystem("zip", fo=stream), asynchronous=True)
-        return _zarr(zarr.storage.FsspecStore(zipped, read_only=True, path=_zarr_root(members, url)), url)
+        root = _zarr_root(members, url)
+        return _zarr(zarr.storage.FsspecStore(zipped, read_only=True, path=root, allowed_exceptions=ABSENT), url)
     raise InputError(f"{url}: GRIB can only be read from local files; copy it to this machine first")
 
 
