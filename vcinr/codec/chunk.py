@@ -1,10 +1,12 @@
 """The layout of a chunk's bytes (docs/format.md): sections, side streams and checksum.
 
-A chunk, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of all else and of the field | u16 flags | the
-sections that the flags announce, in the order of `Sections`, each a LEB128 length and its bytes | stream. In mode
-`LOSSLESS` the stream is the shuffled, deflated bytes of the values, in mode `LOSSY` the bitstream of the latents. The
-checksum starts from a digest of the field, dtype and chunk shape (`seed_of`), so a chunk read under other metadata than
-it was written with is an error, not another value.
+A chunk consists of these parts, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of everything else and of the
+field | u16 flags | the sections that the flags announce | stream. The sections come in the order of `Sections`, each as
+a LEB128 length and its bytes. In mode `LOSSLESS` the stream holds the values, shuffled and deflated; in mode `LOSSY` it
+is the bitstream of the latents.
+
+The checksum starts from a digest of the field, the dtype and the chunk shape (`seed_of`). A chunk that is read under
+other metadata than it was written with is therefore an error, and never gives other values.
 """
 
 from __future__ import annotations
@@ -30,11 +32,16 @@ LOSSLESS, LOSSY = 0, 1
 
 @dataclass(frozen=True)
 class Sections:
-    """The sections of a chunk, in their order; None where one is absent. Section i has the flag 2^i.
+    """The sections of a chunk, in the order in which they are stored. Section i has the flag 2^i.
 
-    extent: the part of the chunk inside the array. mask: which values are set aside. specials: these values. prior:
-    rate and coder of the latents. constant: a number added to everything. residual: step, plan and stream of the
-    residual coder. exceptions: values stored verbatim. log: signs, where logarithms are coded.
+    Attributes
+    ----------
+    extent, mask, specials, prior, constant, residual, exceptions, log : bytes or None
+        The bytes of each section, or None where it is absent. `extent` is the shape of the part of the chunk that lies
+        inside the array. `mask` says which values are set aside, and `specials` holds them. `prior` names the rate and
+        the coder of the latents. `constant` is a number that is added to all values. `residual` has the step, the plan
+        and the stream of the residual coder. `exceptions` are values that are stored verbatim. `log` is present where
+        logarithms of the values are coded, and holds their signs.
     """
 
     extent: bytes | None = None
@@ -48,30 +55,40 @@ class Sections:
 
     @property
     def present(self) -> dict[str, bytes]:
-        """Those that are there, by name, in their order."""
-        named = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: section for name, section in named.items() if section is not None}
+        """The sections that are present, by name, in the order in which they are stored."""
+        by_name = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: section for name, section in by_name.items() if section is not None}
 
     @property
     def cost(self) -> int:
-        """Bytes that they take, but for lengths of more than one byte."""
+        """Bytes of the sections, each with one byte for its length (longer lengths are not counted)."""
         return sum(1 + len(section) for section in self.present.values())
 
     def __or__(self, other: Sections) -> Sections:
-        """Both; where both have a section, that of `other`."""
+        """The sections of both. Where both have a section, that of `other` is taken."""
         return Sections(**{**self.present, **other.present})
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The parts of a chunk: its mode, sections and stream."""
+    """The parts of a chunk.
+
+    Attributes
+    ----------
+    mode : int
+        `LOSSLESS` or `LOSSY`.
+    sections : Sections
+        The sections.
+    stream : bytes
+        The bytes after the sections: the values in lossless mode, the latents in lossy mode.
+    """
 
     mode: int
     sections: Sections
     stream: bytes
 
     def pack(self, seed: int) -> bytes:
-        """The chunk's bytes; `seed` as of `seed_of`."""
+        """The chunk's bytes; `seed` is what `seed_of` gives for its field, dtype and shape."""
         flags, body = 0, b""
         present = self.sections.present
         for i, name in enumerate(_NAMES):
@@ -83,12 +100,19 @@ class Chunk:
 
     @classmethod
     def unpack(cls, data: bytes, seed: int | None) -> Chunk:
-        """Inverse of `pack`. The checksum is checked before anything is parsed, unless `seed` is None.
+        """Inverse of `pack`.
+
+        Parameters
+        ----------
+        data : bytes
+            The chunk's bytes.
+        seed : int or None
+            As in `pack`. The checksum is verified before anything is parsed; None skips this.
 
         Raises
         ------
         CorruptError
-            For bytes that are not a chunk, or not one of this field, dtype and shape.
+            For bytes that are not a chunk, or not a chunk of this field, dtype and shape.
         """
         if len(data) < 10 or data[:2] != MAGIC:
             raise CorruptError("not a vcinr chunk")
@@ -115,11 +139,26 @@ _NAMES = tuple(f.name for f in fields(Sections))
 
 
 def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
-    """CRC-32 of all that decoding a chunk depends on besides its bytes."""
+    """CRC-32 of everything besides a chunk's bytes that its decoding depends on.
+
+    Parameters
+    ----------
+    field : Field
+        The field of the chunk. It keeps the result, because a field has many chunks.
+    dtype : numpy.dtype
+        The array's dtype.
+    chunk_shape : tuple of int
+        The shape of the array's chunks.
+
+    Returns
+    -------
+    int
+        The value from which the chunk's checksum starts.
+    """
     seed = field.seeds.get((dtype, chunk_shape))
     if seed is not None:
         return seed
-    known: list[Any] = [
+    metadata: list[Any] = [
         field.variable, field.signal_axes, [[float(v).hex() for v in axis] for axis in field.domain.columns],
         field.model.sha256 if field.model else None, [float(v).hex() for v in field.scaling],
         [float(f).hex() if dtype.kind == "f" else str(f) for f in field.fill],
@@ -127,13 +166,23 @@ def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
         dtype.newbyteorder("<").str, chunk_shape,
     ]  # fmt: skip
     if field.feature_axis is not None:
-        known.append(field.feature_axis)
-    seed = field.seeds[dtype, chunk_shape] = zlib.crc32(json.dumps(known, separators=(",", ":")).encode())
+        metadata.append(field.feature_axis)
+    seed = field.seeds[dtype, chunk_shape] = zlib.crc32(json.dumps(metadata, separators=(",", ":")).encode())
     return seed
 
 
 def describe(data: bytes) -> dict[str, int | str | None]:
-    """Mode and section sizes of a chunk, as it states them: its checksum, which needs the field, is not checked."""
+    """The mode of a chunk and the sizes of its parts.
+
+    The checksum is not verified, since that needs the field.
+
+    Returns
+    -------
+    dict
+        ``mode`` ("lossless" or "lossy") and ``bytes``, the size of the whole chunk. A lossy chunk also has ``rate``,
+        the rate of the model's quantiser (None without a prior), and the bytes of its ``stream`` and of each of its
+        sections, by name.
+    """
     chunk = Chunk.unpack(data, None)
     if chunk.mode == LOSSLESS:
         return {"mode": "lossless", "bytes": len(data)}
@@ -146,12 +195,12 @@ def describe(data: bytes) -> dict[str, int | str | None]:
 
 
 def extent_section(shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> Sections:
-    """The extent, where it is not the whole chunk."""
+    """The section of the extent `shape`; no section where it is the whole chunk."""
     return Sections() if shape == chunk_shape else Sections(extent=b"".join(leb128(n) for n in shape))
 
 
 def read_extent(section: bytes | None, chunk_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The part of the chunk that lies inside the array."""
+    """Shape of the part of the chunk that lies inside the array: the whole chunk without a section."""
     if section is None:
         return chunk_shape
     shape, position = [], 0
@@ -166,11 +215,24 @@ def read_extent(section: bytes | None, chunk_shape: tuple[int, ...]) -> tuple[in
 
 
 def mask_sections(signals: np.ndarray, valid: np.ndarray) -> Sections:
-    """The mask of what is not `valid` ``[n, *signal]``, and the values under it."""
+    """The mask and the values under it.
+
+    Parameters
+    ----------
+    signals : numpy.ndarray
+        The chunk's values ``[n, *signal]``.
+    valid : numpy.ndarray
+        bool, of the same shape: False for values that are set aside.
+
+    Returns
+    -------
+    Sections
+        `mask` and `specials`; neither where all values are valid.
+    """
     if valid.all():
         return Sections()
     hidden = signals[~valid]
-    bits = hidden.view(f"u{hidden.dtype.itemsize}")
+    bits = hidden.view(f"u{hidden.dtype.itemsize}")  # NaN is not equal to itself, but its bits are
     if (bits == bits[0]).all():
         body = b"\0" + hidden[:1].astype(hidden.dtype.newbyteorder("<")).tobytes()
     else:
@@ -179,45 +241,45 @@ def mask_sections(signals: np.ndarray, valid: np.ndarray) -> Sections:
 
 
 def read_specials(section: bytes | None, count: int, dtype: np.dtype) -> np.ndarray:
-    """The values under the mask, `count` of them."""
+    """The `count` values under the mask, in C order of the signals ``[n, *signal]``."""
     data = section or b""
     if data[:1] == b"\0" and len(data) == 1 + dtype.itemsize:
-        one = np.frombuffer(data[1:], dtype.newbyteorder("<")).astype(dtype)
-        return np.repeat(one, count)
+        value = np.frombuffer(data[1:], dtype.newbyteorder("<")).astype(dtype)
+        return np.repeat(value, count)
     if data[:1] == b"\1":
         return lossless.decode(data[1:], count, dtype)
     raise CorruptError("values under the mask are malformed")
 
 
 def prior_section(rate: int, coder: int) -> Sections:
-    """Rate of the model's quantiser and number of the latents' coder."""
+    """The section that names the rate of the model's quantiser and the number of the latents' coder."""
     return Sections(prior=bytes([rate << 3 | coder]))
 
 
 def read_prior(section: bytes) -> tuple[int, int]:
-    """Rate of the model's quantiser and number of the latents' coder."""
+    """The rate of the model's quantiser, and the number of the latents' coder."""
     if len(section) != 1:
         raise CorruptError("section has a wrong length")
     return section[0] >> 3, section[0] & 7
 
 
 def constant_section(value: float) -> Sections:
-    """A number, as float32, that is added to everything."""
+    """The section of a number that is added to all values; it is stored as float32."""
     return Sections(constant=struct.pack("<f", value))
 
 
 def read_constant(section: bytes | None) -> float:
-    """The number added to everything; 0 where there is none."""
+    """The number that is added to all values; 0 without a section."""
     return 0.0 if section is None else _number(section, "<f")
 
 
 def residual_section(step: float, plan: Plan, stream: bytes) -> Sections:
-    """What the residual coder made with that step and plan."""
+    """The section of a residual, which the residual coder has coded as `stream` with a step and a plan."""
     return Sections(residual=struct.pack("<d", step) + pack(plan) + stream)
 
 
 def read_residual(section: bytes) -> tuple[float, Plan, bytes]:
-    """Step, plan and stream of the residual coder."""
+    """The step, the plan and the stream of the residual coder."""
     step, plan = _number(section[:8], "<d"), unpack(section[8:9])
     if step <= 0:
         raise CorruptError("residual step is malformed")
@@ -225,7 +287,7 @@ def read_residual(section: bytes) -> tuple[float, Plan, bytes]:
 
 
 def log_section(signals: np.ndarray, valid: np.ndarray) -> Sections:
-    """Signs of the valid values: nothing if all are positive, one byte if all are negative, else a mask."""
+    """The section of the valid values' signs: empty if all are positive, one byte if all are negative, else a mask."""
     negative = valid & (signals < 0)
     if not negative.any():
         return Sections(log=b"")
@@ -233,7 +295,7 @@ def log_section(signals: np.ndarray, valid: np.ndarray) -> Sections:
 
 
 def read_signs(section: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """1 or -1 for every value ``shape``, or for all of them."""
+    """The signs, 1.0 or -1.0: one for each value of `shape`, or a single number where all are the same."""
     if section in (b"", b"\1"):
         return np.array(-1.0 if section else 1.0)
     if section[:1] != b"\2":
@@ -242,7 +304,15 @@ def read_signs(section: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def exceptions_section(values: np.ndarray, where: np.ndarray) -> Sections:
-    """The values at flat indices `where`, verbatim."""
+    """The section of values that are stored verbatim.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        The values inside the array, in the array's own order of axes.
+    where : numpy.ndarray
+        Flat indices of the values to store, in ascending order.
+    """
     gaps = np.diff(where, prepend=0).astype("<i8")
     verbatim = values.ravel()[where]
     body = lossless.deflate(gaps.tobytes() + verbatim.astype(verbatim.dtype.newbyteorder("<")).tobytes())
@@ -250,7 +320,7 @@ def exceptions_section(values: np.ndarray, where: np.ndarray) -> Sections:
 
 
 def apply_exceptions(out: np.ndarray, section: bytes) -> None:
-    """Put the values that are stored verbatim into `out`, which is contiguous."""
+    """Overwrite elements of `out`, a C-contiguous array, with the values that are stored verbatim."""
     if len(section) < 8:
         raise CorruptError("exceptions are malformed")
     (count,) = struct.unpack_from("<Q", section)
@@ -264,6 +334,7 @@ def apply_exceptions(out: np.ndarray, section: bytes) -> None:
 
 
 def _number(section: bytes, layout: str) -> float:
+    """The finite number that a section consists of; `layout` is its format for `struct`."""
     if len(section) != struct.calcsize(layout):
         raise CorruptError("section has a wrong length")
     (value,) = struct.unpack(layout, section)
@@ -273,7 +344,7 @@ def _number(section: bytes, layout: str) -> float:
 
 
 def leb128(value: int) -> bytes:
-    """A number in as few bytes as it takes, seven bits each, the lowest first."""
+    """Encode a number >= 0 as LEB128: seven bits in each byte, the lowest first, in as few bytes as possible."""
     out = bytearray()
     while True:
         value, low = value >> 7, value & 0x7F
@@ -283,7 +354,7 @@ def leb128(value: int) -> bytes:
 
 
 def read_leb128(data: bytes, position: int) -> tuple[int, int]:
-    """A number, and the position after it."""
+    """Decode the LEB128 number that starts at `position`; returns it and the position after it."""
     value = 0
     for shift in range(0, 63, 7):
         if position >= len(data):

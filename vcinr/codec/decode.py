@@ -1,7 +1,8 @@
-"""Bytes to values: the prior in the data's units, plus a constant, plus the residual, then masks and exceptions.
+"""Decoding of a chunk: the prior in the data's units, plus a constant, plus the residual; then masks and exceptions.
 
-From bytes to values only IEEE 754 addition, subtraction, multiplication, division and square root are used, one by one
-in a fixed order, so that all processors get the same bits; the network of a model alone may differ, within its slack.
+Decoding uses only IEEE 754 addition, subtraction, multiplication, division and square root, one by one in a fixed
+order, so that all processors get the same bits. The only exception is the network of a model, whose output may differ
+between machines; the encoder leaves the model's slack for that.
 """
 
 from __future__ import annotations
@@ -40,25 +41,25 @@ def decode(
     data : bytes
         The chunk.
     chunk_shape : tuple of int
-        Of the array's chunks.
-    dtype : dtype
-        Of the array.
+        Shape of the array's chunks.
+    dtype : numpy.dtype
+        The array's dtype.
     field : Field
-        The one that the chunk was written with.
+        The field that the chunk was written with.
     padding : number
-        Fills what of the chunk lies outside its array.
+        What fills the part of the chunk that lies outside its array.
 
     Returns
     -------
-    ndarray
-        ``chunk_shape``, of `dtype` in native byte order.
+    numpy.ndarray
+        The values, of shape `chunk_shape` and of `dtype` in native byte order.
 
     Raises
     ------
     CorruptError
-        For bytes that are not a chunk, or one of another field, dtype or shape.
+        For bytes that are not a chunk, or a chunk of another field, dtype or shape.
     ModelError
-        Where a prior is needed and the field has no model.
+        Where the chunk needs a model and the field has none.
     """
     native, chunk_shape = np.dtype(dtype).newbyteorder("="), tuple(chunk_shape)
     check_size(chunk_shape)
@@ -73,28 +74,28 @@ def decode(
 
 
 def _values(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Field) -> np.ndarray:
-    """The values ``shape`` of the extent."""
+    """The values of the extent, which has the given shape."""
     count = math.prod(shape)
     if chunk.mode == LOSSLESS:
         return lossless.decode(chunk.stream, count, native).reshape(shape)
     sections, signal, planes = chunk.sections, field.signal_of(shape), field.planes_of(shape)
     signals = (count // max(1, math.prod(signal)), *signal)
     valid = None if sections.mask is None else ~lossless.decode_mask(sections.mask, signals)
-    prior, left = None, None
+    prior, correction = None, None
     if sections.prior is not None:
         rate, coder = read_prior(sections.prior)
         prior = decode_prior(field, shape, rate, coder, chunk.stream, field.counts_of(shape))
     constant = read_constant(sections.constant)
     if sections.residual is not None:
         step, plan, stream = read_residual(sections.residual)
-        within = None if valid is None else valid.reshape(planes)
-        left = residual.decode(stream, planes, step, plan, within).reshape(signals)
+        valid_planes = None if valid is None else valid.reshape(planes)
+        correction = residual.decode(stream, planes, step, plan, valid_planes).reshape(signals)
     out = np.empty(signals, native)
     if native in _RESTORED and sections.log is None:
-        restore(prior, field.scaling, constant, left, limits_of(native, field.limits), out)
+        restore(prior, field.scaling, constant, correction, limits_of(native, field.limits), out)
     else:
         real = np.empty(signals)
-        restore(prior, field.scaling, constant, left, (-math.inf, math.inf), real)
+        restore(prior, field.scaling, constant, correction, (-math.inf, math.inf), real)
         if sections.log is not None:
             exponentiate(real.reshape(-1))
             real *= read_signs(sections.log, signals)
@@ -107,46 +108,50 @@ def _values(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Field
     return out
 
 
-_RESTORED = (np.dtype(np.float32), np.dtype(np.float64))  # types that are restored in one pass
+_RESTORED = (np.dtype(np.float32), np.dtype(np.float64))  # dtypes to which `restore` writes directly, in one pass
 
 
 def restore(
-    prior: np.ndarray | None, scaling: tuple[float, float], constant: float, left: np.ndarray | None,
+    prior: np.ndarray | None, scaling: tuple[float, float], constant: float, correction: np.ndarray | None,
     limits: tuple[float, float], out: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill `out`, float32 or float64, with prior * scale + offset + constant + left, clipped to `limits`.
-
-    Compiled, because a pass over the values for each operation takes longer than decoding what a model predicts well.
+    """Fill `out` with prior * scale + offset + constant + correction, clipped to `limits`.
 
     Parameters
     ----------
-    prior : ndarray, optional
-        float32, as large as `out`; 0 where there is none.
+    prior : numpy.ndarray, optional
+        The model's output, float32, as large as `out`; counts as 0 where it is None.
     scaling : (float, float)
         (offset, scale) of the prior.
     constant : float
-        Added everywhere.
-    left : ndarray, optional
-        The residual, float64, as large as `out`.
+        A number that is added to all values.
+    correction : numpy.ndarray, optional
+        The decoded residual, float64, as large as `out`.
     limits : (float, float)
-        What the sums, which are taken in float64 in this order, are clipped to.
-    out : ndarray
-        Contiguous.
+        The smallest and the largest value.
+    out : numpy.ndarray
+        float32 or float64, C-contiguous. The sums are taken in float64, in the order above, and then rounded to it.
+
+    Notes
+    -----
+    This is one compiled loop: where a model predicts well, a NumPy pass over the values for each operation would take
+    longer than the rest of the decoding.
     """
     offset, scale = scaling
     none = np.empty(0, np.float32), np.empty(0)
     _restore(
         none[0] if prior is None else prior.reshape(-1), scale, offset, constant,
-        none[1] if left is None else left.reshape(-1), limits[0], limits[1], out.reshape(-1),
+        none[1] if correction is None else correction.reshape(-1), limits[0], limits[1], out.reshape(-1),
     )  # fmt: skip
 
 
 @outer
 def _restore(
-    prior: np.ndarray, scale: float, offset: float, constant: float, left: np.ndarray, low: float, high: float,
+    prior: np.ndarray, scale: float, offset: float, constant: float, correction: np.ndarray, low: float, high: float,
     out: np.ndarray,
 ) -> None:  # fmt: skip
-    predicted, corrected = prior.size > 0, left.size > 0
+    """`restore` for flat arrays, in which an empty one stands for None."""
+    predicted, corrected = prior.size > 0, correction.size > 0
     for i in range(out.size):
         x = 0.0
         if predicted:
@@ -154,17 +159,33 @@ def _restore(
         if constant != 0.0:
             x += constant
         if corrected:
-            x += left[i]
+            x += correction[i]
         x = low if x < low else x
         out[i] = high if x > high else x
 
 
 def to_dtype(real: np.ndarray, dtype: np.dtype, limits: tuple[float, float] | None) -> np.ndarray:
-    """float64 values, which are clipped in place, as `dtype`: within its range and within CF's `limits`."""
+    """Convert decoded values to the array's dtype.
+
+    Parameters
+    ----------
+    real : numpy.ndarray
+        float64 values; they are clipped in place.
+    dtype : numpy.dtype
+        The target: an integer or a floating-point type.
+    limits : (float, float), optional
+        CF's valid range.
+
+    Returns
+    -------
+    numpy.ndarray
+        The values rounded to `dtype`, within its range and within `limits`.
+    """
     real = np.clip(real, *limits_of(dtype, limits), out=real)
     if dtype.kind in "iu":
         info, rounded = np.iinfo(dtype), np.rint(real)
-        above, below = rounded >= float(info.max), rounded <= float(info.min)  # 2^63 - 1 is no float64
+        # The ends of the range are set apart: float64 cannot hold 2^63 - 1 or 2^64 - 1, so astype might overflow.
+        above, below = rounded >= float(info.max), rounded <= float(info.min)
         out = np.where(above | below, 0.0, rounded).astype(dtype)
         out[above], out[below] = info.max, info.min
         return out
@@ -172,7 +193,7 @@ def to_dtype(real: np.ndarray, dtype: np.dtype, limits: tuple[float, float] | No
 
 
 def limits_of(dtype: np.dtype, limits: tuple[float, float] | None) -> tuple[float, float]:
-    """What decoded values are clipped to, so that rounding to the dtype stays inside CF's `limits` and is finite."""
+    """The range that decoded values are clipped to, so that they are finite and within CF's `limits` after rounding."""
     if dtype.kind in "iu":
         return (-math.inf, math.inf) if limits is None else (math.ceil(limits[0]), math.floor(limits[1]))
     limit = float(np.finfo(dtype).max)
@@ -182,8 +203,11 @@ def limits_of(dtype: np.dtype, limits: tuple[float, float] | None) -> tuple[floa
 
 
 def _inside(limit: float, dtype: np.dtype, towards: int) -> float:
-    """The number of `dtype` next to `limit`, not beyond it in the direction away from `towards` infinity."""
+    """The number of `dtype` that is nearest to a limit and inside it.
+
+    `towards` is 1 for a lower limit, whose inside lies towards infinity, and -1 for an upper one.
+    """
     with np.errstate(over="ignore"):
-        near = dtype.type(limit)
-    beyond = near < limit if towards > 0 else near > limit
-    return float(np.nextafter(near, dtype.type(towards * np.inf))) if beyond else float(near)
+        nearest = dtype.type(limit)
+    outside = nearest < limit if towards > 0 else nearest > limit
+    return float(np.nextafter(nearest, dtype.type(towards * np.inf))) if outside else float(nearest)

@@ -1,4 +1,4 @@
-"""A model on a field's domain: what writer and reader evaluate alike."""
+"""A model evaluated at the samples of a field, which writer and reader do with the same code."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from vcinr.inr.model import Model
 from vcinr.quantise.state import Quantiser
 from vcinr.signals.domain import Domain
 
-_KEPT = 8
-"""Models on domains that are kept: chunks of several variables, or of several archives, are often read in turns."""
+_CACHE_SIZE = 8
+"""Number of models on domains that stay in memory: chunks of several variables or archives are often read in turns."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelOnDomain:
-    """A model, where its signals lie, and all that follows from the two; `on_domain` makes and keeps them.
+    """A model together with the domain of its signals, and what can be computed from these two.
+
+    `on_domain` makes such objects and keeps the last few.
 
     Parameters
     ----------
-    model
-        With its quantiser.
-    domain
-        Where the samples of its signals lie.
+    model : Model
+        The model, with its quantiser.
+    domain : Domain
+        The coordinates of a signal's samples.
     """
 
     model: Model
@@ -35,7 +37,7 @@ class ModelOnDomain:
 
     @cached_property
     def at(self) -> ModelAt:
-        """The network at the domain's points; raises InputError where the domain has other axes than the model."""
+        """The network at the domain's points; raises InputError where the domain does not have the model's axes."""
         return ModelAt(self.model, self.domain.inputs(self.model.system))
 
     @cached_property
@@ -47,16 +49,16 @@ class ModelOnDomain:
         return quantiser
 
     def output(self, variable: str, z: np.ndarray, rate: int) -> np.ndarray:
-        """Evaluate the network for codes.
+        """Evaluate the network for quantised latents.
 
         Parameters
         ----------
-        variable
-            The model's name of the variable.
-        z
-            Codes ``[n, d]``.
-        rate
-            Index of the quantiser's rate.
+        variable : str
+            The name by which the model knows the variable.
+        z : numpy.ndarray
+            Codes of the latents, int64 ``[n, d]``.
+        rate : int
+            The rate at which they were quantised.
 
         Returns
         -------
@@ -66,14 +68,14 @@ class ModelOnDomain:
         return self.at.reconstruct(self.model.start(variable) + self.quantiser.dequantise(z, rate))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def on_domain(model: Model, domain: Domain) -> ModelOnDomain:
-    """Put a model on a domain; the last few are kept, with what they have worked out."""
+    """Combine a model with a domain. The last few results stay in memory, with everything they have computed."""
     return ModelOnDomain(model, domain)
 
 
 def applies(field: Field, shape: tuple[int, ...]) -> bool:
-    """Whether the field's model can be evaluated on a chunk of `shape`: the chunk holds whole signals."""
+    """Whether the field's model can predict a chunk of `shape`: it is complete, and the chunk holds whole signals."""
     model = field.model
     if model is None or not model.quantiser:
         return False
@@ -81,12 +83,15 @@ def applies(field: Field, shape: tuple[int, ...]) -> bool:
 
 
 def arranged(output: np.ndarray, signal: tuple[int, ...]) -> np.ndarray:
-    """The network's output ``[n, P, d_out]`` as values of signals ``[n, *signal]``: a copy only of several features."""
+    """Arrange the network's output ``[n, P, d_out]`` as signals ``[n, *signal]``, whose first axis may be the features.
+
+    This copies only where there are several features.
+    """
     return output.swapaxes(1, 2).reshape(len(output), *signal)
 
 
 def to_units(field: Field, output: np.ndarray) -> np.ndarray:
-    """The model's output in the data's units, float64."""
+    """Convert the model's output from its own units to those of the data, as float64."""
     offset, scale = field.scaling
     values = output.astype(np.float64)
     values *= scale
@@ -97,32 +102,32 @@ def to_units(field: Field, output: np.ndarray) -> np.ndarray:
 def decode_prior(
     field: Field, shape: tuple[int, ...], rate: int, coder: int, stream: bytes, signals: tuple[int, int]
 ) -> np.ndarray:
-    """Evaluate the model for the latents in a chunk's stream.
+    """Decode the latents in a chunk's stream, and evaluate the model for them.
 
     Parameters
     ----------
-    field
-        The field.
-    shape
-        Shape of the chunk's extent.
-    rate, coder
-        As the chunk states them.
-    stream
+    field : Field
+        The field of the chunk.
+    shape : tuple of int
+        Shape of the part of the chunk that lies inside the array.
+    rate, coder : int
+        The rate of the model's quantiser and the number of the latents' coder, as the chunk states them.
+    stream : bytes
         The latents' bitstream.
-    signals
-        Times and levels of its signals.
+    signals : (int, int)
+        The times T and levels C of the signals; see `Field.counts_of`.
 
     Returns
     -------
     numpy.ndarray
-        ``[n, *signal]``, float32, in the model's units.
+        The prior ``[n, *signal]``, float32, in the model's units.
 
     Raises
     ------
     ModelError
-        Where the model is not at hand.
+        Where the field has no model.
     CorruptError
-        Where the chunk cannot have been written with it.
+        Where the chunk cannot have been written with the field's model.
     """
     if field.model is None:
         raise ModelError(f"variable {field.variable!r}: this chunk needs its model, which is not at hand")

@@ -1,4 +1,4 @@
-"""What a chunk promises: the bound, the field that writer and reader both know, and errors measured against them."""
+"""What a chunk promises: the error bound, the field that writer and reader both know, and how errors are measured."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from vcinr.signals.domain import EMPTY, Domain
 
 Kind = Literal["absolute", "relative", "psnr", "rate"]
 Effort = Literal["fast", "best"]
-"""How hard a writer tries; both keep the same promises, and nothing of it is stored."""
+"""How hard the encoder searches for few bytes. Both keep the same promises, and a chunk does not say which it was."""
 MAX_VALUES = int(os.environ.get("VCINR_MAX_CHUNK_VALUES", 1 << 27))
-"""Values that a chunk may declare: decoding takes up to 40 bytes of memory for each of them."""
+"""Largest number of values in a chunk. Decoding needs up to 40 bytes of memory for each of them."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a chunk promises of the error |x - x^| of its finite values.
+    """What a chunk promises about its valid values x and the values x^ that they decode to.
 
     Parameters
     ----------
     kind : {"absolute", "relative", "psnr", "rate"}
-        absolute: the error is at most `value`. relative: it is at most `value` * |x| at every point, and zeros are
-        exact. psnr: the chunk has at least `value` dB with the peak `peak`. rate: it takes at most `value` bits per
-        value. The first two hold for every valid value in the array's own dtype.
+        "absolute": every error |x - x^| is at most `value`, in the units of the values. "relative": it is at most
+        `value` * |x|, and zeros are exact. "psnr": the PSNR of the chunk is at least `value` dB. "rate": the chunk
+        takes at most `value` bits per value. The first two hold for every valid value, in the array's own dtype.
     value : float
-        In the units that the kind says.
+        The number of the bound; see `kind`.
     peak : float
-        Of a PSNR, in the units of the values.
+        The peak that a PSNR refers to, in the units of the values; ignored for other kinds.
     """
 
     kind: Kind
@@ -45,24 +45,24 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """What writer and reader of a field's chunks both know.
+    """What writer and reader of an array both know when they code its chunks.
 
     Parameters
     ----------
     variable : str
-        Its name in the model, if there is one.
+        The name by which the model, if there is one, knows the variable.
     signal_axes : tuple of int
-        The array axes that a signal's samples lie over, in the order of the domain's axes.
+        The array axes over which the samples of one signal lie, in the order of the domain's axes.
     domain : Domain
-        Where the samples lie; the empty grid where no model needs to know.
+        The coordinates of a signal's samples; the empty grid where no model needs them.
     model : Model, optional
-        The prior. It sees (value - offset) / scale.
+        The model that predicts the signals. It works on (value - offset) / scale.
     scaling : (float, float)
-        (offset, scale) of the model for this field.
+        The offset and the scale just named.
     fill : tuple of numbers
-        Values that stand for missing besides NaN (CF ``_FillValue``, ``missing_value``).
+        Values that stand for missing data, besides NaN and infinities (CF ``_FillValue`` and ``missing_value``).
     limits : (float, float), optional
-        CF's valid range, to which decoded values are clipped, so that no value leaves it.
+        CF's valid range. Decoded values are clipped to it, because a reader would take values outside it for missing.
     feature_axis : int, optional
         The array axis along which the features of a point lie, such as the components of a wind.
     """
@@ -78,16 +78,16 @@ class Field:
 
     @cached_property
     def seeds(self) -> dict[tuple[np.dtype, tuple[int, ...]], int]:
-        """Seeds of checksums by dtype and chunk shape, as far as `vcinr.codec.chunk.seed_of` has worked them out."""
+        """Checksum seeds by dtype and chunk shape: those that `vcinr.codec.chunk.seed_of` has computed so far."""
         return {}
 
     @property
     def value_axes(self) -> tuple[int, ...]:
-        """The axes of an array that hold one signal: that of the features, if there is one, then `signal_axes`."""
+        """The array axes that one signal takes up: the feature axis, if there is one, then `signal_axes`."""
         return self.signal_axes if self.feature_axis is None else (self.feature_axis, *self.signal_axes)
 
     def index_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Lengths of the axes of an array of `shape` that count signals."""
+        """Lengths of the index axes, which count signals, in an array of `shape`."""
         return tuple(n for axis, n in enumerate(shape) if axis not in self.value_axes)
 
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -99,21 +99,29 @@ class Field:
         return tuple(shape[axis] for axis in self.value_axes)
 
     def features_of(self, shape: tuple[int, ...]) -> int:
-        """How many features a point has in an array of `shape`."""
+        """Number of features that a point has in an array of `shape`."""
         return 1 if self.feature_axis is None else shape[self.feature_axis]
 
     def planes_of(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """An array of `shape` as the residual coder sees it: features are levels."""
+        """The shape (T, C, H, W) in which the residual coder sees an array of `shape`; features count as levels."""
         features = () if self.feature_axis is None else (shape[self.feature_axis],)
         return residual.planes((*self.index_of(shape), *features), self.grid_of(shape))
 
     def counts_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Times and levels of the signals in an array of `shape`, as the latents' coder sees them."""
+        """The times T and levels C in which the latents' coder sees the signals of an array of `shape`."""
         return residual.signal_counts(self.index_of(shape))
 
 
 def check_size(chunk_shape: tuple[int, ...], *, writing: bool = False) -> None:
-    """Raise CorruptError for a chunk of more than `MAX_VALUES`, before anything is allocated; a writer InputError."""
+    """Refuse a chunk of more than `MAX_VALUES` values, before memory is allocated for it.
+
+    Raises
+    ------
+    InputError
+        When writing.
+    CorruptError
+        When reading.
+    """
     if math.prod(chunk_shape) > MAX_VALUES and writing:
         raise InputError(
             f"a chunk of {math.prod(chunk_shape):,} values, more than {MAX_VALUES:,}: take smaller chunks (--chunk), "
@@ -127,7 +135,7 @@ def check_size(chunk_shape: tuple[int, ...], *, writing: bool = False) -> None:
 
 
 def valid_values(values: np.ndarray, fill: tuple[float | int, ...]) -> np.ndarray:
-    """Where values are finite and none of the fill values: what a bound is kept for."""
+    """Mark the valid values, for which a bound is kept: those that are finite and not among the fill values."""
     valid = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
     for value in fill:
         valid &= values != np.asarray(value).astype(values.dtype)
@@ -135,7 +143,7 @@ def valid_values(values: np.ndarray, fill: tuple[float | int, ...]) -> np.ndarra
 
 
 def allowed_errors(values: np.ndarray, bound: Bound) -> np.ndarray | float:
-    """The largest error that a pointwise bound allows at each value, or everywhere."""
+    """The largest error that an absolute or relative bound allows: one number, or one for each value."""
     if bound.kind == "absolute":
         return bound.value
     with np.errstate(invalid="ignore", over="ignore"):
@@ -143,7 +151,7 @@ def allowed_errors(values: np.ndarray, bound: Bound) -> np.ndarray | float:
 
 
 def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """|x - x^| without overflow or wrap-around: exact for integers, in float64 for floats, zero for other types."""
+    """The errors |x - x^| as float64, without overflow or wrap-around; zero for dtypes that are not numbers."""
     if values.dtype.kind not in "fiu":
         return np.zeros(values.shape)
     if values.dtype.kind in "iu":
@@ -154,11 +162,23 @@ def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 
 
 def tolerance_of(abs_error: float, dtype: np.dtype, magnitude: float) -> float:
-    """What the float64 reconstruction may be off so that the value in the output dtype is within `abs_error`.
+    """The error that the float64 reconstruction may have, so that values are still within a bound once rounded.
 
-    magnitude: the largest |x|. A negative tolerance means that only exact values will do.
+    Parameters
+    ----------
+    abs_error : float
+        The absolute bound.
+    dtype : numpy.dtype
+        The dtype to which decoded values are rounded.
+    magnitude : float
+        The largest |x|.
+
+    Returns
+    -------
+    float
+        The tolerance; negative where only exact values keep the bound.
     """
-    if dtype.kind in "iu":
+    if dtype.kind in "iu":  # rounding to the nearest integer forgives errors below one half
         return math.floor(abs_error) + 0.5 - 1e-6 if abs_error >= 1 else -1.0
     info = np.finfo(dtype)
     top = min(magnitude + abs_error, float(info.max))
@@ -167,17 +187,23 @@ def tolerance_of(abs_error: float, dtype: np.dtype, magnitude: float) -> float:
 
 
 def log_tolerance_of(rel_error: float, dtype: np.dtype) -> float:
-    """What the logarithm of a value may be off so that the value is within `rel_error` of its magnitude."""
+    """The error that the logarithm of a value may have, so that the value's relative error is at most `rel_error`."""
     tolerance = math.log1p(rel_error) - 1e-12
     return tolerance - float(np.finfo(dtype).eps) if dtype.kind == "f" else tolerance
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Values beside those that they decode to.
+    """The errors of a chunk's values once they have been decoded.
 
-    valid: which values count; errors: theirs; missed: flat indices of valid values that decode outside the bound, or to
-    what stands for missing.
+    Attributes
+    ----------
+    valid : numpy.ndarray
+        bool, of the values' shape: which values a bound is kept for.
+    errors : numpy.ndarray
+        The errors of the valid values, float64, one-dimensional.
+    missed : numpy.ndarray
+        Flat indices of valid values that decode to a value outside the bound, or to one that stands for missing data.
     """
 
     valid: np.ndarray
@@ -188,7 +214,17 @@ class Comparison:
 def compare(
     values: np.ndarray, decoded: np.ndarray, fill: tuple[float | int, ...], bound: Bound | None
 ) -> Comparison:  # fmt: skip
-    """Measure the errors of `decoded`; without a bound nothing is outside it."""
+    """Measure the errors of `decoded`.
+
+    Parameters
+    ----------
+    values, decoded : numpy.ndarray
+        The values before and after coding, of one shape and dtype.
+    fill : tuple of numbers
+        Values that stand for missing data; see `Field`.
+    bound : Bound or None
+        An absolute or relative bound. Without one, every error is allowed.
+    """
     if values.dtype.kind not in "fiu":
         nowhere = np.zeros(values.shape, bool)
         return Comparison(nowhere, np.zeros(0), np.flatnonzero(nowhere))

@@ -1,4 +1,4 @@
-"""A chunk coded under one prior and one plan: what the search weighs against each other."""
+"""Trials: a chunk coded under one prior and one residual plan. The search compares them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,28 @@ from vcinr.coding import residual
 from vcinr.coding.residual import Plan, ResidualCoder
 
 LARGEST = 1e30
-"""Larger values are coded losslessly: means and differences of them may overflow."""
+"""Chunks with larger magnitudes are coded losslessly, because their means and differences may overflow."""
 _DEAD = 0.25
-"""For a mean squared error, what the prior leaves counts as smaller by so much of a step: for a peaked distribution, a
-quantiser that rounds towards zero takes fewer bits (Sullivan 1996, uniform threshold quantisers with a dead zone)."""
+"""Fraction of a step by which residuals are moved towards zero where the mean squared error counts: for a peaked
+distribution, a quantiser with such a dead zone needs fewer bits (Sullivan 1996, uniform threshold quantisers)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What is subtracted before the residual coder: decoded latents, or a constant.
+    """A prediction of a chunk's signals, from decoded latents or as a constant; the residual coder codes the rest.
 
-    rate: of the model's quantiser, None for a constant. values: ``[n, *signal]``, float64. sections and stream: how the
-    chunk says it. slack: how far another machine's decoder may be off, in the numbers as stored.
+    Attributes
+    ----------
+    rate : int or None
+        The rate of the model's quantiser; None for a constant.
+    values : numpy.ndarray
+        The prediction ``[n, *signal]``, float64.
+    sections : Sections
+        The sections by which a chunk states the prior.
+    stream : bytes
+        The latents' bitstream; empty for a constant.
+    slack : float
+        How much another machine's decoder may differ from `values`, in the units of the stored numbers.
     """
 
     rate: int | None
@@ -35,13 +45,25 @@ class Prior:
 
 
 def constant_prior(shape: tuple[int, ...], value: float) -> Prior:
-    """The same number everywhere."""
+    """The prior that predicts the same number everywhere."""
     return Prior(None, np.full(shape, value), constant_section(value), b"", 0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One way to code a chunk: the sections that it needs and its stream."""
+    """One way to code a chunk.
+
+    Attributes
+    ----------
+    rate : int or None
+        The rate of the model's quantiser; None where the prior is a constant.
+    plan : Plan or None
+        The plan of the residual coder; None without a residual.
+    sections : Sections
+        The sections of the prior and of the residual.
+    stream : bytes
+        The latents' bitstream.
+    """
 
     rate: int | None
     plan: Plan | None
@@ -50,38 +72,39 @@ class Candidate:
 
     @property
     def cost(self) -> int:
-        """Bytes that it takes, but for what all candidates need."""
+        """Bytes of its sections and its stream, without those that all candidates share."""
         return len(self.stream) + self.sections.cost
 
 
 def cost_of(candidate: Candidate | None) -> float:
-    """Bytes that it takes; infinite where there is none."""
+    """`Candidate.cost`, or infinity for None, so that candidates can be compared whether they exist or not."""
     return math.inf if candidate is None else candidate.cost
 
 
 def prior_alone(prior: Prior) -> Candidate:
-    """The prior without a residual."""
+    """The candidate that consists of a prior without a residual."""
     return Candidate(prior.rate, None, prior.sections, prior.stream)
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Codes a chunk's signals under a prior and a plan.
+    """The signals of a chunk and their tolerance, to be coded under one prior and plan after another.
 
     Parameters
     ----------
-    target : ndarray
+    target : numpy.ndarray
         The signals ``[n, *signal]``, float64.
-    valid : ndarray
-        Which of them are to be within the tolerance, bool.
+    valid : numpy.ndarray
+        bool, of the same shape: which values have to be within the tolerance.
     planes : tuple of int
-        The target as the residual coder sees it, ``[T, C, H, W]``.
+        The shape (T, C, H, W) in which the residual coder sees the target.
     signals : (int, int)
-        Times and levels of the signals.
+        The times T and levels C of the signals.
     tolerance : float or None
-        What the reconstruction may be off; None where the prior alone is wanted.
+        The error that the reconstruction may have; None where only the prior is wanted, without a residual.
     mean : bool
-        Whether the mean squared error counts. The tolerance then says how fine to be, and values may miss it.
+        Whether it is the mean squared error that counts. The tolerance then only sets the residual coder's step, and
+        single values may miss it.
     """
 
     target: np.ndarray
@@ -98,53 +121,67 @@ class Trial:
 
     @cached_property
     def mask(self) -> np.ndarray | None:
-        """`valid` as planes, or None where all values are."""
+        """`valid` in the shape of the planes; None where all values are valid."""
         return None if self.whole else self.valid.reshape(self.planes)
 
     def valid_of(self, values: np.ndarray) -> np.ndarray:
-        """The valid ones of `values` ``[n, *signal]``, in one dimension."""
+        """The valid elements of `values` ``[n, *signal]``, in one dimension."""
         return values.ravel() if self.whole else values[self.valid]
 
     @cached_property
     def possible(self) -> bool:
-        """Whether there is anything but lossless coding."""
+        """Whether lossy coding is possible: the tolerance is positive, and no valid value is larger than `LARGEST`."""
         assert self.tolerance is not None
         values = self.valid_of(self.target)
         return self.tolerance > 0 and (not values.size or max(values.max(), -values.min()) <= LARGEST)
 
     def code(self, prior: Prior, plan: Plan) -> Candidate | None:
-        """The chunk under that prior and plan.
+        """Code the chunk under a prior and a plan.
 
-        None where values are too large for the step, or the prior's slack for the tolerance.
+        Returns
+        -------
+        Candidate or None
+            None where the prior's slack exceeds the tolerance, or where values are too large for the residual's step.
         """
         assert self.tolerance is not None
-        left = self.target - prior.values
+        errors = self.target - prior.values
         room = self.tolerance - prior.slack
         if room <= 0:
             return None
-        counting = self.valid_of(left)
-        if not counting.size or max(counting.max(), -counting.min()) <= room:
-            return prior_alone(prior)  # a residual could only add to it
+        valid_errors = self.valid_of(errors)
+        if not valid_errors.size or max(valid_errors.max(), -valid_errors.min()) <= room:
+            return prior_alone(prior)  # it keeps the bound already: a residual would only add bytes
         step = 2.0 * room
         if self.mean and not residual.coder_of(plan).predicts:
-            left = np.sign(left) * np.maximum(np.abs(left) - _DEAD * step, 0.0)
+            errors = np.sign(errors) * np.maximum(np.abs(errors) - _DEAD * step, 0.0)
         try:
-            stream, _ = residual.encode(left.reshape(self.planes), step, plan, self.mask)
+            stream, _ = residual.encode(errors.reshape(self.planes), step, plan, self.mask)
         except OverflowError:
             return None
         return Candidate(prior.rate, plan, prior.sections | residual_section(step, plan, stream), prior.stream)
 
     def estimate(self, prior: Prior, coder: ResidualCoder) -> tuple[Plan, float]:
-        """A fast coder's plan, and the bytes that it should take: infinitely many where values are too large for it."""
+        """Choose a plan for a fast residual coder, and estimate how many bytes the residual takes.
+
+        Returns
+        -------
+        plan : Plan
+            The plan.
+        size : float
+            The estimated bytes; infinity where values are too large for the coder.
+        """
         assert self.tolerance is not None and coder.estimate is not None
-        left = (self.target - prior.values).reshape(self.planes)
+        errors = (self.target - prior.values).reshape(self.planes)
         try:
-            return coder.estimate(left, 2.0 * (self.tolerance - prior.slack), self.mask)
+            return coder.estimate(errors, 2.0 * (self.tolerance - prior.slack), self.mask)
         except OverflowError:
             return coder.first, math.inf
 
     def cost_of_start(self, prior: Prior, plan: Plan) -> float:
-        """Bytes that the first quarter of the times takes: the whole takes more."""
+        """The cost of coding only the first quarter of the times: a lower limit to the cost of the whole chunk.
+
+        It is 0 where there are fewer than four times.
+        """
         quarter = self.planes[0] // 4
         if quarter == 0:
             return 0.0
