@@ -1,12 +1,12 @@
-"""The recipe: values to bytes, decoded again before they are handed out.
+"""Encoding of a chunk, whose bytes are decoded again before they are returned.
 
-1. What is not a number to be bounded is set aside: a mask, coded losslessly.
-2. Priors are tried: none, and the model's at the rates and lengths that promise most. The latents are quantised, then
-   *decoded again* by the decoder's own code.
-3. What the prior leaves goes to a residual coder, at a step that leaves room for rounding to the output type and for
-   the decoder's slack between machines.
-4. The smallest of the candidates is kept, lossless coding among them.
-5. The very bytes are decoded. Values that miss the bound are stored verbatim, and the bytes are decoded again.
+1. Values for which no bound can hold, such as NaN and fill values, are set aside under a mask and coded losslessly.
+2. Several priors are tried: constants, and the model's at the rates and numbers of latents that promise most. The
+   latents are quantised, and the model is evaluated for them by the decoder's own code.
+3. The difference between the values and the prior goes to a residual coder. Its step leaves room for rounding to the
+   output dtype, and for the slack by which a decoder on another machine may differ.
+4. The smallest candidate is taken, among them lossless coding.
+5. The finished bytes are decoded. Values that miss the bound are stored verbatim, and the bytes are decoded once more.
 """
 
 from __future__ import annotations
@@ -49,10 +49,22 @@ from vcinr.signals.tiling import gather
 
 @dataclass(frozen=True)
 class Encoded:
-    """A chunk's bytes and what was measured by decoding them.
+    """A chunk's bytes, and what was measured by decoding them.
 
-    max_abs_error: over the valid values, in their own dtype. squared_error and valid: sum and count, for PSNR. mode:
-    ``lossless``, ``constant``, ``residual``, ``prior`` or ``prior+residual``. parts: bytes by section.
+    Attributes
+    ----------
+    data : bytes
+        The chunk.
+    max_abs_error : float
+        The largest error of a valid value, in the array's own dtype.
+    squared_error : float
+        The sum of the squared errors of the valid values.
+    valid : int
+        The number of valid values.
+    mode : str
+        ``lossless``, ``constant``, ``residual``, ``prior`` or ``prior+residual``.
+    parts : dict
+        The number of bytes by section, and of the stream.
     """
 
     data: bytes
@@ -71,36 +83,36 @@ def encode(
 
     Parameters
     ----------
-    values : ndarray
-        Any real dtype and shape: all of a chunk that lies inside the array. What is finite and not in `field.fill` is
-        kept within the bound, everything else exactly.
+    values : numpy.ndarray
+        The part of a chunk that lies inside the array, of any real dtype and shape. Values that are finite and not in
+        `field.fill` are kept within the bound, all others exactly.
     field : Field
-        The field.
+        The field that the chunk belongs to.
     bound : Bound, float or None
-        A number is an absolute bound. Without one, the model's finest rate alone is used, and without a model too the
-        chunk is stored losslessly.
+        A number is an absolute bound. None stores the model's prior at its finest rate alone, without a residual; where
+        there is no model, it stores the chunk losslessly.
     rate : int, optional
-        The only rate of the model's quantiser to be tried.
+        The only rate of the model's quantiser to try. By default all are considered.
     chunk_shape : tuple of int, optional
-        Of the array's chunks, where it is not that of the values.
-    latents : ndarray, optional
-        The model's for these values (`latents_of`), where they are known already.
+        Shape of the array's chunks, where it is not that of the values.
+    latents : numpy.ndarray, optional
+        The model's latents of these values (see `latents_of`), where they are known already.
     effort : {"fast", "best"}
-        "fast" tries one prior and one plan, by a sample; "best" looks for the fewest bytes.
+        "fast" chooses one prior and one plan by a sample of the values; "best" searches for the fewest bytes.
 
     Returns
     -------
     Encoded
-        Bytes that were decoded and keep the promise.
+        The bytes, which have been decoded and keep the bound.
 
     Raises
     ------
     ModelError
-        When the model cannot be applied.
+        Where the model cannot be applied.
     BoundError
-        For a rate too low to reach.
+        Where the chunk cannot be coded in the bits per value that a rate allows.
     InputError
-        For a chunk of more than `vcinr.codec.promise.MAX_VALUES`, or an unknown effort.
+        For a chunk of more than `vcinr.codec.promise.MAX_VALUES` values, or an unknown effort.
     """
     values = np.asarray(values)
     if effort not in get_args(Effort):
@@ -114,18 +126,19 @@ def encode(
         bound = Bound("absolute", float(bound))
     if bound is not None and bound.kind == "relative":
         latents = None  # the model predicts no logarithms
-    offered = None
+    candidates = None
     if latents is not None:
-        offered = Latents(field, latents, field.signal_of(native.shape), rate)
-    job = _Job(native, field, shape, offered, effort)
+        candidates = Latents(field, latents, field.signal_of(native.shape), rate)
+    job = _Job(native, field, shape, candidates, effort)
     if bound is None or bound.kind in ("absolute", "relative"):
         return job.within(bound)
     return _for_psnr(job, bound) if bound.kind == "psnr" else _for_rate(job, bound)
 
 
 def _for_psnr(job: _Job, bound: Bound) -> Encoded:
+    """Encode a chunk so that it has at least the PSNR of `bound`."""
     spread = job.spread
-    if not 0.0 < spread < LARGEST or bound.peak >= 1e150:
+    if not 0.0 < spread < LARGEST or bound.peak >= 1e150:  # the square of such a peak would overflow
         return job.exact()
     rates, slack = 0, 0.0
     if job.latents is not None:
@@ -139,10 +152,11 @@ def _for_psnr(job: _Job, bound: Bound) -> Encoded:
 
 
 def _for_rate(job: _Job, bound: Bound) -> Encoded:
+    """Encode a chunk in at most as many bits per value as `bound` says; raises BoundError where that is impossible."""
     allowed, spread = bound.value * job.values.size / 8, job.spread
     if 0.0 < spread < LARGEST:
         encoded = meet_rate(job.within_error, allowed, spread)
-        if job.effort == "fast" and len(encoded.data) > allowed:  # before it is given up
+        if job.effort == "fast" and len(encoded.data) > allowed:  # search thoroughly before giving up
             encoded = meet_rate(replace(job, effort="best").within_error, allowed, spread)
     else:
         encoded = job.exact()
@@ -154,13 +168,14 @@ def _for_rate(job: _Job, bound: Bound) -> Encoded:
     return encoded
 
 
-_SMALL = {"best": 1 / 8, "fast": 1 / 2}  # of the values' own size: below it large chunks are not tried losslessly
-_LARGE = 1 << 16  # bytes from which on a chunk is large
+_LARGE = 1 << 16  # bytes of values from which on a chunk is large
+_SMALL = {"best": 1 / 8, "fast": 1 / 2}
+"""Share of the values' own size up to which lossless coding, which takes time, is not tried for a large chunk."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A chunk's values, in native byte order, to be encoded under one bound or another."""
+    """A chunk's values, in native byte order, to be encoded under one bound after another."""
 
     values: np.ndarray
     field: Field
@@ -170,39 +185,47 @@ class _Job:
 
     @property
     def valid(self) -> np.ndarray:
-        """The values that a bound is kept for, in one dimension."""
+        """The valid values, for which a bound is kept, in one dimension."""
         if self.values.dtype.kind not in "fiu":
             return self.values.ravel()[:0]
         return self.values[valid_values(self.values, self.field.fill)]
 
     @property
     def spread(self) -> float:
-        """Of the valid values."""
+        """The difference between the largest and the smallest valid value."""
         valid = self.valid
         return float(valid.max()) - float(valid.min()) if valid.size else 0.0
 
     def exact(self) -> Encoded:
-        """Without any error, if possible by the residual coder."""
+        """Encode without any error, by the residual coder if it needs fewer bytes than lossless coding."""
         return self.within(Bound("absolute", 0.0))
 
     def within_error(self, error: float) -> Encoded:
-        """`within` an absolute bound."""
+        """Encode within an absolute bound."""
         return self.within(Bound("absolute", error))
 
     def within(self, bound: Bound | None, *, alone: int | None = None, mean: bool = False) -> Encoded:
-        """Within a pointwise bound, or without one: then the model's prior at the rate `alone`, or at its finest.
+        """Encode within a pointwise bound, or without any bound.
 
-        mean: what counts is the mean squared error; the bound says how fine to be, and values may miss it.
+        Parameters
+        ----------
+        bound : Bound or None
+            An absolute or relative bound. None stores the model's prior without a residual.
+        alone : int, optional
+            The rate of that prior; the finest by default.
+        mean : bool
+            Whether it is the mean squared error that counts. The bound then only sets the residual coder's step, and
+            values may miss it.
         """
         values, field = self.values, self.field
         extent = extent_section(values.shape, self.chunk_shape)
         if values.size == 0 or values.dtype.kind not in "fiu" or (bound is None and self.latents is None):
             return self._lossless(extent, bound)
-        common, signals = extent, gather(values, field.value_axes)
+        common, signals = extent, gather(values, field.value_axes)  # `common`: sections that all candidates share
         valid = valid_values(signals, field.fill)
         tolerance: float | None = None
         if bound is not None and bound.kind == "relative":
-            valid &= signals != 0
+            valid &= signals != 0  # zeros have no logarithm; the mask keeps them exactly
             with np.errstate(divide="ignore"):
                 target = np.where(valid, np.log(np.abs(np.where(valid, signals, 1).astype(np.float64))), 0.0)
             common |= log_section(signals, valid)
@@ -227,23 +250,25 @@ class _Job:
             exact = self._lossless(extent, promised)
             if len(exact.data) <= len(data):
                 return exact
-        names = [n for n, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
+        names = [name for name, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
         parts = {name: len(section) for name, section in chunk.sections.present.items()}
         parts["stream"] = len(chunk.stream)
         return self._checked(data, decoded, measured, "+".join(names) or "constant", parts)
 
     def _candidate(self, trial: Trial, alone: int | None) -> Candidate | None:
+        """The best candidate for the effort, or the prior alone without a tolerance; None where neither is possible."""
         if trial.tolerance is None:
             assert self.latents is not None
-            return prior_alone(self.latents.prior(trial, self.latents.rates[-1] if alone is None else alone))
+            return prior_alone(self.latents.make_prior(trial, self.latents.rates[-1] if alone is None else alone))
         return (best_candidate if self.effort == "best" else quick_candidate)(trial, self.latents)
 
     def _lossless(self, sections: Sections, bound: Bound | None) -> Encoded:
+        """The values coded losslessly, with the section of the extent; `bound` is checked all the same."""
         data, decoded, measured = self._decoded(Chunk(LOSSLESS, sections, lossless.encode(self.values)), bound)
         return self._checked(data, decoded, measured, "lossless", {"lossless": len(data)})
 
     def _decoded(self, chunk: Chunk, bound: Bound | None) -> tuple[bytes, np.ndarray, Comparison]:
-        """A chunk's bytes, what a reader makes of them inside the array, and the errors of that."""
+        """The bytes of a chunk, the values that they decode to inside the array, and the errors of these."""
         values = self.values
         data = chunk.pack(seed_of(self.field, values.dtype, self.chunk_shape))
         decoded = decode(data, self.chunk_shape, values.dtype, self.field)[tuple(slice(n) for n in values.shape)]
@@ -252,7 +277,7 @@ class _Job:
     def _checked(
         self, data: bytes, decoded: np.ndarray, measured: Comparison, mode: str, parts: dict[str, int]
     ) -> Encoded:
-        """What was written, by what was decoded from it; raises BoundError should the bound not hold after all."""
+        """The result, from what has been decoded; raises BoundError should the bound not hold after all."""
         worst = float(measured.errors.max(initial=0.0))
         exact = self.values[~measured.valid].tobytes() == decoded[~measured.valid].tobytes()
         if not exact or measured.missed.size:

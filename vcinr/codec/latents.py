@@ -1,4 +1,4 @@
-"""The priors that a model offers for a chunk: its latents at every rate, all of them or the first few."""
+"""The priors that a model offers for a chunk: its latents, quantised at any rate, all of them or only the first few."""
 
 from __future__ import annotations
 
@@ -20,27 +20,35 @@ from vcinr.signals import normalise
 from vcinr.signals.tiling import gather
 
 SHORT = 16
-"""Latents that are decoded in no time."""
+"""Number of latents up to which decoding them takes hardly any time."""
 SLOWER = 2.0
-"""More than `SHORT` latents take longer to decode than all else, so that they have to save this much."""
+"""Factor by which more than `SHORT` latents have to save bytes, because decoding them takes longer than all else."""
 LOOSE = 0.1
-"""Share of values outside the bound: with more, rounding latents to the nearest is as good as for the bound."""
-_KEPT = 1 << 22  # numbers of a prior that are kept
-_SAMPLE, _SAMPLED = 1 << 14, 64  # values that a rate is chosen by, and points of each signal at least
+"""Largest share of values outside the bound at which optimising the rounding of latents for the bound pays."""
+_LARGEST_KEPT = 1 << 22  # numbers in a prior that is kept for the next trial, at most
+_SAMPLE_VALUES = 1 << 14  # size of the sample by which a rate is chosen
+_SAMPLE_POINTS = 64  # points of each signal in that sample, at least
 
 
 def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
-    """Find the model's latents of a chunk's signals.
+    """Find the latents of a chunk's signals with the model's inner loop.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        The part of a chunk that lies inside the array.
+    field : Field
+        Its field.
 
     Returns
     -------
-    ndarray or None
-        ``[n, d]``, relative to the variable's phi_0; None where no model applies.
+    numpy.ndarray or None
+        Latents ``[n, d]`` relative to the variable's phi_0; None where the field has no model that fits the chunk.
 
     Raises
     ------
     ModelError
-        When torch, which an inner loop by gradient needs, is not installed.
+        Where the inner loop needs torch and torch is not installed.
     """
     model = field.model
     if model is None or not prior.applies(field, values.shape) or values.dtype.kind not in "fiu" or values.size == 0:
@@ -68,9 +76,20 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
 
 
 class Choice(NamedTuple):
-    """A rate and number of latents, and what a sample says of them.
+    """A rate and a number of latents, with what a sample of the values says about them.
 
-    bits: what the latents and the residual should take. share: of the values that are outside the bound.
+    Choices compare by their first element, `bits`.
+
+    Attributes
+    ----------
+    bits : float
+        Estimated bits of the latents and of the residual.
+    rate : int
+        The rate of the model's quantiser.
+    length : int
+        The number of latents; the others are zero.
+    share : float
+        The share of values that the prior leaves outside the bound.
     """
 
     bits: float
@@ -81,18 +100,18 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """The priors of a chunk.
+    """The latents of a chunk, and the priors that can be made of them.
 
     Parameters
     ----------
     field : Field
-        With a model.
-    latents : ndarray
-        ``[n, d]`` as of `latents_of`.
+        The field of the chunk, which has a model.
+    latents : numpy.ndarray
+        Latents ``[n, d]`` from `latents_of`.
     signal : tuple of int
-        Shape of a signal's values, the features first.
+        Shape of a signal's values, with the features first.
     rate : int or None
-        The only one to be tried, if any.
+        The only rate to try; None for all.
     """
 
     field: Field
@@ -100,11 +119,11 @@ class Latents:
     signal: tuple[int, ...]
     rate: int | None
     made: dict[int, tuple[np.ndarray, np.ndarray]] = dataclass_field(default_factory=dict, init=False)
-    """What `rounded` has made, by rate, for the next trial."""
+    """Results of `rounded` by rate, which the next trial uses again."""
 
     @property
     def model(self) -> Model:
-        """The field's."""
+        """The field's model."""
         assert self.field.model is not None
         return self.field.model
 
@@ -115,7 +134,7 @@ class Latents:
 
     @property
     def rates(self) -> list[int]:
-        """Those to be tried; raises ModelError for one that the model does not have."""
+        """The rates to try; raises ModelError where the only one is not a rate of the model."""
         rates = self.on_domain.quantiser.rates
         if self.rate is None:
             return list(range(rates))
@@ -124,33 +143,64 @@ class Latents:
         return [self.rate]
 
     def slack(self, output: np.ndarray) -> float:
-        """How far another machine's decoder may be off where the network gives `output`: rounding grows with it."""
+        """How much another machine's decoder may differ, in the data's units.
+
+        Rounding errors grow with the network's `output`, so the slack does so too where it exceeds 1.
+        """
         return self.model.slack * abs(self.field.scaling[1]) * max(1.0, float(np.abs(output).max(initial=0.0)))
 
     @property
     def lengths(self) -> list[int]:
-        """How many latents may be enough, fewer and fewer to none, where they come in order of importance."""
+        """Smaller numbers of latents to try: a quarter of them, an eighth and so on, last of all none.
+
+        Empty unless the head is linear, since only then are latents in order of importance.
+        """
         d = self.model.spec.latent
         return list(dict.fromkeys(d >> k for k in (2, 3, 4, 5, d.bit_length()))) if self.model.linear else []
 
     def rounded(self, rate: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The first `length` latents quantised at `rate`, and the model's output for them ``[n, *signal]``, float32."""
+        """Quantise the latents by rounding them to the nearest code.
+
+        Parameters
+        ----------
+        rate : int
+            The rate.
+        length : int, optional
+            Codes after the first `length` are set to zero.
+
+        Returns
+        -------
+        z : numpy.ndarray
+            Codes int64 ``[n, d]``.
+        output : numpy.ndarray
+            The model's output for them, float32 ``[n, *signal]``, in the model's units.
+        """
         if length is not None:
             z = self.rounded(rate)[0].copy()
             z[:, length:] = 0
             return z, self._output(z, rate)
         if rate not in self.made:
             z = self.on_domain.quantiser.quantise(self.latents, rate)
-            both = z, self._output(z, rate)
-            if both[1].size > _KEPT:
-                return both
-            self.made[rate] = both
+            codes_and_output = z, self._output(z, rate)
+            if codes_and_output[1].size > _LARGEST_KEPT:
+                return codes_and_output
+            self.made[rate] = codes_and_output
         return self.made[rate]
 
-    def prior(self, trial: Trial, rate: int, length: int | None = None, *, for_bound: bool = True) -> Prior:
-        """The first `length` latents, quantised at `rate` and decoded again.
+    def make_prior(self, trial: Trial, rate: int, length: int | None = None, *, for_bound: bool = True) -> Prior:
+        """Quantise and code latents, and evaluate the model for them as a decoder will.
 
-        for_bound: rounded for the tolerance that there is, and coded best; else to the nearest, and coded quickly.
+        Parameters
+        ----------
+        trial : Trial
+            The chunk.
+        rate : int
+            The rate.
+        length : int, optional
+            Codes after the first `length` are set to zero.
+        for_bound : bool
+            True optimises the rounding for the trial's tolerance, where that pays, and takes the coder that needs the
+            fewest bytes. False rounds to the nearest code and takes a quick coder.
         """
         z, output = self.rounded(rate, length)
         if for_bound and (better := self._rounded_for_bound(trial, z, rate, length, output)) is not None:
@@ -161,24 +211,29 @@ class Latents:
         return Prior(rate, values, prior_section(rate, coder), stream, self.slack(output))
 
     def error(self, trial: Trial, rate: int) -> float:
-        """RMS error of the prior at `rate`."""
-        missing = trial.valid_of(trial.target - prior.to_units(self.field, self.rounded(rate)[1]))
-        return math.sqrt(float(np.square(missing).mean())) if missing.size else 0.0
+        """RMS error of the prior at `rate` over the valid values, in the data's units."""
+        errors = trial.valid_of(trial.target - prior.to_units(self.field, self.rounded(rate)[1]))
+        return math.sqrt(float(np.square(errors).mean())) if errors.size else 0.0
 
     def cheapest(self, trial: Trial) -> Choice | None:
-        """What should take the fewest bytes, by a sample of the values; None where all leave too much outside.
+        """Find the rate and the number of latents that should need the fewest bytes, judged by a sample of the values.
 
-        A linear head's first few latents, unless all of them take far fewer bytes.
+        Of a linear head, only the first `SHORT` latents or fewer are used, unless all of them need far fewer bytes.
+
+        Returns
+        -------
+        Choice or None
+            None where more than the share `LOOSE` of the values stays outside the bound and no rate was prescribed.
         """
         quantiser, model, points = self.on_domain.quantiser, self.model, self.field.domain.points
         count, features = len(self.latents), model.spec.d_out
-        sample = slice(None, None, max(1, min(count * features * points // _SAMPLE, points // _SAMPLED)))
+        sample = slice(None, None, max(1, min(count * features * points // _SAMPLE_VALUES, points // _SAMPLE_POINTS)))
         target = trial.target.reshape(count, features, -1)[..., sample]
         valid = None if trial.whole else trial.valid.reshape(count, features, -1)[..., sample]
         if not target.size or (valid is not None and not valid.any()):
             return None
-        asked = trial.tolerance
-        assert asked is not None
+        asked_tolerance = trial.tolerance
+        assert asked_tolerance is not None
         evaluate, start = self.on_domain.at.sampled(sample), model.start(self.field.variable)
         codes: dict[int, np.ndarray] = {}
 
@@ -188,21 +243,21 @@ class Latents:
             z = codes[rate].copy()
             z[:, length:] = 0
             output = prior.arranged(evaluate(start + quantiser.dequantise(z, rate)), target.shape[1:])
-            tolerance = asked - self.slack(output)
+            tolerance = asked_tolerance - self.slack(output)
             if tolerance <= 0:
                 return Choice(math.inf, rate, length, 1.0)
-            over = np.abs(target - prior.to_units(self.field, output)) / tolerance - 1.0
-            outside = (over if valid is None else over[valid]).ravel()
-            outside, counted = outside[outside > 0], outside.size
+            excess = np.abs(target - prior.to_units(self.field, output)) / tolerance - 1.0  # in units of the tolerance
+            outside = (excess if valid is None else excess[valid]).ravel()
+            outside, valid_count = outside[outside > 0], outside.size
             bits = outside_bits(outside) * points / target.shape[-1] + quantiser.bits(z[:, :length], rate)
-            return Choice(bits, rate, length, len(outside) / counted)
+            return Choice(bits, rate, length, len(outside) / valid_count)
 
-        rates, whole = self.rates, model.spec.latent
-        short = min(whole, SHORT) if model.linear else whole
-        at = self._likely(rates, asked)
-        best = assess(rates[at], short)
-        for way in (rates[at + 1 :], rates[:at][::-1]):  # on each side as long as it gets better
-            for rate in way:
+        rates, all_latents = self.rates, model.spec.latent
+        short = min(all_latents, SHORT) if model.linear else all_latents
+        first = self._first_rate(rates, asked_tolerance)
+        best = assess(rates[first], short)
+        for direction in (rates[first + 1 :], rates[:first][::-1]):  # finer rates, then coarser ones, while they help
+            for rate in direction:
                 choice = assess(rate, short)
                 if choice >= best:
                     break
@@ -213,41 +268,47 @@ class Latents:
                 if choice >= best:
                     break
                 best = choice
-        if short < whole:
-            choice = assess(best.rate, whole)
+        if short < all_latents:
+            choice = assess(best.rate, all_latents)
             if SLOWER * choice.bits < best.bits:
                 best = choice
         return best if best.share <= LOOSE or self.rate is not None else None
 
-    def _likely(self, rates: list[int], tolerance: float) -> int:
-        """Where in `rates` to begin: the first whose rounding is well within the tolerance."""
+    def _first_rate(self, rates: list[int], tolerance: float) -> int:
+        """Index into `rates` at which to begin: the first rate whose rounding error is well within the tolerance."""
         units = [self.on_domain.quantiser.unit(rate) for rate in rates]
         if not self.model.linear or units[0] is None:
             return 0
-        # Rounding by a step has an error of step / sqrt(12); the basis is orthonormal.
+        # Rounding by a step has an RMS error of step / sqrt(12). The basis is orthonormal, so the squared errors of the
+        # latents add up to that of the values.
         noise = [abs(self.field.scaling[1]) * float(np.linalg.norm(u)) / math.sqrt(12) for u in units if u is not None]
         return next((k for k, error in enumerate(noise) if error < tolerance / 4), len(rates) - 1)
 
     def _output(self, z: np.ndarray, rate: int) -> np.ndarray:
+        """The model's output for codes z ``[n, d]``, float32 ``[n, *signal]``."""
         return prior.arranged(self.on_domain.output(self.field.variable, z, rate), self.signal)
 
     def _rounded_for_bound(
         self, trial: Trial, z: np.ndarray, rate: int, length: int | None, output: np.ndarray
     ) -> np.ndarray | None:
-        """Rate-distortion optimised codes, where the latents enter linearly and the bound is a loose one."""
+        """Codes whose rounding is optimised for the bound (`vcinr.quantise.refine`).
+
+        None where this is impossible, because latents do not enter linearly, or does not pay, because too many values
+        are outside the bound in any case.
+        """
         quantiser = self.on_domain.quantiser
         unit = quantiser.unit(rate)
         if trial.tolerance is None or unit is None or not self.model.linear:
             return None
-        left = np.where(trial.valid, trial.target - prior.to_units(self.field, output), 0.0).reshape(len(z), -1)
-        if np.mean(np.abs(left) > trial.tolerance) > LOOSE:
+        errors = np.where(trial.valid, trial.target - prior.to_units(self.field, output), 0.0).reshape(len(z), -1)
+        if np.mean(np.abs(errors) > trial.tolerance) > LOOSE:
             return None
         psi = self.on_domain.at.basis()[1]
         features = self.model.spec.d_out
-        if features > 1:  # side by side in the basis, one after the other in the values
+        if features > 1:  # in the basis the features of a point lie side by side, in a signal they come first
             psi = psi.reshape(len(psi), -1, features).swapaxes(1, 2).reshape(len(psi), -1)
-        z, kept = z.copy(), slice(length)
-        effect = self.field.scaling[1] * unit[kept, None] * psi[kept]
-        bits, offset = quantiser.costs(rate)[kept], quantiser.offset[rate, kept]
-        z[:, kept] = refine(z[:, kept], left, effect, bits, offset, trial.tolerance - self.slack(output))
+        z, used = z.copy(), slice(length)
+        effect = self.field.scaling[1] * unit[used, None] * psi[used]
+        bits, offset = quantiser.costs(rate)[used], quantiser.offset[rate, used]
+        z[:, used] = refine(z[:, used], errors, effect, bits, offset, trial.tolerance - self.slack(output))
         return z

@@ -1,4 +1,4 @@
-"""Which prior and which plan take the fewest bytes, and which absolute bound meets a PSNR or a rate."""
+"""Search for the prior and plan that need the fewest bytes, and for the absolute bound that meets a PSNR or a rate."""
 
 from __future__ import annotations
 
@@ -15,23 +15,41 @@ from vcinr.codec.promise import Bound
 from vcinr.codec.trial import Candidate, Prior, Trial, constant_prior, cost_of
 from vcinr.coding.residual import CODERS, Plan, coder_of
 
-_RARE = 0.002  # of the values outside the bound: rows of zeros are coded in no time
-_HOPELESS = 1.04  # times the bytes of the best: fewer latents still will not be better
-_BEHIND = 1.2  # times the bytes of the best: a plan whose first try is that far behind is not improved
-_WORTH = 4  # bytes that it is worth to decode half as many latents, or no residual
-_COMMON = 0.02  # of a sample of the values that are equal: it is worth to be the constant
+_RARE = 0.002
+"""Share of values outside the bound up to which the residual is nearly all zeros, so that any coder decodes it fast."""
+_HOPELESS = 1.04
+"""Factor on the fewest bytes so far: where a number of latents needs more than that, even fewer are not tried."""
+_BEHIND = 1.2
+"""Factor on the fewest bytes so far: a plan that needs more than that at its first try is not improved."""
+_WORTH = 4
+"""Bytes that may be spent to make decoding faster by using fewer latents, or no residual."""
+_COMMON = 0.02
+"""Share of equal values in a sample from which on their value is taken as the constant prior."""
 _FAST = tuple(c for c in CODERS if c.estimate is not None)
 _THOROUGH = tuple(c for c in CODERS if c.estimate is None)
 _PREDICTING = tuple(c for c in _THOROUGH if c.predicts)
 _RAW = tuple(c for c in _THOROUGH if not c.predicts)
-"""Coders that code values as they are: for what has been predicted already, and for sparse fields."""
+"""Coders that do not predict values: they suit sparse fields, and what a model has predicted already."""
 
 
 # --- one bound
 
 
 def best_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
-    """The smallest candidate; None when only lossless coding will do."""
+    """Find the candidate that needs the fewest bytes.
+
+    Parameters
+    ----------
+    trial : Trial
+        The chunk and its tolerance.
+    latents : Latents or None
+        The priors of a model. Where they prescribe a rate, no constant priors are tried.
+
+    Returns
+    -------
+    Candidate or None
+        None where only lossless coding is possible.
+    """
     if not trial.possible:
         return None
     best = None if latents is None else _best_latents(trial, latents)
@@ -46,85 +64,105 @@ def best_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
         candidate = trial.code(prior, plan)
         if cost_of(candidate) < _BEHIND * cost_of(best):
             best = min(best, _improved(trial, prior, plan, candidate), key=cost_of)
-    for prior, coder in itertools.product(priors.values(), _FAST):  # quickly tried; smaller where codes are large
+    # The fast coders cost little time, and need fewer bytes than the others where codes are large.
+    for prior, coder in itertools.product(priors.values(), _FAST):
         best = min(best, trial.code(prior, trial.estimate(prior, coder)[0]), key=cost_of)
     return best
 
 
 def quick_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
-    """One candidate: the model where it should take fewer bytes, else a constant; None as for `best_candidate`."""
+    """Choose a candidate from estimates, without coding the chunk several times.
+
+    It uses the model where that should need fewer bytes, and else a constant. Parameters and result are those of
+    `best_candidate`.
+    """
     if not trial.possible:
         return None
     choice = None if latents is None else latents.cheapest(trial)
 
-    def predicted() -> Candidate | None:
+    def by_model() -> Candidate | None:
         assert latents is not None and choice is not None
         coder = _RAW[0] if choice.share < _RARE else _FAST[0]
-        return trial.code(latents.prior(trial, choice.rate, choice.length, for_bound=False), coder.first)
+        return trial.code(latents.make_prior(trial, choice.rate, choice.length, for_bound=False), coder.first)
 
     if choice is not None:
         if latents is not None and latents.rate is not None:
-            return predicted()
-        if choice.share < _RARE and choice.length <= SHORT and (candidate := predicted()) is not None:
+            return by_model()
+        if choice.share < _RARE and choice.length <= SHORT and (candidate := by_model()) is not None:
             return candidate
     constant = constant_prior(trial.target.shape, _constants(trial)[1])
     plan, size = min((trial.estimate(constant, c) for c in _FAST), key=lambda estimated: estimated[1])
-    wins = choice is not None and choice.bits * (SLOWER if choice.length > SHORT else 1.0) < 8 * size
-    return (predicted() if wins else None) or trial.code(constant, plan) or trial.code(constant, _PREDICTING[0].first)
+    smaller = choice is not None and choice.bits * (SLOWER if choice.length > SHORT else 1.0) < 8 * size
+    return (by_model() if smaller else None) or trial.code(constant, plan) or trial.code(constant, _PREDICTING[0].first)
 
 
 def _constants(trial: Trial) -> tuple[float, float]:
-    """The mean as a float32, and what many values are equal to exactly (zero in a field of rain), else the mean."""
+    """Two constants that may serve as priors, exact in float32: the mean, and the most common value.
+
+    The most common value is one that many values equal exactly, such as zero in a field of rain. Where there is no such
+    value, or float32 cannot hold it, the mean is given twice.
+    """
     values = trial.valid_of(trial.target)
     mean = float(np.float32(values.mean() if values.size else 0.0))
-    different, counts = np.unique(values[:: max(1, len(values) // 10_000)], return_counts=True)
-    if not len(different) or counts.max() < _COMMON * counts.sum():
+    distinct, counts = np.unique(values[:: max(1, len(values) // 10_000)], return_counts=True)
+    if not len(distinct) or counts.max() < _COMMON * counts.sum():
         return mean, mean
-    common = float(different[np.argmax(counts)])
+    common = float(distinct[np.argmax(counts)])
     return mean, common if common == float(np.float32(common)) else mean
 
 
 def _best_latents(trial: Trial, latents: Latents) -> Candidate | None:
-    """The best of the model's priors: ordered by rate, their sizes have one minimum, or one worse on the way to it."""
+    """The best candidate with one of the model's priors.
+
+    From a likely rate, the search goes to coarser and to finer ones until two in a row need more bytes: in order of the
+    rates, sizes fall to one minimum and rise again, with at most one exception on the way. Then it tries fewer latents
+    and other plans at the best rate.
+    """
     rates, tolerance = latents.rates, trial.tolerance
     assert tolerance is not None
     start, end = 0, len(rates) - 1
-    while start < end:  # the coarsest rate whose error is well within the bound: near the best, as a rule
+    # Bisection for the coarsest rate whose error is well within the bound: the best rate is usually near it.
+    while start < end:
         middle = (start + end) // 2
         start, end = (middle + 1, end) if latents.error(trial, rates[middle]) > tolerance / 4 else (start, middle)
     plans = [c.first for c in (*_RAW, *_PREDICTING)]
-    priors = {start: latents.prior(trial, rates[start])}
+    priors = {start: latents.make_prior(trial, rates[start])}
     tried = {(start, plans[0]): trial.code(priors[start], plans[0])}
+    # Where the residual needs more than half the bytes of the latents, it matters which plan codes it.
     if cost_of(tried[start, plans[0]]) > 1.5 * len(priors[start].stream):
         tried |= {(start, other): trial.code(priors[start], other) for other in plans[1:]}
     plan = min(plans, key=lambda p: cost_of(tried.get((start, p))))
-    for way in (-1, 1):
-        k, best, worse = start + way, cost_of(tried[start, plan]), 0
+    for direction in (-1, 1):
+        k, best, worse = start + direction, cost_of(tried[start, plan]), 0
         while 0 <= k < len(rates) and worse < 2:
-            priors[k] = latents.prior(trial, rates[k])
+            priors[k] = latents.make_prior(trial, rates[k])
             tried[k, plan] = trial.code(priors[k], plan)
             worse = 0 if cost_of(tried[k, plan]) < best else worse + 1
             best = min(best, cost_of(tried[k, plan]))
-            k += way
+            k += direction
     (k, plan), candidate = min(tried.items(), key=lambda item: cost_of(item[1]))
     if candidate is None:
         return None
-    prior, others = priors[k], [p for p in plans if (k, p) not in tried]
+    prior, untried = priors[k], [p for p in plans if (k, p) not in tried]
     for length in latents.lengths:
-        shorter = latents.prior(trial, rates[k], length)
+        shorter = latents.make_prior(trial, rates[k], length)
         coded = trial.code(shorter, plan)
         if cost_of(coded) > _HOPELESS * candidate.cost:
             break
-        worth = -_WORTH if candidate.plan is None and coded is not None and coded.plan is not None else _WORTH
-        if coded is not None and coded.cost <= candidate.cost + worth:
+        needs_residual = candidate.plan is None and coded is not None and coded.plan is not None
+        allowance = -_WORTH if needs_residual else _WORTH
+        if coded is not None and coded.cost <= candidate.cost + allowance:
             prior, candidate = shorter, coded
     if candidate.plan is None:
         return candidate
-    return min([_improved(trial, prior, plan, candidate), *(trial.code(prior, p) for p in others)], key=cost_of)
+    return min([_improved(trial, prior, plan, candidate), *(trial.code(prior, p) for p in untried)], key=cost_of)
 
 
 def _improved(trial: Trial, prior: Prior, plan: Plan, best: Candidate | None) -> Candidate | None:
-    """The smallest stream after changing one entry of the plan at a time; `best` is the one under `plan`."""
+    """Improve a plan by changing one entry at a time, as long as that saves bytes.
+
+    `best` is the candidate under `plan`; the result is the best candidate of all.
+    """
     if best is None or best.plan is None:
         return best
     for name, values in coder_of(plan).variations.items():
@@ -141,23 +179,23 @@ def _improved(trial: Trial, prior: Prior, plan: Plan, best: Candidate | None) ->
 
 
 class Coded(Protocol):
-    """What the searches below look at of an encoded chunk."""
+    """The attributes of an encoded chunk that the searches below need."""
 
     @property
     def data(self) -> bytes:
-        """Its bytes."""
+        """The chunk's bytes."""
 
     @property
     def squared_error(self) -> float:
-        """Sum over the valid values."""
+        """Sum of the squared errors of the valid values."""
 
     @property
     def valid(self) -> int:
-        """How many values are valid."""
+        """Number of valid values."""
 
     @property
     def mode(self) -> str:
-        """Begins with ``prior`` where a model was used."""
+        """How the chunk is coded; the text begins with ``prior`` where a model was used."""
 
 
 _C = TypeVar("_C", bound=Coded)
@@ -165,7 +203,19 @@ _C = TypeVar("_C", bound=Coded)
 
 @dataclass(frozen=True)
 class PsnrTarget:
-    """Of a chunk whose valid values span `spread` and whose model, if any, has so many `rates` and that `slack`."""
+    """A PSNR to reach, and what `meet_psnr` needs to know of the chunk.
+
+    Attributes
+    ----------
+    bound : Bound
+        The bound, whose kind is "psnr".
+    spread : float
+        The difference between the largest and the smallest valid value.
+    rates : int
+        Number of rates at which the model's prior alone may be tried; 0 without a model.
+    slack : float
+        How much another machine's evaluation of the model may differ, in the units of the values.
+    """
 
     bound: Bound
     spread: float
@@ -176,14 +226,27 @@ class PsnrTarget:
 def meet_psnr(
     target: PsnrTarget, at_rate: Callable[[int], _C], at_error: Callable[[float], _C], exact: Callable[[], _C]
 ) -> _C:
-    """The smaller of two that meet the PSNR: the prior alone at the coarsest rate, and the coarsest absolute bound.
+    """Encode a chunk so that it has a PSNR in few bytes.
 
-    The bound is found within a few per cent, by repeated encoding.
+    The result is the smaller of two that reach the PSNR: the prior alone at the coarsest possible rate, and the
+    coarsest possible absolute bound, which repeated encoding finds to within a few per cent.
+
+    Parameters
+    ----------
+    target : PsnrTarget
+        What is to be reached.
+    at_rate : callable
+        Encodes the chunk with the prior of a rate alone.
+    at_error : callable
+        Encodes the chunk with an absolute bound, as a step for the mean squared error.
+    exact : callable
+        Encodes the chunk without any error, for a PSNR that nothing else reaches.
     """
     bound, spread = target.bound, target.spread
     allowed = bound.peak**2 * 10 ** (-bound.value / 10)
 
     def room(encoded: _C) -> float:
+        # The factor by which the mean squared error may still grow, the model's slack considered.
         rms = math.sqrt(encoded.squared_error / max(1, encoded.valid))
         return allowed / max((rms + (target.slack if encoded.mode.startswith("prior") else 0.0)) ** 2, 1e-300)
 
@@ -195,6 +258,7 @@ def meet_psnr(
             best, last = encoded, middle
         else:
             first = middle + 1
+    # Errors that are uniform within +-e have a mean squared error of e^2 / 3.
     error, met = min(math.sqrt(3 * allowed), spread), False
     for _ in range(12):
         encoded = at_error(error)
@@ -209,7 +273,17 @@ def meet_psnr(
 
 
 def meet_rate(at_error: Callable[[float], _C], allowed: float, spread: float) -> _C:
-    """The finest absolute bound whose chunk has at most `allowed` bytes, else the coarsest; by bisection."""
+    """Encode a chunk with the finest absolute bound that a number of bytes allows, which bisection finds.
+
+    Parameters
+    ----------
+    at_error : callable
+        Encodes the chunk with an absolute bound.
+    allowed : float
+        The largest number of bytes.
+    spread : float
+        The coarsest bound to try. Where even it needs more bytes, its chunk is returned.
+    """
     low, high = spread * 2.0**-40, spread
     best = at_error(high)
     if len(best.data) > allowed:
