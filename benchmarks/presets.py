@@ -24,7 +24,9 @@ METHODS = ("vcinr", "coinpp", "functa")
 def main() -> None:
     """Train every method; print and write the PSNR of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("data/experiments/presets"), help="Folder for what is unfinished.")
+    parser.add_argument(
+        "--work", type=Path, default=Path("data/experiments/presets"), help="Folder for what is unfinished."
+    )
     parser.add_argument("--steps", type=int, help="Steps of meta-training, instead of the presets' numbers.")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

@@ -1,34 +1,64 @@
 """vcinr: neural compression of scientific arrays, with an error bound that is checked.
 
-``vcinr.compress``, ``vcinr.open``, ``vcinr.train``, ``vcinr.load_model`` are the Python interface; the command
-line and the flows are thin layers over the same functions.
+``vcinr.compress``, ``vcinr.open``, ``vcinr.train`` and ``vcinr.load_model`` are the Python interface, with the errors
+that they raise. The command line and the flows are thin layers over the same functions.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vcinr.archive.at import at, regrid
+    from vcinr.archive.read import decompress, info
+    from vcinr.archive.read import open_archive as open
+    from vcinr.archive.verify import verify
+    from vcinr.archive.write import compress
+    from vcinr.codec.promise import Bound
+    from vcinr.datasets.readers import open_dataset, open_groups
+    from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError, VcinrError
+    from vcinr.inr.model import Model, load_model
+    from vcinr.training import train
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "compress": ("vcinr.archive.write", "compress"),
-    "open": ("vcinr.archive.read", "open_archive"),
-    "verify": ("vcinr.archive.verify", "verify"),
-    "info": ("vcinr.archive.read", "info"),
-    "decompress": ("vcinr.archive.read", "decompress"),
-    "open_dataset": ("vcinr.datasets.readers", "open_dataset"),
-    "open_groups": ("vcinr.datasets.readers", "open_groups"),
-    "load_model": ("vcinr.inr.model", "load_model"),
-    "train": ("vcinr.training", "train"),
+    "at": "vcinr.archive.at",
+    "compress": "vcinr.archive.write",
+    "decompress": "vcinr.archive.read",
+    "info": "vcinr.archive.read",
+    "load_model": "vcinr.inr.model",
+    "open": "vcinr.archive.read",
+    "open_dataset": "vcinr.datasets.readers",
+    "open_groups": "vcinr.datasets.readers",
+    "regrid": "vcinr.archive.at",
+    "train": "vcinr.training",
+    "verify": "vcinr.archive.verify",
+    "Bound": "vcinr.codec.promise",
+    "Model": "vcinr.inr.model",
+    "BoundError": "vcinr.errors",
+    "ConfigError": "vcinr.errors",
+    "CorruptError": "vcinr.errors",
+    "InputError": "vcinr.errors",
+    "ModelError": "vcinr.errors",
+    "VcinrError": "vcinr.errors",
 }
+_ELSEWHERE = {"open": "open_archive"}  # names that differ in their modules
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "Bound", "BoundError", "ConfigError", "CorruptError", "InputError", "Model", "ModelError", "VcinrError",
+    "__version__", "at", "compress", "decompress", "info", "load_model", "open", "open_dataset", "open_groups",
+    "regrid", "train", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that a decoder imports numpy, zarr and constriction alone.
     if name in _PUBLIC:
-        module, attribute = _PUBLIC[name]
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(_PUBLIC[name]), _ELSEWHERE.get(name, name))
     raise AttributeError(f"module 'vcinr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -205,6 +205,52 @@ def info(
         _table(facts)
 
 
+@app.command()
+def at(
+    archive: Annotated[str, typer.Argument(help="The archive to read: a folder, a .zip file or a URL.")],
+    lat: Annotated[float | None, typer.Option("--lat", help="Latitude, in degrees.")] = None,
+    lon: Annotated[float | None, typer.Option("--lon", help="Longitude, in degrees.")] = None,
+    places: Annotated[
+        list[str] | None,
+        typer.Option("--at", help="Coordinate of another dimension, as NAME=VALUE, for example level=500; repeatable."),
+    ] = None,
+    var: Variables = None,
+) -> None:
+    """Print an archive's values at one place between its samples, with their uncertainty, as CSV."""
+    from vcinr.archive.at import at as run
+
+    wanted = {k: v for k, v in (("lat", lat), ("lon", lon)) if v is not None}
+    for text in places or ():
+        name, _, number = text.partition("=")
+        try:
+            wanted[name] = float(number)
+        except ValueError:
+            raise InputError(f"--at {text}: give a dimension and a number, for example level=500") from None
+    found = run(archive, wanted, variables=var)
+    table = found.to_dataframe() if found.sizes else found.expand_dims("place").to_dataframe()
+    print(table.to_csv(index=bool(found.sizes)), end="")
+
+
+@app.command()
+def regrid(
+    archive: Annotated[str, typer.Argument(help="The archive to read: a folder, a .zip file or a URL.")],
+    target: Annotated[Path, typer.Argument(help="The netCDF file to write.")],
+    like: Annotated[str, typer.Option("--like", help="File or URL that has the grid to take.")],
+    var: Variables = None,
+) -> None:
+    """Write an archive's variables on the grid of another file, with their uncertainty."""
+    from vcinr.archive.at import regrid as run
+    from vcinr.datasets.readers import open_dataset
+    from vcinr.places import written_aside
+
+    if target.exists():
+        raise InputError(f"{target}: exists already; choose another name or remove it")
+    found = run(archive, open_dataset(like, decode=True), variables=var)
+    with written_aside(target) as aside:
+        found.to_netcdf(aside)
+    _say(f"{target}: {target.stat().st_size:,} bytes")
+
+
 def _say(text: str) -> None:
     """Print a line to standard output at once."""
     print(text, flush=True)

@@ -46,18 +46,19 @@ def open_archive(path: str | Path, *, group: str = "", decode: bool = True) -> x
     Unlike plain ``xarray.open_zarr`` this checks the metadata first, and gives attributes their own types back, so that
     values packed by a float32 unpack to float32.
     """
-    return _opened(_sound(path), group, decode)
+    return opened(sound(path), group, decode)
 
 
-def _sound(path: str | Path) -> Archive:
-    """An archive whose metadata are those that were written."""
+def sound(path: str | Path) -> Archive:
+    """Open an archive whose metadata are those that were written; raises as `open_archive` does."""
     archive = open_contents(path)
     if problems := archive.problems() or archive.index_problems() or archive.text_problems():
         raise CorruptError(f"{path}: {problems[0]}")
     return archive
 
 
-def _opened(archive: Archive, group: str, decode: bool) -> xr.Dataset:
+def opened(archive: Archive, group: str, decode: bool) -> xr.Dataset:
+    """Open one group of a sound archive; arguments and errors as of `open_archive`."""
     path = archive.place
     if group and group not in archive.groups():
         have = ", ".join(p for p in archive.groups() if p) or "none"
@@ -165,7 +166,7 @@ def decompress(path: str | Path, target: str | Path) -> None:
         raise InputError(f"{target}: decompress writes netCDF; name the file .nc")
     if target.exists():
         raise InputError(f"{target}: exists already; choose another name or remove it")
-    archive = _sound(path)
+    archive = sound(path)
     if problems := archive.manifest.file_problems(archive.store, set(archive.keys())):
         raise CorruptError(f"{path}: {problems[0]}; `vcinr verify` names all")
     try:
@@ -185,7 +186,7 @@ def _write_group(archive: Archive, group: str, file: Path, *, first: bool) -> No
         name = metadata.join(group, short)
         return _parts(archive, name, arrays[name]) if codec_of(arrays[name]) else None
 
-    with _opened(archive, group, decode=False) as dataset:
+    with opened(archive, group, decode=False) as dataset:
         netcdf.write_group(file, group, "w" if first else "a", dataset, parts)
 
 

@@ -3,6 +3,7 @@
 promise     the error bound, what writer and reader both know of a field, and how errors are measured
 chunk       the layout of a chunk's bytes: sections, side streams and checksum (docs/format.md)
 prior       evaluates a model at the samples of a field, as writer and reader both do
+at          values between the samples of a grid
 decode      turns bytes into values; it imports none of the modules listed after it
 trial       codes a chunk under one prior and one residual plan
 latents     makes the priors that a model offers for a chunk

@@ -62,10 +62,8 @@ def decode(
         Where the chunk needs a model and the field has none.
     """
     native, chunk_shape = np.dtype(dtype).newbyteorder("="), tuple(chunk_shape)
-    check_size(chunk_shape)
-    chunk = Chunk.unpack(data, seed_of(field, native, chunk_shape))
-    shape = read_extent(chunk.sections.extent, chunk_shape)
-    inner = _values(chunk, shape, native, field)
+    chunk, shape = parse(data, chunk_shape, native, field)
+    inner = values_of(chunk, shape, native, field)
     if shape == chunk_shape:
         return inner
     out = np.full(chunk_shape, padding, native)
@@ -73,7 +71,14 @@ def decode(
     return out
 
 
-def _values(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Field) -> np.ndarray:
+def parse(data: bytes, chunk_shape: tuple[int, ...], native: np.dtype, field: Field) -> tuple[Chunk, tuple[int, ...]]:
+    """The parts of a chunk, and the shape of its extent: of what lies inside the array. Raises as `decode` does."""
+    check_size(chunk_shape)
+    chunk = Chunk.unpack(data, seed_of(field, native, chunk_shape))
+    return chunk, read_extent(chunk.sections.extent, chunk_shape)
+
+
+def values_of(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Field) -> np.ndarray:
     """The values of the extent, which has the given shape."""
     count = math.prod(shape)
     if chunk.mode == LOSSLESS:

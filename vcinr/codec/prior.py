@@ -48,6 +48,10 @@ class ModelOnDomain:
             raise ModelError(f"model {self.model.sha256[:12]}: the quantiser is not of this network's latents")
         return quantiser
 
+    def codes(self, coder: int, stream: bytes, signals: tuple[int, int], rate: int) -> np.ndarray:
+        """Decode latents ``[n, d]`` from a bitstream; arguments as in `decode_prior`, n = T C."""
+        return self.quantiser.decode(coder, stream, *signals, rate).reshape(signals[0] * signals[1], -1)
+
     def output(self, variable: str, z: np.ndarray, rate: int) -> np.ndarray:
         """Evaluate the network for quantised latents.
 
@@ -129,11 +133,15 @@ def decode_prior(
     CorruptError
         Where the chunk cannot have been written with the field's model.
     """
+    prior = checked(field, shape)
+    z = prior.codes(coder, stream, signals, rate)
+    return arranged(prior.output(field.variable, z, rate), field.signal_of(shape))
+
+
+def checked(field: Field, shape: tuple[int, ...]) -> ModelOnDomain:
+    """The field's model on its domain, to decode a chunk of `shape` that has a prior; raises as `decode_prior` does."""
     if field.model is None:
         raise ModelError(f"variable {field.variable!r}: this chunk needs its model, which is not at hand")
     if not applies(field, shape):
         raise CorruptError("chunk has a prior but not the grid of its field")
-    prior = on_domain(field.model, field.domain)
-    z = prior.quantiser.decode(coder, stream, *signals, rate)
-    output = prior.output(field.variable, z.reshape(signals[0] * signals[1], -1), rate)
-    return arranged(output, field.signal_of(shape))
+    return on_domain(field.model, field.domain)

@@ -18,6 +18,7 @@ from vcinr.signals import coordinates
 from vcinr.signals.domain import Grid
 
 System = Literal["auto", "box", "sphere"]
+Horizontal = Literal["latitude", "longitude"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def layout_of(
         empty = [str(d) for d, n in field.sizes.items() if n == 0]
         what = f"dimension {empty[0]!r} has length 0" if empty else "it has no dimensions"
         raise InputError(f"variable {name!r}: {what}; there is nothing to cut into signals")
-    lat, lon = _find(field, "latitude"), _find(field, "longitude")
+    lat, lon = horizontal_dim(field, "latitude"), horizontal_dim(field, "longitude")
     have = ", ".join(map(str, field.dims))
     if feature_dim is not None and feature_dim not in field.dims:
         raise InputError(f"variable {name!r} has no dimension {feature_dim!r} with features; it has {have}")
@@ -102,7 +103,7 @@ def layout_of(
     horizontal = lat is not None and lon is not None and {lat, lon} <= set(signal_dims)
     if system == "sphere" and not horizontal:
         raise InputError(f"variable {name!r}: the sphere needs latitude and longitude as the signal's dimensions")
-    if horizontal and (system == "sphere" or (system == "auto" and _goes_round(field[lon].values))):
+    if horizontal and (system == "sphere" or (system == "auto" and goes_round(field[lon].values))):
         dims = (*(d for d in signal_dims if d not in (lat, lon)), str(lat), str(lon))
         axes = tuple(_axis(field, d) for d in dims)
         return Layout(dims, Grid(axes), coordinates.sphere(axes[:-2]), feature_dim)
@@ -130,7 +131,8 @@ def unsplit(signals: np.ndarray, shape: tuple[int, ...], signal_axes: tuple[int,
     return signals.reshape([shape[a] for a in order]).transpose(np.argsort(order))
 
 
-def _find(field: xr.DataArray, kind: Literal["latitude", "longitude"]) -> str | None:
+def horizontal_dim(field: xr.DataArray, kind: Horizontal) -> str | None:
+    """Name of the dimension of latitudes or longitudes, by CF's attributes or its name; None where there is none."""
     units = {"latitude": "degrees_north", "longitude": "degrees_east"}[kind]
     for dim in field.dims:
         if dim not in field.coords or field[dim].dtype.kind not in "fiu":
@@ -142,7 +144,8 @@ def _find(field: xr.DataArray, kind: Literal["latitude", "longitude"]) -> str | 
     return None
 
 
-def _goes_round(longitude: np.ndarray) -> bool:
+def goes_round(longitude: np.ndarray) -> bool:
+    """Whether evenly spaced longitudes in degrees close round the globe."""
     if len(longitude) < 3:
         return False
     spacing = np.median(np.abs(np.diff(longitude.astype(np.float64))))
