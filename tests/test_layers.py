@@ -51,7 +51,10 @@ CONTRACTS = {
         ("vcinr",), ("prefect", "dvc", "flows", "benchmarks", "tests")
     ),
     "reading imports no search, planning or training": Contract(
-        ("vcinr.archive.read", "vcinr.archive.at", "vcinr.archive.zarr_codec", "vcinr.archive.sharding", "vcinr.codec.decode"),
+        (
+            "vcinr.archive.read", "vcinr.archive.at", "vcinr.archive.zarr_codec", "vcinr.archive.sharding",
+            "vcinr.codec.at", "vcinr.codec.decode",
+        ),
         (
             "vcinr.cli", "vcinr.training", "vcinr.meta",
             "vcinr.codec.encode", "vcinr.codec.search", "vcinr.codec.latents", "vcinr.codec.trial",
