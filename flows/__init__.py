@@ -1,1 +1,1 @@
-"""Prefect flows: one a stage of dvc.yaml, the pipeline over all of them, the deployments. No maths here."""
+"""Prefect flows: one for each stage of dvc.yaml, the pipeline of all stages, and the deployments. No maths here."""

@@ -1,4 +1,4 @@
-"""What every flow shares: where files lie, how progress and results are shown, how an error ends."""
+"""What all flows share: where files lie, how progress and results are shown, and how errors end a run."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from vcinr.places import is_url, written_aside
 from vcinr.progress import Progress, Watch
 
 PARAMS = "params.yaml"
-LOG_EVERY, ARTIFACT_EVERY = 1.0, 5.0  # seconds
-RETRY_DELAYS = [5.0, 20.0]  # seconds before the second and the third try of what a network may spoil
+LOG_EVERY, ARTIFACT_EVERY = 1.0, 5.0  # seconds between updates of progress, at least
+RETRY_DELAYS = [5.0, 20.0]  # seconds before the second and the third try of work that uses the network
 
-_on_terminal = False  # `main` sets it; a served run has its log alone
+_on_terminal = False  # `main` sets it to True; a run that is served has only its log
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the stages read and write for one source; dvc.yaml declares the same paths."""
+    """The paths at which the stages read and write for one source. dvc.yaml declares the same paths."""
 
     source: str
     archive_name: str
@@ -44,7 +44,7 @@ class Places:
 
     @property
     def signals(self) -> Path:
-        """Signals in splits, written by ingest."""
+        """Signals in their splits, which ingestion writes."""
         return Path("data/signals", f"{self.source}.zarr")
 
     @property
@@ -54,22 +54,22 @@ class Places:
 
     @property
     def checkpoint(self) -> Path:
-        """Lies beside the training folder: DVC empties a stage's outputs before it runs."""
+        """The checkpoint of meta-training, outside the training folder, which DVC empties before the stage runs."""
         return Path("training", f"{self.source}.checkpoint")
 
     @property
     def trained(self) -> Path:
-        """The model after meta-training, still without a quantiser."""
+        """The model after meta-training, without a quantiser."""
         return self.training / "model.vcinr"
 
     @property
     def modulations(self) -> Path:
-        """Latent modulations of every signal."""
+        """The latents of all signals."""
         return Path("data/modulations", f"{self.source}.zarr")
 
     @property
     def model(self) -> Path:
-        """The complete model."""
+        """The complete model, with its quantiser."""
         return Path("models", f"{self.source}.vcinr")
 
     @property
@@ -79,19 +79,19 @@ class Places:
 
     @property
     def archive(self) -> Path:
-        """The archive of the source's archive data."""
+        """The archive that the source's archive data are compressed to."""
         return Path("archives", f"{self.archive_name}.zarr")
 
 
 def places_of(params: Params) -> Places:
-    """Where the active source's stages read and write."""
+    """The paths of the active source; raises ConfigError where none is chosen."""
     if params.source is None:
         raise ConfigError(f"{PARAMS}: no source is chosen; set source: {{name: ..., archive: ...}}")
     return Places(params.source.name, params.source.archive)
 
 
 def transient(error: BaseException | None) -> bool:
-    """Whether trying again may help: a download or a connection failed; no file is absent or refused."""
+    """Whether trying again may help: a download or a connection failed, not a file that is missing or not readable."""
     if error is None:
         return False
     if isinstance(error, DownloadError):
@@ -103,18 +103,18 @@ def transient(error: BaseException | None) -> bool:
 
 
 def server_url() -> str:
-    """The address of this process's Prefect server, for child processes, which else start their own."""
+    """The address of this process's Prefect server. Child processes that do not get it start servers of their own."""
     with get_client(sync_client=True) as client:
         return str(client.api_url).rstrip("/")
 
 
 def tries_after_the_first(paths: Iterable[str]) -> int:
-    """How often to retry work on `paths`: a damaged local file stays so, a network may recover."""
+    """How often to retry work on some paths: not at all for local files, but a network may recover."""
     return len(RETRY_DELAYS) if any(map(is_url, paths)) else 0
 
 
 def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
-    """A task's retry condition."""
+    """Prefect's retry condition for tasks: whether the error that ended a try is `transient`."""
     try:
         state.result()
     except Exception as error:
@@ -123,13 +123,13 @@ def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
 
 
 def say(line: str) -> None:
-    """Print a line on standard error when a person is there to read it."""
+    """Print a line on standard error where a flow runs as a command; see `main`."""
     if _on_terminal:
         print(line, file=sys.stderr, flush=True)
 
 
 def watcher(stage: str) -> Watch:
-    """A callback that shows progress in the run's log, in an artifact and, under `main`, on the terminal."""
+    """Make a callback that shows progress in the run's log, in an artifact and, under `main`, on the terminal."""
     log = get_run_logger()
     last = {"log": float("-inf"), "artifact": float("-inf")}
     artifact: list[Any] = []
@@ -143,7 +143,7 @@ def watcher(stage: str) -> Watch:
         if final or now - last["artifact"] >= ARTIFACT_EVERY:
             last["artifact"] = now
             percent = 100.0 * progress.step / max(1, progress.total)
-            # A busy server must never end hours of training.
+            # Errors are ignored: a busy server must not end hours of training.
             with contextlib.suppress(Exception):
                 if artifact:
                     update_progress_artifact(artifact[0], percent, description=str(progress))
@@ -155,22 +155,23 @@ def watcher(stage: str) -> Watch:
 
 
 def record(stage: str, summary: Mapping[str, Any], path: Path | None = None) -> None:
-    """Publish a stage's summary as a table artifact and, with `path`, as a JSON file of metrics."""
+    """Publish a stage's summary as a table artifact and, where `path` is given, as a JSON file of metrics."""
     if path is not None:
         with written_aside(path) as aside:
             aside.write_text(json.dumps(summary, indent=2) + "\n")
     rows = [{"figure": name, "value": value} for name, value in _flat(summary)]
-    # The table repeats what the file holds: the stage is done even if the server is not at hand.
+    # Errors are ignored: the table repeats what the file holds, and the stage is complete without the server.
     with contextlib.suppress(Exception):
         create_table_artifact(rows, f"{artifact_key(stage)}-summary", f"Summary of {stage}")
 
 
 def artifact_key(name: str) -> str:
-    """`name` in the letters that Prefect allows in an artifact's key."""
+    """A name in the characters that Prefect allows in an artifact's key."""
     return re.sub("[^a-z0-9]+", "-", name.lower())
 
 
 def _flat(summary: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The entries of nested mappings, with names joined by dots."""
     rows: list[tuple[str, Any]] = []
     for name, value in summary.items():
         if isinstance(value, Mapping):
@@ -181,7 +182,7 @@ def _flat(summary: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 
 class _OneLine(logging.Filter):
-    """Takes the traceback from the log of an error that explains itself."""
+    """Removes the traceback of a `VcinrError` from the log, because its message says all that a user needs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], VcinrError):
@@ -194,9 +195,17 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
 
 
 def main(flow: Flow[..., Any], **arguments: Any) -> None:
-    """Run a flow with `arguments` as a command: progress on the terminal, an error as one line there, exit status 1.
+    """Run a flow as a command.
 
-    The parameters file is checked before anything starts. Prefect's own log goes to its server only.
+    The terminal shows its progress; a `VcinrError` is shown as one line and gives the exit status 1. The parameters
+    file is checked before anything starts. Prefect's own log goes to its server only.
+
+    Parameters
+    ----------
+    flow : prefect.Flow
+        The flow.
+    **arguments
+        Its arguments.
     """
     global _on_terminal
     _on_terminal = True

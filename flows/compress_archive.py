@@ -1,4 +1,4 @@
-"""Stage 5, and the same work on a user's own files: data sets to archives."""
+"""Stage 5 of the pipeline, which compresses data sets to archives, and a flow that does so with a user's own files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compress_file(
     path: str, target: str, model: str | None, abs_error: float | None, variables: list[str] | None,
     chunk: int | None, effort: Literal["best", "fast"],
 ) -> dict[str, Any]:  # fmt: skip
-    """Compress one file or store, unless its archive is there, newer than it and of the same request."""
+    """Compress one file or store, unless there is an archive that is newer than it and comes from the same request."""
     from vcinr.archive.bulk import compress_file as run
 
     facts = run(
@@ -61,15 +61,15 @@ def compress_archive(
     """Compress files to archives that plain xarray opens.
 
     Args:
-        inputs: a path, glob pattern or URL, or several of them. Relative paths are relative to the folder
-            that the deployment is served from.
-        output: for one input (no pattern), a name ending in .zarr or .zip is the archive; else it is a folder
-            that receives one STEM.zarr for each input. Paths or fsspec URLs.
-        model: a .vcinr model; without one the fallback coders work alone.
-        abs_error: largest absolute error of every value; best effort without.
-        variables: those to compress (default: all that can be).
-        chunk: signals a chunk; about a million values by default.
-        effort: best takes the fewest bytes, fast less time; both keep the bound.
+        inputs: a path, a glob pattern or a URL, or several of them. Relative paths start from the folder in which
+            the deployment is served.
+        output: a path or an fsspec URL. For a single input that is not a pattern, a name ending in .zarr or .zip is
+            the archive. Otherwise it is a folder, which receives an archive STEM.zarr for each input.
+        model: a .vcinr model. Without one, only the residual coders are used.
+        abs_error: the largest absolute error of a value. Without it, there is no bound.
+        variables: the variables to compress (default: all that can be).
+        chunk: number of signals in a chunk (default: about a million values).
+        effort: best searches for the fewest bytes, fast takes less time; both keep the bound.
     """
     jobs = plan(inputs, output)
     summary: dict[str, Any] = {}
@@ -82,7 +82,7 @@ def compress_archive(
         if not isinstance(result, Exception):
             summary[target] = result
         elif isinstance(result, VcinrError) and len(jobs) > 1:
-            failed.append(f"{path}: {result}")  # the others can still be done
+            failed.append(f"{path}: {result}")  # the other inputs can still be compressed
         else:
             raise result
     record("compress-archive", summary)
@@ -93,7 +93,7 @@ def compress_archive(
 
 @task(name="compress", cache_policy=NO_CACHE)
 def compress_source(source: Source, raw: Path, target: Path, model: Path, options: Codec) -> dict[str, Any]:
-    """Compress a source's archive data: one data set is the archive `target`, several are STEM.zarr in it."""
+    """Compress a source's archive data: a single data set to `target`, several to NAME.zarr in the folder `target`."""
     from vcinr.archive.write import compress
     from vcinr.datasets.ingest import archive_variables, open_archive
     from vcinr.inr.model import load_model
@@ -108,7 +108,7 @@ def compress_source(source: Source, raw: Path, target: Path, model: Path, option
             dataset, path, model=artifact, abs_error=options.abs_error, rel_error=options.rel_error,
             variables=variables, chunk=options.chunk, effort=options.effort, overwrite=True, watch=watch,
         )  # fmt: skip
-        # Metrics are compared between runs: names that change with every model have no place among them.
+        # Metrics are compared between runs, so they must not contain names that change with each model.
         summary[name] = {key: value for key, value in facts.items() if key not in ("archive", "models")}
     return summary
 
@@ -124,9 +124,25 @@ def stage(params: str = PARAMS) -> dict[str, Any]:
 
 
 def plan(inputs: Iterable[str] | str, output: str) -> list[tuple[str, str]]:
-    """(input, archive) of every file that `inputs` names; InputError where there is none, or a clash."""
-    given = [_at_home(i) for i in ([inputs] if isinstance(inputs, str) else inputs)]
-    output = _at_home(output)
+    """Decide which archive each input becomes.
+
+    Parameters
+    ----------
+    inputs, output
+        As in `compress_archive`.
+
+    Returns
+    -------
+    list of (str, str)
+        Input and archive of each file.
+
+    Raises
+    ------
+    InputError
+        Where there is no input, or where two inputs would become the same archive.
+    """
+    given = [_with_home(i) for i in ([inputs] if isinstance(inputs, str) else inputs)]
+    output = _with_home(output)
     paths = [path for pattern in given for path in _expand(pattern)]
     if not paths:
         raise InputError("inputs: no file named; give a path, a pattern or a URL")
@@ -141,27 +157,30 @@ def plan(inputs: Iterable[str] | str, output: str) -> list[tuple[str, str]]:
 
 
 def _is_pattern(path: str) -> bool:
+    """Whether a path or URL is a glob pattern."""
     if is_url(path):
-        return "*" in path  # other wildcards are at home in URLs
+        return "*" in path  # URLs contain other wildcards, such as "?", with a meaning of their own
     return any(c in path for c in "*?[") and not Path(path).exists()
 
 
 def _expand(path: str) -> list[str]:
+    """The files that a path, URL or pattern stands for, sorted."""
     if not _is_pattern(path):
         return [path]
     if is_url(path):
         import fsspec
 
         system, inner = fsspec.core.url_to_fs(path)
-        found = [system.unstrip_protocol(name) for name in system.glob(inner)]
+        matches = [system.unstrip_protocol(name) for name in system.glob(inner)]
     else:
-        found = glob.glob(path, recursive=True)
-    if not found:
+        matches = glob.glob(path, recursive=True)
+    if not matches:
         raise InputError(f"{path}: no file matches this pattern")
-    return sorted(found)
+    return sorted(matches)
 
 
-def _at_home(path: str) -> str:
+def _with_home(path: str) -> str:
+    """A path with ``~`` replaced by the home folder; URLs are unchanged."""
     return path if is_url(path) else os.path.expanduser(path)
 
 

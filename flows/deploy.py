@@ -1,7 +1,7 @@
-"""`python -m flows.deploy` serves the deployments: compress-archive for anyone's files, and the pipeline.
+"""`python -m flows.deploy` serves two deployments: compress-archive, for anyone's files, and the pipeline.
 
-With PREFECT_API_URL set, or the server's address in Prefect's settings, that server is used. Otherwise
-Prefect starts a temporary one, which ends with this command.
+It uses the Prefect server whose address PREFECT_API_URL or Prefect's settings give. Without an address, Prefect starts
+a temporary server, which ends with this command.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from flows.pipeline import pipeline
 
 
 def main() -> None:
-    """Serve until interrupted."""
+    """Serve the deployments until interrupted."""
     if not get_current_settings().api.url:
-        os.environ["PREFECT_API_URL"] = server_url()  # runs are processes: they too use this server
+        os.environ["PREFECT_API_URL"] = server_url()  # runs are separate processes, which have to use this server too
         print(
             "No Prefect server is configured; this is a temporary one. In the shell that starts runs, type\n"
             f"  export PREFECT_API_URL={os.environ['PREFECT_API_URL']}",
             flush=True,
         )
-    module = EntrypointType.MODULE_PATH  # found by import, from whatever folder this is served
+    module = EntrypointType.MODULE_PATH  # flows are found by import, whatever folder this is served from
     serve(
         compress_archive.to_deployment("compress-archive", entrypoint_type=module),  # type: ignore[arg-type]
         pipeline.to_deployment("pipeline", entrypoint_type=module),  # type: ignore[arg-type]
-        pause_on_shutdown=False,  # there is no schedule to pause
+        pause_on_shutdown=False,  # the deployments have no schedules to pause
     )
 
 

@@ -1,4 +1,4 @@
-"""Stage 6: what the archive and the model are worth, beside other codecs."""
+"""Stage 6 of the pipeline: how good the archive and the model are, in comparison with other codecs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.common import PARAMS, artifact_key, main, places_of, record, watcher
 from vcinr.config import Evaluate, load
 
-LARGEST_IMAGE = 2**20  # bytes; images travel inside the artifact, no other server has the local files
+LARGEST_IMAGE = 2**20  # bytes; images are sent inside the artifact, since a server cannot read local files
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
@@ -22,7 +22,7 @@ def measure(
     signals: Path, model: Path, archive: Path, history: Path, options: Evaluate, metrics: Path, plots: Path,
     report: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure, draw and write the report."""
+    """Measure the model and the archive, draw figures and write the report."""
     from benchmarks.evaluate import evaluate
 
     return evaluate(signals, model, archive, history, options, metrics, plots, report, watcher("evaluate"))
@@ -43,11 +43,11 @@ def evaluate(params: str = PARAMS) -> dict[str, Any]:
 
 
 def show(report: Path) -> None:
-    """Publish the report's figures, its summary and where it lies as artifacts of the run."""
+    """Publish the report's figures, its summary and its address as artifacts of the run."""
     summary = report / "summary.txt"
     text = summary.read_text() if summary.exists() else ""
     page = (report / "index.html").resolve()
-    with contextlib.suppress(Exception):  # the report is written; showing it here too must not fail the stage
+    with contextlib.suppress(Exception):  # the report is written already: the stage must not fail here
         create_markdown_artifact(f"```\n{text}\n```\n\nReport: [{page}]({page.as_uri()})", "evaluate-report")
         for image in sorted(report.glob("*.png")):
             if image.stat().st_size <= LARGEST_IMAGE:

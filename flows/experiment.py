@@ -18,7 +18,7 @@ Profile = Literal["cpu", "gpu"]
 
 @task(name="experiment", cache_policy=NO_CACHE)
 def conduct(name: str, params: Params, profile: Profile) -> dict[str, Any]:
-    """Run what is not kept from before; writes figures, table and page."""
+    """Run those parts whose results do not exist yet; writes figures, a table and a page."""
     from benchmarks.experiments import harness
 
     return harness.conduct(name, params, profile, watcher(f"experiment-{name}"))
@@ -26,11 +26,11 @@ def conduct(name: str, params: Params, profile: Profile) -> dict[str, Any]:
 
 @flow(name="experiment")
 def experiment(name: str, profile: Profile = "cpu", params: str = PARAMS) -> dict[str, Any]:
-    """Run one of the experiments.
+    """Run one of the source papers' experiments.
 
     Args:
         name: learning, sizes, masks, rate or ablation.
-        profile: which sizes of params.yaml; cpu is done in half an hour on two cores.
+        profile: which sizes of params.yaml to use; cpu takes half an hour on two cores.
         params: the parameters file.
     """
     summary = conduct(name, load(params), profile)
@@ -43,5 +43,5 @@ if __name__ == "__main__":
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--profile", choices=("cpu", "gpu"), default="cpu")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # runs go side by side, each on one thread
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # runs are done in parallel, each on one thread
     main(experiment, name=options.name, profile=options.profile)

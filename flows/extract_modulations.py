@@ -1,4 +1,4 @@
-"""Stage 3: the latent modulation of every signal."""
+"""Stage 3 of the pipeline: the latents, or modulations, of all signals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vcinr.config import load
 
 @task(name="extract-modulations", cache_policy=NO_CACHE)
 def extract(signals: Path, model: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
-    """Run the inner loop on every signal."""
+    """Find the latents of all signals with the inner loop."""
     from vcinr.meta.extract import extract_modulations
 
     watch = watcher("extract-modulations")
@@ -23,7 +23,7 @@ def extract(signals: Path, model: Path, out: Path, threads: int, device: str) ->
 
 @flow(name="extract-modulations")
 def extract_modulations(params: str = PARAMS) -> dict[str, Any]:
-    """Extract the modulations of the active source's signals."""
+    """Find and store the latents of the active source's signals."""
     p = load(params)
     places = places_of(p)
     summary = extract(places.signals, places.trained, places.modulations, p.threads, p.device)

@@ -1,4 +1,4 @@
-"""Stage 1: raw data to signals in splits."""
+"""Stage 1 of the pipeline: raw data are cut into signals, in splits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vcinr.config import Package, Source, load
     retry_condition_fn=worth_retrying,
 )  # fmt: skip
 def fetch_package(package: Package, raw: Path) -> None:
-    """Download and unpack a package of data, unless that is done."""
+    """Download and unpack a package of data, unless that has been done before."""
     from vcinr.datasets.fetch import fetch
 
     fetch(package, raw, watcher("fetch"))

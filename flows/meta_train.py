@@ -1,4 +1,4 @@
-"""Stage 2: the shared network, learnt so that a few steps fit it to any signal."""
+"""Stage 2 of the pipeline: meta-training of the shared network, so that a few inner steps fit it to any signal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def train(
     signals: Path, inr: Inr, meta: Meta, seed: int, threads: int, device: str, seconds: float | None, out: Path,
     checkpoint: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Meta-train, going on from the checkpoint of an interrupted run of the same parameters and data."""
+    """Meta-train, and resume from the checkpoint of an interrupted run with the same parameters and data."""
     from vcinr.meta.outer import meta_train
 
     watch = watcher("meta-train")

@@ -1,7 +1,7 @@
-"""Prefect start-up hook: `prefect deployment run NAME` without the flow's name where NAME is unambiguous.
+"""A start-up hook of Prefect: `prefect deployment run NAME` works without the flow's name if NAME is unambiguous.
 
-Prefect itself wants FLOW/DEPLOYMENT. It imports this module at every start in a folder whose pyproject.toml
-enables plugins, so nothing is done here unless a `prefect deployment` command is running.
+Prefect itself expects FLOW/DEPLOYMENT. It imports this module whenever it starts in a folder whose pyproject.toml
+enables plugins, so the hook does nothing unless a `prefect deployment` command is running.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prefect.plugins import register_hook
 
 @register_hook
 def setup_environment(*, ctx: Any) -> None:
-    """Let the command's client look a bare deployment name up."""
+    """Make the command's client find deployments by their bare names too."""
     if not {"deployment", "deployments"} & set(sys.argv[1:]):
         return
     from prefect.client.orchestration import PrefectClient
@@ -28,13 +28,13 @@ def setup_environment(*, ctx: Any) -> None:
 
 
 async def full_name(client: Any, name: str) -> str:
-    """FLOW/`name` of the one deployment called `name`; none or several end the command with a clear line."""
+    """FLOW/NAME of the only deployment called `name`; the command ends with a message where there is not just one."""
     from prefect.cli._utilities import exit_with_error
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
     wanted = DeploymentFilter(name=DeploymentFilterName(any_=[name]))
-    found = await client.read_deployments(deployment_filter=wanted)
-    names = sorted([f"{(await client.read_flow(d.flow_id)).name}/{name}" for d in found])
+    deployments = await client.read_deployments(deployment_filter=wanted)
+    names = sorted([f"{(await client.read_flow(d.flow_id)).name}/{name}" for d in deployments])
     if len(names) == 1:
         return names[0]
     if not names:

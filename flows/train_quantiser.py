@@ -1,4 +1,4 @@
-"""Stage 4: the quantiser and its entropy model; the model is complete after it."""
+"""Stage 4 of the pipeline: training of the quantiser and its entropy model, which complete the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def train(
     signals: Path, model: Path, modulations: Path, quantiser: Quantiser, seed: int, threads: int, device: str,
     seconds: float | None, out: Path, history: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train the quantiser on the training signals' modulations."""
+    """Train the quantiser on the latents of the training signals."""
     from vcinr.quantise.train import train_quantiser
 
     watch = watcher("train-quantiser")

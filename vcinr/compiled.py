@@ -1,11 +1,11 @@
-"""Compilation by Numba: one set of options for all kernels, and a word to the user when it happens.
+"""Compilation of kernels by Numba, with the same options for all, and a message to the user when it happens.
 
-A kernel is compiled for a processor when it is first called there, and kept on disk. That takes some seconds, so
-whoever waits is told, by the log named ``vcinr``. Only *outer* functions, those that Python calls, are kept; *inner*
-ones are compiled into them. Kernels allocate nothing: Python hands them their scratch memory, which makes them quicker
-to compile and to run.
+A kernel is compiled for the processor when it is first called, and then kept on disk. As that takes some seconds, a
+message goes to the log named ``vcinr``. Only *outer* functions, which Python calls, are kept; *inner* functions are
+compiled into them. Kernels do not allocate memory but get arrays to work in from Python, which makes them faster to
+compile and to run.
 
-Floating-point operations are never reordered or fused (Numba's default), so that all processors get the same bits.
+Floating-point operations are not reordered or fused (Numba's default), so that all processors get the same bits.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def inner(**options: Any) -> Callable[[_F], _F]:
-    """Decorator of a kernel that other kernels call; ``@inner(inline="always")`` for one used in one place."""
+    """Decorator ``@inner()`` for a function that kernels call. It takes further options of Numba's ``njit``."""
     return njit(**_OPTIONS, **options)
 
 
 kernels: list[Any] = []
-"""All that `outer` has made in this process."""
+"""All kernels that `outer` has made in this process."""
 
 
 def outer(function: _F) -> _F:
-    """Decorator of a kernel that Python calls: compiled on its first call, and kept for later processes.
+    """Decorator for a kernel that Python calls. It is compiled on its first call and kept for later processes.
 
-    Where no folder can be written (neither the package's nor the user's cache), it is compiled in every process.
+    Where neither the package's folder nor the user's cache can be written, it is compiled in each process.
     """
     try:
         kernel = njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # Numba: no locator available
+    except RuntimeError:  # Numba found no folder for its cache
         kernel = njit(**_OPTIONS)(function)
     kernels.append(kernel)
     return kernel
@@ -51,7 +51,10 @@ def _ours(event: event.Event) -> bool:
 
 
 class _Listener(event.Listener):
-    """Says that compiling has begun, and keeps Python's garbage collector out of it, which would take a tenth more."""
+    """Tells the user that compilation has begun, and stops Python's garbage collector meanwhile.
+
+    The collector would make compilation take a tenth longer.
+    """
 
     def __init__(self) -> None:
         self._depth, self._told, self._collects = 0, False, False

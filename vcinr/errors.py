@@ -1,32 +1,32 @@
-"""The exceptions a user may meet; each message is one line that names the thing at fault and the remedy."""
+"""The exceptions that a user may see. Each message is one line that names what is at fault, and the remedy."""
 
 from __future__ import annotations
 
 
 class VcinrError(Exception):
-    """Anything vcinr refuses to do, with the reason; the command line prints it as one line."""
+    """Base of all errors that vcinr raises on purpose. The command line prints the message as one line."""
 
 
 NOT_DAMAGE = (MemoryError, AssertionError, AttributeError, ImportError, NameError)
-"""What damaged data do not raise, in any library that reads them: too little memory, or a bug.
+"""Exceptions that damaged data do not cause: they mean that there is too little memory, or a bug.
 
-Code that reports whatever else a library raises as damage lets these pass.
+A library that reads damaged data may raise nearly anything. Code that reports all this as damage lets these pass.
 """
 
 
 def one_line(error: BaseException) -> str:
-    """Describe an exception on one line, cut where it is long.
+    """Describe an exception in one line of at most 200 characters.
 
     Parameters
     ----------
-    error
+    error : BaseException
         Any exception.
 
     Returns
     -------
     str
-        The message of an error of vcinr's own. Of any other, its type and its message: ``'v'`` says nothing where
-        ``KeyError: 'v'`` does.
+        The message of a `VcinrError`. For any other exception, its type comes first, because a message such as ``'v'``
+        says nothing without it (``KeyError: 'v'``).
     """
     text = " ".join(str(error).split())
     if not isinstance(error, VcinrError):
@@ -39,7 +39,7 @@ class InputError(VcinrError):
 
 
 class DownloadError(InputError):
-    """A download that failed: trying again may help."""
+    """A download that failed. Trying again may help."""
 
 
 class ConfigError(VcinrError):
@@ -47,12 +47,12 @@ class ConfigError(VcinrError):
 
 
 class ModelError(VcinrError):
-    """A model that is missing, damaged, of another version, or not made for this variable."""
+    """A model that is missing, damaged, of a later version, or not made for the variable."""
 
 
 class CorruptError(VcinrError):
-    """Bytes that are not what was written: a checksum, a length or a declared size does not fit."""
+    """Bytes that are not those that were written: a checksum, a length or a declared size is wrong."""
 
 
 class BoundError(VcinrError):
-    """A decoded value lies outside the error bound that was promised."""
+    """An error bound that cannot be kept, or that a decoded value does not keep."""

@@ -1,4 +1,4 @@
-"""Places: paths and URLs, the names that they give to things, and files that appear whole or not at all."""
+"""Places, which are paths or URLs: their names, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, KeyError)
 
 
 def is_url(place: str | Path) -> bool:
-    """Say whether fsspec opens a place, and not the file system.
+    """Whether a place is for fsspec to open, and not a path of the local file system.
 
     Parameters
     ----------
-    place
+    place : str or Path
         A path, or a URL as fsspec understands it.
 
     Returns
@@ -30,50 +30,48 @@ def is_url(place: str | Path) -> bool:
 
 
 def stem(place: str | Path) -> str:
-    """Name what lies at a place: the last part of it without its suffix.
+    """The name of what lies at a place: the last part of the path, without its suffix.
 
     Parameters
     ----------
-    place
-        A path or a URL. Of a chain such as ``zip://inner.nc::https://...`` the first link counts.
-
-    Returns
-    -------
-    str
-        Without the query of a URL and without a slash at the end.
+    place : str or Path
+        A path or a URL. The query of a URL and a slash at the end are ignored. Of a chain such as
+        ``zip://inner.nc::https://...`` the first link counts.
     """
     return Path(_name_of(place)).stem
 
 
 def suffix(place: str | Path) -> str:
-    """Return the suffix of what lies at a place, in lower case and with its dot; see `stem`."""
+    """The suffix of what lies at a place, in lower case and with its dot; see `stem`."""
     return Path(_name_of(place)).suffix.lower()
 
 
 def _name_of(place: str | Path) -> str:
+    """The path in a place, without links of a chain after the first, the query of a URL, and slashes at the end."""
     text = str(place).split("::")[0]
-    # Only a URL has a query: a question mark is a letter like any other in a file's name.
+    # Only URLs have a query: the name of a file may contain a question mark.
     return (text.split("?")[0] if "://" in text else text).rstrip("/")
 
 
 @contextmanager
 def written_aside(target: str | Path) -> Iterator[Path]:
-    """Write a file or a folder under another name beside its own, which it takes when it is whole.
+    """Write a file or folder under a temporary name beside its own, which it takes once it is whole.
 
     Parameters
     ----------
-    target
-        The path of the finished file or folder. Its parent is made where it does not exist; what lies there is
-        replaced: a file at once, a folder by removing it first.
+    target : str or Path
+        The path of the finished file or folder. Its parent is made where it does not exist. What lies at the path is
+        replaced: a file in one step, a folder by removing it first.
 
     Yields
     ------
     pathlib.Path
-        Where to write; nothing is there. It is removed where the body of the ``with`` statement fails.
+        The temporary path, at which there is nothing yet. What has been written there is removed where the body of the
+        ``with`` statement fails.
 
     Notes
     -----
-    The name has a random part, so threads and processes that write the same target do not meet.
+    The temporary name has a random part, so that threads and processes that write the same target do not interfere.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +86,7 @@ def written_aside(target: str | Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder, if it is there."""
+    """Remove a file, a link or a whole folder; do nothing where it does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

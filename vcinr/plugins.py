@@ -1,7 +1,7 @@
-"""Choices by name: those of this package, and those that other packages add through entry points.
+"""Choices by name: the built-in ones, and those that other packages add through entry points.
 
 A package adds a conditioning, an inner loop or a quantiser by an entry point of the group ``vcinr.conditionings``,
-``vcinr.inner_loops`` or ``vcinr.quantisers``; its name is then a choice in params.yaml like any other.
+``vcinr.inner_loops`` or ``vcinr.quantisers``. Its name is then a choice in params.yaml like any other.
 """
 
 from __future__ import annotations
@@ -15,30 +15,44 @@ from vcinr.errors import ConfigError, one_line
 
 
 def lookup(group: str, builtin: Mapping[str, Any], name: str) -> Any:
-    """What `builtin` or an entry point of the group ``vcinr.<group>`` calls `name`.
+    """Look up a choice by name.
 
-    Raises ConfigError naming the known ones, or why an entry point could not be loaded.
+    Parameters
+    ----------
+    group : str
+        Kind of the choice: entry points of the group ``vcinr.<group>`` add to it.
+    builtin : mapping
+        The built-in choices by name, which go before entry points.
+    name : str
+        The name.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, whose message lists the known ones, and for an entry point that cannot be loaded.
     """
     if name in builtin:
         return builtin[name]
-    found = _others(group).get(name)
-    if found is None:
+    point = _others(group).get(name)
+    if point is None:
         raise ConfigError(f"{group}: unknown {name!r}; known: {', '.join(known(group, builtin))}")
-    return _loaded(found)
+    return _loaded(point)
 
 
 def known(group: str, builtin: Mapping[str, Any]) -> list[str]:
-    """Names that `lookup` takes: the package's own, then those of entry points."""
+    """The names that `lookup` knows: the built-in ones, then those of entry points."""
     return list(dict.fromkeys([*builtin, *sorted(_others(group))]))
 
 
 @cache
 def _others(group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group by name."""
     return {point.name: point for point in entry_points(group=f"vcinr.{group}")}
 
 
 @cache
 def _loaded(point: EntryPoint) -> Any:
+    """What an entry point refers to; raises ConfigError where importing it fails."""
     try:
         return point.load()
     except Exception as error:

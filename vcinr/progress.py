@@ -1,4 +1,4 @@
-"""Progress of long work: one small record, handed to whoever watches (a terminal, a Prefect flow, nobody)."""
+"""Progress of long work: a small record that is given to whoever watches, such as a terminal or a Prefect flow."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """How far long work has come.
+    """How far some long work has come.
 
     Parameters
     ----------
-    stage
-        What is being done.
-    step, total
-        How many steps of how many are done.
-    values
-        The figures worth watching (loss, psnr_db, ...); errors are in the variable's units.
-    seconds_left
-        An estimate; None where there is none.
+    stage : str
+        Name of the work.
+    step, total : int
+        How many steps have been done, and how many there are.
+    values : mapping of str to float
+        Figures worth watching, such as loss and psnr_db; errors are in the variable's units.
+    seconds_left : float, optional
+        Estimated time until the end; None where there is no estimate.
     """
 
     stage: str
@@ -37,26 +37,27 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
+"""A function that is told of progress."""
 
 
 def silent(_: Progress) -> None:
-    """Watch nothing."""
+    """Ignore progress."""
 
 
 def terminal(progress: Progress) -> None:
-    """One line on standard error for each record."""
+    """Print each record as a line on standard error."""
     print(progress, file=sys.stderr, flush=True)
 
 
 class Clock:
-    """Estimates how long a loop still takes, from the steps that this run has done.
+    """Estimates how long a loop still takes, from the pace of this run.
 
     Parameters
     ----------
-    total
-        How many steps there are.
-    done
-        How many were done before: a resumed run does not start at 0.
+    total : int
+        Number of steps of the loop.
+    done : int
+        Number of steps that had been done when this run began: a resumed run does not start at 0.
     """
 
     def __init__(self, total: int, done: int = 0) -> None:
@@ -64,15 +65,16 @@ class Clock:
 
     @property
     def spent(self) -> float:
-        """Return the seconds since this run of the loop began."""
+        """Seconds since this run of the loop began."""
         return time.monotonic() - self.began
 
     def left(self, step: int) -> float | None:
-        """Return an estimate of the seconds left after `step` steps; None before the first."""
+        """Estimated seconds until the end, once `step` steps have been done; None before this run's first step."""
         done = step - self.start
         return None if done <= 0 else self.spent / done * (self.total - step)
 
 
 def _clock(seconds: float) -> str:
+    """Seconds as minutes:seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

@@ -9,13 +9,21 @@ from numpy.typing import ArrayLike
 
 
 def psnr_db(peak: float, squared_error: float, count: int) -> float:
-    """PSNR in dB of a sum of squared errors over `count` values, for a peak in the units of the values.
+    """PSNR in dB, from a sum of squared errors.
 
-    The logarithms are taken one by one, so that nothing overflows.
+    Parameters
+    ----------
+    peak : float
+        The peak, in the units of the values.
+    squared_error : float
+        The sum of squared errors, which must be above 0.
+    count : int
+        The number of values.
     """
+    # Two logarithms, because the square of the peak might overflow.
     return 20 * math.log10(peak) - 10 * math.log10(squared_error / count)
 
 
 def psnr_of(mse: ArrayLike) -> np.ndarray:
-    """PSNR in dB of mean squared errors of values whose peak is 1, as normalised signals have; at most 120 dB."""
+    """PSNR in dB, at most 120, from mean squared errors of normalised signals, whose peak is 1."""
     return -10 * np.log10(np.maximum(mse, 1e-12))

@@ -1,4 +1,4 @@
-"""Compile every kernel ahead, so that no later process on this machine waits for it."""
+"""Compile all kernels in advance, so that no later process on this machine has to wait for it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ from vcinr.quantise.refine import refine
 
 
 def warm_up(watch: Watch = silent) -> None:
-    """Run every kernel once on a few numbers, for both efforts, with and without a model.
+    """Run each kernel once on a few numbers, which makes Numba compile it.
+
+    Parameters
+    ----------
+    watch : callable
+        Is told of progress.
 
     Notes
     -----
-    Numba keeps what it compiles beside the package, or in the user's cache folder where the package cannot be written,
-    or in NUMBA_CACHE_DIR. It takes some 20 seconds of one core, and nothing where it was done before.
+    Numba keeps what it compiles in the package's folder, in the user's cache folder where that cannot be written, or in
+    NUMBA_CACHE_DIR. Compilation takes about 20 seconds on one core, and no time where it has been done before.
     """
     jobs: list[Callable[[], object]] = [
         *(partial(_residual, coder.first) for coder in CODERS),
@@ -39,6 +44,7 @@ def warm_up(watch: Watch = silent) -> None:
 
 
 def _residual(plan: Plan) -> None:
+    """Run the kernels of a residual coder, with and without a mask."""
     values = np.sin(np.arange(2 * 3 * 9 * 10.0)).reshape(2, 3, 9, 10)
     for valid in (None, values > -0.9):
         data, _ = residual.encode(values, 0.1, plan, valid)
@@ -46,6 +52,7 @@ def _residual(plan: Plan) -> None:
 
 
 def _latents() -> None:
+    """Run the kernels that code latents, and those that optimise their rounding."""
     z, offset, frequency = np.ones((2, 3, 2), np.int64), np.array([-1, -1]), np.array([[1, 9, 9, 9], [1, 9, 9, 9]])
     latents.decode(latents.encode(z, offset, frequency), 2, 3, offset, frequency)
     book = huffman.codebook(frequency[0])
@@ -55,6 +62,7 @@ def _latents() -> None:
 
 
 def _values() -> None:
+    """Run the kernels that turn a prior and a residual into values."""
     exponentiate(np.zeros(1))
     prior = added(np.zeros(4, np.float32), np.ones((3, 2), np.float32), np.ones((2, 4), np.float32))
     for dtype in (np.float32, np.float64):

@@ -1,4 +1,4 @@
-"""A model at given points: what its network gives there, and the latents of a linear head in closed form."""
+"""A model at given points: the network's output there, and the latents of a linear head in closed form."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from vcinr.inr.siren import basis, evaluate, forward
 from vcinr.signals import fixed_points
 
 TILE = 2048
-"""Points evaluated at a time: one tile's activations stay in cache, and every decoder uses the same tiles."""
-_KEPT = 1 << 24  # numbers of a basis that are kept: 64 MiB
-_FEW = 24  # latents up to which adding up is faster than a matrix product
+"""Points that are evaluated at a time: their activations fit into the cache. Every decoder uses the same tiles."""
+_LARGEST_KEPT = 1 << 24  # numbers in a basis that stays in memory, at most: 64 MiB
+_FEW = 24  # latents up to which adding their functions one by one is faster than a matrix product
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
 class ModelAt:
-    """A model at given points. What depends on the points alone is worked out once and kept, unless it is large.
+    """A model at given points. What depends on the points alone is computed once and kept, unless it is large.
 
     Parameters
     ----------
-    model
+    model : Model
         The model.
-    x
-        Inputs of its network ``[P, d_in]``, float32; they must not be changed.
+    x : numpy.ndarray
+        Inputs of its network at the points, float32 ``[P, d_in]``. They must not be changed.
     """
 
     model: Model
@@ -45,12 +45,13 @@ class ModelAt:
 
         Returns
         -------
-        psi_0, psi : numpy.ndarray
-            The output where all latents are zero ``[P * d_out]`` and the functions that latents multiply
-            ``[d, P * d_out]``, float32; the features of a point lie side by side.
+        psi_0 : numpy.ndarray
+            The output where all latents are zero, float32 ``[P * d_out]``; the features of a point lie side by side.
+        psi : numpy.ndarray
+            The functions that the latents multiply, float32 ``[d, P * d_out]``.
         """
         spec = self.model.spec
-        small = len(self.x) * spec.d_out * spec.latent <= _KEPT
+        small = len(self.x) * spec.d_out * spec.latent <= _LARGEST_KEPT
         return self._kept_basis if small else self._evaluated_basis()
 
     @cached_property
@@ -68,7 +69,7 @@ class ModelAt:
 
         Parameters
         ----------
-        phi
+        phi : numpy.ndarray
             Latents ``[B, d]``.
 
         Returns
@@ -78,9 +79,9 @@ class ModelAt:
 
         Notes
         -----
-        Signals are evaluated one at a time in tiles of `TILE` points, so the result of a signal does not depend on what
-        else is decoded with it. Signals of a linear head are evaluated together, and latents that are the same in all
-        of them are added up once; what depends on the others is well within `DELTA`.
+        Signals are evaluated one at a time, in tiles of `TILE` points, so that the result of a signal does not depend
+        on the other signals. Only with a linear head are all signals evaluated together: latents that are the same in
+        all of them are added up once. The results then depend on the other signals, but by much less than `DELTA`.
         """
         if self.model.linear:
             return self._combined(phi.astype(np.float32))
@@ -97,13 +98,13 @@ class ModelAt:
         """`reconstruct` for a linear head."""
         psi_0, psi = self.basis()
         differ = (phi != phi[:1]).any(0)
-        still = np.where(differ, 0, phi[0]) if len(phi) else np.zeros(len(psi), np.float32)
-        base = self._once("still", still.tobytes(), lambda: psi_0 + still @ psi)
-        moving = np.flatnonzero(differ)
-        upto = slice(moving.max(initial=-1) + 1)
+        common = np.where(differ, 0, phi[0]) if len(phi) else np.zeros(len(psi), np.float32)
+        base = self._once("common", common.tobytes(), lambda: psi_0 + common @ psi)
+        differing = np.flatnonzero(differ)
+        upto = slice(differing.max(initial=-1) + 1)
         phi = np.where(differ, phi, 0)
-        if len(moving) <= _FEW:
-            rows = upto if upto.stop <= _FEW else moving  # a slice is no copy
+        if len(differing) <= _FEW:
+            rows = upto if upto.stop <= _FEW else differing  # indexing by a slice makes no copy
             values = added(base, np.ascontiguousarray(phi[:, rows]), psi[rows])
         else:
             values = phi[:, upto] @ psi[upto]
@@ -111,64 +112,66 @@ class ModelAt:
         return values.reshape(len(phi), len(self.x), self.model.spec.d_out)
 
     def sampled(self, points: slice) -> Callable[[np.ndarray], np.ndarray]:
-        """Make a function that is `reconstruct` at some of the points, but for rounding.
+        """Make a function that evaluates the network at some of the points.
 
         Parameters
         ----------
-        points
-            Which of them, S in all.
+        points : slice
+            The points to take, S of them.
 
         Returns
         -------
         callable
-            From phi ``[B, d]`` to features ``[B, S, d_out]``.
+            A function from latents phi ``[B, d]`` to features ``[B, S, d_out]``, which are those of `reconstruct` but
+            for rounding.
         """
         if not self.model.linear:
             return ModelAt(self.model, self.x[points]).reconstruct
         psi_0, psi = self.basis()
         base = psi_0.reshape(len(self.x), -1)[points]
 
-        def taken() -> np.ndarray:
+        def part_of_basis() -> np.ndarray:
             return np.ascontiguousarray(psi.reshape(len(psi), len(self.x), -1)[:, points].reshape(len(psi), -1))
 
         key = points.start, points.stop, points.step
-        part = taken() if psi.size > _KEPT else self._once("sampled", key, taken)
+        part = part_of_basis() if psi.size > _LARGEST_KEPT else self._once("sampled", key, part_of_basis)
         return partial(_affine, base, part)
 
     def fit(self, y: np.ndarray, weight: np.ndarray | None, variable: np.ndarray) -> np.ndarray:
-        """Find the latents of signals under a linear head, without torch.
+        """Find the latents of signals under a linear head in closed form, without torch.
 
         Parameters
         ----------
-        y
+        y : numpy.ndarray
             Normalised signals ``[N, P, d_out]``.
-        weight
-            ``[N, P]``, 0 at masked points and averaging to 1 over each signal; None for 1 everywhere.
-        variable
-            Rows of phi_0 that the ridge pulls towards, ``[N]`` int64.
+        weight : numpy.ndarray or None
+            Weights of the points ``[N, P]``, which are 0 where masked and average to 1 over each signal. None stands
+            for 1 everywhere.
+        variable : numpy.ndarray
+            Index of each signal's variable, int64 ``[N]``: the row of phi_0 that the ridge pulls towards.
 
         Returns
         -------
         numpy.ndarray
-            phi ``[N, d]`` float32.
+            phi, float32 ``[N, d]``.
 
         Notes
         -----
-        Of more than the model's `encode_points` a fixed random part is looked at. Signals of equal weights share one
-        solve; see :func:`vcinr.inr.ridge.ridge`.
+        Where there are more points than the model's `encode_points`, the fit uses so many of them, chosen at random but
+        always the same. Signals with equal weights share one solve; see :func:`vcinr.inr.ridge.ridge`.
         """
         start = self.model.params["phi_0"][variable].astype(np.float64)
-        points, base, psi = self._looked_at
+        points, base, psi = self._fitting_basis
         flat = y[:, points].reshape(len(y), -1)
         if weight is None:
             onto, pull, shift = self._projection
             return flat @ onto + (start @ pull - shift).astype(np.float32)
-        spread = np.repeat(weight[:, points], self.model.spec.d_out, axis=1).astype(np.float64)
-        return ridge(base, psi, flat.astype(np.float64), spread, start).astype(np.float32)
+        per_value = np.repeat(weight[:, points], self.model.spec.d_out, axis=1).astype(np.float64)
+        return ridge(base, psi, flat.astype(np.float64), per_value, start).astype(np.float32)
 
     @cached_property
-    def _looked_at(self) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
-        """Points that `fit` looks at, and the basis there: base ``[Q]`` and psi ``[Q, d]``, float64."""
+    def _fitting_basis(self) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
+        """The points that `fit` uses, and the basis there: psi_0 ``[Q]`` and psi ``[Q, d]``, float64."""
         base, psi = self.basis()
         total, most = len(self.x), self.model.encode_points
         if total <= most:
@@ -180,10 +183,10 @@ class ModelAt:
 
     @cached_property
     def _projection(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return projection(*self._looked_at[1:])
+        return projection(*self._fitting_basis[1:])
 
     def _once(self, name: str, key: Hashable, make: Callable[[], _T]) -> _T:
-        """What `make` makes for `key`; the last by that name is kept."""
+        """The result of `make`, or that of the last call with this name if it had the same key."""
         known = self._last.get(name)
         if known is None or known[0] != key:
             known = self._last[name] = key, make()
@@ -191,26 +194,27 @@ class ModelAt:
 
 
 def _affine(base: np.ndarray, psi: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """base + phi @ psi, ``[B, *base.shape]``."""
     return (phi.astype(np.float32) @ psi).reshape(len(phi), *base.shape) + base
 
 
 def added(base: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
-    """Add latents' functions to what all signals share, a tile at a time.
+    """Add the functions of few latents to what all signals share, one tile after another.
 
     Parameters
     ----------
-    base
-        ``[Q]``, float32.
-    phi
-        Latents ``[B, k]``, float32.
-    psi
-        Their functions ``[k, Q]``, float32.
+    base : numpy.ndarray
+        What all signals share, float32 ``[Q]``.
+    phi : numpy.ndarray
+        Latents, float32 ``[B, k]``.
+    psi : numpy.ndarray
+        The functions that they multiply, float32 ``[k, Q]``.
 
     Returns
     -------
     numpy.ndarray
-        base + phi @ psi, ``[B, Q]``. All signals but the first are made from the first, since most latents of a signal
-        are those of another.
+        base + phi @ psi, float32 ``[B, Q]``. Each signal but the first is computed from the first one, because most of
+        their latents are equal and then need no work.
     """
     out = np.empty((len(phi), len(base)), np.float32)
     _add_up(base, phi, psi, out)
@@ -219,6 +223,7 @@ def added(base: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
 
 @outer
 def _add_up(base: np.ndarray, phi: np.ndarray, psi: np.ndarray, out: np.ndarray) -> None:
+    """`added`, which writes to `out`."""
     for p in range(0, len(base), TILE):
         for i in range(len(phi)):
             row, start = out[i, p : p + TILE], (base if i == 0 else out[0])[p : p + TILE]
@@ -233,24 +238,25 @@ def _add_up(base: np.ndarray, phi: np.ndarray, psi: np.ndarray, out: np.ndarray)
 
 
 def slack_of(model: Model, phi: np.ndarray, x: np.ndarray) -> float:
-    """Measure the slack that a network needs.
+    """Measure the slack that a model needs: how much the outputs of two float32 decoders may differ.
 
     Parameters
     ----------
-    model
+    model : Model
         The model.
-    phi, x
-        Latents ``[B, d]`` and points ``[P, d_in]`` to try.
+    phi, x : numpy.ndarray
+        Latents ``[B, d]`` and points ``[P, d_in]`` at which it is measured.
 
     Returns
     -------
     float
-        Four times the largest rounding error, a power of two, at least `DELTA`; infinite where outputs are not finite.
+        Four times the largest rounding error, rounded up to a power of two and at least `DELTA`; infinity where outputs
+        are not finite.
 
     Notes
     -----
-    Deep networks and large omega_0 amplify rounding: what float32 differs from float64 by is what two float32 decoders
-    may differ by.
+    Deep networks and a large omega_0 amplify rounding errors; the difference between float32 and float64 shows how
+    much.
     """
     params = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in model.params.items()}
     exact = forward(model.spec, params, phi.astype(np.float64), x.astype(np.float64))

@@ -1,9 +1,11 @@
-"""The model artifact: everything a decoder (and an encoder) needs, one file, named by its SHA-256.
+"""The model file: everything that a decoder and an encoder need to know of a model, named by its SHA-256.
 
-Layout, little-endian: ``VCINRMDL`` | u16 version | u32 header length | header, JSON | tensors | u32 CRC-32 of all
-before it. The header lists every tensor's name, dtype, shape and stored length; large float tensors are stored
-as float16, small ones as float32, integers deflated. A model in memory always holds the values its bytes decode to,
-so training-time figures and a reader's are of the same network.
+Layout, little-endian: ``VCINRMDL`` | u16 version | u32 header length | header, JSON | tensors | u32 CRC-32 of all that
+comes before it. The header lists the name, type, shape and stored length of each tensor. Weight matrices of the network
+are stored in 8 bits, other large float tensors as float16, small ones as float32, and integers deflated.
+
+A model should be used only after `freeze` has rounded it to these types, so that figures of training hold for the
+network that a reader evaluates.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from vcinr.signals import coordinates
 MAGIC = b"VCINRMDL"
 VERSION = 1
 MAX_BYTES = 1 << 30
+"""Largest size of a model file, and of its tensors in memory."""
 _MALFORMED = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, ConfigError, zlib.error,
 )  # fmt: skip
 DELTA = 2.0**-18
-"""Least slack of the float32 decoder between machines and BLAS builds, as a fraction of the model's scale."""
+"""Smallest slack for differences between machines and BLAS builds in float32, as a fraction of the model's scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,29 +47,31 @@ class Model:
 
     Parameters
     ----------
-    spec
+    spec : InrSpec
         Shape of the network.
-    params
-        float32 arrays by name, among them ``phi_0`` ``[variables, d]`` in the order of `normalisation` and the Meta-SGD
-        step sizes ``alpha`` ``[d]``.
-    system
+    params : mapping of str to numpy.ndarray
+        Parameters of the network, float32. Among them are ``phi_0`` ``[variables, d]``, whose rows are in the order of
+        `normalisation`, and the step sizes ``alpha`` ``[d]`` of Meta-SGD.
+    system : mapping
         The coordinate system (:mod:`vcinr.signals.coordinates`).
-    dims
-        Names of the dimensions that signals lay over in training.
-    normalisation
-        (offset, scale) by variable.
-    encode_steps, encode_points
-        Inner steps of the encoder, and at how many points of a larger grid it takes them.
-    quantiser
-        Tensors of :class:`vcinr.quantise.state.Quantiser` by name; empty before it is trained.
-    provenance
-        Facts about the training (data, seed, version), JSON-able; no part of decoding.
-    encode_loop
-        The encoder's inner loop (:mod:`vcinr.meta.inner`).
-    slack
-        How far another machine's decoder may be off, as a fraction of the scale, at least `DELTA`. Encoders leave as
-        much of an error bound.
-    feature_dim
+    dims : tuple of str
+        Names of the dimensions over which a signal lay in training.
+    normalisation : mapping of str to (float, float)
+        (offset, scale) of each variable. The network works on (value - offset) / scale.
+    encode_steps : int
+        Number of inner steps that the encoder takes.
+    encode_points : int
+        Largest number of points at which the encoder takes them; of a larger grid it uses only so many.
+    quantiser : mapping of str to numpy.ndarray
+        Tensors of :class:`vcinr.quantise.state.Quantiser`; empty before it is trained.
+    provenance : mapping
+        Facts about the training, such as data, seed and method, that JSON can hold. Decoding does not use them.
+    encode_loop : str
+        Name of the encoder's inner loop (:mod:`vcinr.meta.inner`).
+    slack : float
+        How much another machine's decoder may differ, as a fraction of the scale; at least `DELTA`. Encoders
+        subtract it from an error bound.
+    feature_dim : str, optional
         Name of the dimension along which the d_out features of a point lay in training; None where there was none.
     """
 
@@ -85,7 +90,7 @@ class Model:
 
     @cached_property
     def data(self) -> bytes:
-        """The artifact's bytes."""
+        """The bytes of the model file."""
         tensors = {**{f"inr/{k}": v for k, v in self.params.items()}}
         tensors.update({f"quantiser/{k}": v for k, v in self.quantiser.items()})
         table, blobs = [], []
@@ -113,11 +118,11 @@ class Model:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex SHA-256 of the artifact: the model's name."""
+        """SHA-256 of `data` in hexadecimal digits: the name of the model."""
         return hashlib.sha256(self.data).hexdigest()
 
     def scaling(self, variable: str) -> tuple[float, float]:
-        """(offset, scale) of `variable`; raises ModelError naming the variables the model knows."""
+        """The (offset, scale) of a variable; raises ModelError for one that the model was not trained on."""
         if variable in self.normalisation:
             return self.normalisation[variable]
         raise ModelError(
@@ -126,33 +131,33 @@ class Model:
         )
 
     def index(self, variable: str) -> int:
-        """Row of `variable` in phi_0; raises ModelError like `scaling`."""
+        """The row of a variable in phi_0; raises ModelError as `scaling` does."""
         self.scaling(variable)
         return list(self.normalisation).index(variable)
 
     def start(self, variable: str) -> np.ndarray:
-        """phi_0 of `variable`, ``[d]``: where its inner loop starts, and what its coded latents are relative to."""
+        """phi_0 of a variable ``[d]``, from which its inner loop starts; its latents are coded relative to it."""
         return self.params["phi_0"][self.index(variable)]
 
     @property
     def linear(self) -> bool:
-        """Whether the latents enter linearly: then one evaluation of the network serves all signals on a domain."""
+        """Whether the output is affine in the latents, so that one evaluation of the basis serves all signals."""
         return conditioning(self.spec.conditioning).linear
 
 
 def freeze(model: Model) -> Model:
-    """The model as a reader will see it: its parameters rounded to their stored precision."""
+    """Return the model as a reader will see it, with its parameters rounded to their stored precision."""
     return from_bytes(model.data, "model")
 
 
 def save_model(model: Model, path: str | Path) -> None:
-    """Write the artifact atomically."""
+    """Write a model file. It appears at `path` only once it is complete."""
     with written_aside(path) as aside:
         aside.write_bytes(model.data)
 
 
 def load_model(path: str | Path) -> Model:
-    """Read an artifact; raises ModelError naming `path` and what is wrong with it."""
+    """Read a model file; raises ModelError, which names `path`, where it cannot be read or is malformed."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -161,7 +166,20 @@ def load_model(path: str | Path) -> Model:
 
 
 def from_bytes(data: bytes, origin: str) -> Model:
-    """Decode an artifact; every length is checked before it is used. Raises ModelError naming `origin`."""
+    """Decode the bytes of a model file, which are not trusted: every length is checked before it is used.
+
+    Parameters
+    ----------
+    data : bytes
+        The bytes.
+    origin : str
+        Where they come from, for error messages.
+
+    Raises
+    ------
+    ModelError
+        For bytes that are not a model, or that are damaged, malformed or of a later version.
+    """
     fixed = len(MAGIC) + 6
     if data[: len(MAGIC)] != MAGIC or len(data) < fixed + 4 or len(data) > MAX_BYTES:
         raise ModelError(f"{origin}: not a vcinr model; train one with `vcinr train`")
@@ -172,9 +190,9 @@ def from_bytes(data: bytes, origin: str) -> Model:
         raise ModelError(f"{origin}: the model is damaged (checksum mismatch); copy it again")
     try:
         header = json.loads(data[fixed : fixed + length])
-        tensors, position, room = {}, fixed + length, MAX_BYTES
+        tensors, position, room = {}, fixed + length, MAX_BYTES  # room: bytes that further tensors may have in memory
         for name, kind, shape, stored in header["tensors"]:
-            if kind not in _KINDS:  # NumPy itself would try to understand any text
+            if kind not in _KINDS:  # np.dtype would accept many other texts
                 raise ValueError(f"tensor {name!r} has the type {kind!r}")
             tensors[name] = _unpack(data[position : position + stored], kind, tuple(shape), room)
             room -= tensors[name].nbytes
@@ -198,16 +216,17 @@ def from_bytes(data: bytes, origin: str) -> Model:
             header.get("feature_dim"),
         )
         _check(model)
-        model.__dict__["data"] = data  # what is named by its digest, whatever another encoder would make of it
+        # The digest that names the model is of these very bytes; another zlib might deflate to different ones.
+        model.__dict__["data"] = data
     except _MALFORMED as error:
         raise ModelError(f"{origin}: the model is malformed ({type(error).__name__}: {error})") from None
     return model
 
 
 def _check(model: Model) -> None:
-    """Raise ValueError unless the parts fit each other, so that no later step meets a shape it does not expect.
+    """Raise ValueError unless the parts of a model fit each other, so that later code can rely on their shapes.
 
-    Shapes are compared with what the file holds before anything of the declared size is made.
+    Nothing of a declared size is allocated before the shapes have been compared with those of the stored tensors.
     """
     spec = model.spec
     for name, value in spec.to_dict().items():
@@ -237,16 +256,21 @@ def _check(model: Model) -> None:
 
 
 def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Model:
-    """`model` completed by a quantiser."""
+    """Complete a model with a quantiser's tensors, and add to its provenance."""
     return replace(model, quantiser=dict(quantiser), provenance={**model.provenance, **provenance})
 
 
 _KINDS = ("<i4", "|u1", "<f4", "<f2", "rows8")
-"""Integers, deflated; floats; and matrices in 8 bits: a step for each row, float32, then int8, deflated."""
+"""How tensors are stored: integers deflated, floats as they are, and ``rows8`` (see `rows_in_8_bits`) for matrices: a
+float32 step for each row, then the int8 codes, deflated."""
 
 
 def _pack(name: str, array: np.ndarray) -> tuple[str, bytes]:
-    """How a tensor is stored: kind and bytes. Large weights of the network take 8 bits, other large tensors 16."""
+    """Choose how to store a tensor; returns the kind, one of `_KINDS`, and the bytes.
+
+    Weight matrices of the network with more than 8 rows and columns take 8 bits for each number, other tensors of more
+    than 1024 numbers 16 bits, all others 32 bits.
+    """
     if array.dtype.kind in "iu":
         kind = "|u1" if array.dtype == np.uint8 else "<i4"
         return kind, zlib.compress(array.astype(kind).tobytes(), 9)
@@ -258,9 +282,18 @@ def _pack(name: str, array: np.ndarray) -> tuple[str, bytes]:
 
 
 def rows_in_8_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Steps float32 ``[rows]`` and codes int8 ``[rows, columns]`` of a matrix; their product is exact in float32.
+    """Quantise a matrix, each row with a step of its own.
 
-    What has been rounded once is not changed again: a step has 16 bits, and the largest code of a row is 127.
+    Returns
+    -------
+    steps : numpy.ndarray
+        float32 ``[rows]``. They have 16 significant bits, so that step * code is exact in float32.
+    codes : numpy.ndarray
+        int8 ``[rows, columns]``, from -127 to 127.
+
+    Notes
+    -----
+    A matrix that has been rounded in this way is not changed by doing it again, since the largest code of a row is 127.
     """
     exact = np.abs(array.astype(np.float64)).max(1) / 127
     fraction, exponent = np.frexp(exact)
@@ -270,6 +303,7 @@ def rows_in_8_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unpack(blob: bytes, kind: str, shape: tuple[int, ...], room: int) -> np.ndarray:
+    """Inverse of `_pack`; raises ValueError for a malformed tensor, or one of more than `room` bytes in memory."""
     if any(not isinstance(n, int) or n < 0 for n in shape) or (kind == "rows8" and len(shape) != 2):
         raise ValueError("tensor of a wrong shape")
     dtype = np.dtype("i1" if kind == "rows8" else kind)

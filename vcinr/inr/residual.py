@@ -1,4 +1,4 @@
-"""Residual networks on vectors: the mapping of a latent to modulations, and the quantiser's transforms."""
+"""Residual networks on vectors, which map a latent to modulations and serve as the quantiser's transforms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from vcinr.inr.spec import Array, Params, namespace
 
 
 def residual_network(params: Params, prefix: str, blocks: int, h: Array) -> Array:
-    """Pre-normalised residual blocks h + W2 silu(W1 LN(h) + b1) + b2 on ``[B, n]``."""
+    """Apply residual blocks h + W2 silu(W1 LN(h) + b1) + b2, where LN is layer normalisation.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Parameters, named as by `residual_parameters`.
+    prefix : str
+        What their names begin with.
+    blocks : int
+        Number of blocks.
+    h : array
+        Vectors ``[B, n]``, which the result has the shape of.
+    """
     for block in range(blocks):
         name = f"{prefix}.{block}"
         u = _layer_norm(h) * params[f"{name}.scale"] + params[f"{name}.shift"]
@@ -20,7 +32,11 @@ def residual_network(params: Params, prefix: str, blocks: int, h: Array) -> Arra
 def residual_parameters(
     rng: np.random.Generator, prefix: str, blocks: int, width: int, hidden: int
 ) -> dict[str, np.ndarray]:
-    """Initial parameters of `residual_network`: He for the first, a tenth of it for the second weights."""
+    """Make initial parameters for `residual_network`.
+
+    The first weights of a block have He's initialisation. The second ones are a tenth of that, so that each block
+    begins near the identity. `width` is the length of the vectors, `hidden` that of the hidden layer.
+    """
     params: dict[str, np.ndarray] = {}
     for block in range(blocks):
         name = f"{prefix}.{block}"
@@ -34,7 +50,7 @@ def residual_parameters(
 
 
 def residual_shapes(prefix: str, blocks: int, width: int, hidden: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of `residual_parameters`."""
+    """Names and shapes of the parameters that `residual_parameters` makes."""
     shapes: dict[str, tuple[int, ...]] = {}
     for block in range(blocks):
         name = f"{prefix}.{block}"
@@ -48,7 +64,7 @@ def residual_shapes(prefix: str, blocks: int, width: int, hidden: int) -> dict[s
 
 
 def _layer_norm(h: Array) -> Array:
-    # eps is large on purpose: phi_0 is near zero, and a small eps amplifies the first inner gradient.
+    # The 0.01 is large on purpose: phi_0 is near zero, so a smaller number would amplify the first inner gradient.
     centred = h - h.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     return centred / (variance + 1e-2) ** 0.5

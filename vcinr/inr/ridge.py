@@ -1,4 +1,4 @@
-"""Closed-form inner loop of a linear head: ridge regression of signals on the neural basis, in NumPy or torch."""
+"""The closed-form inner loop of a linear head: ridge regression of signals on the neural basis, in NumPy or torch."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ RIDGE = 1e-5
 
 
 def ridge(base: Array, psi: Array, y: Array, weight: Array | None, start: Array) -> Array:
-    """Fit the head to every signal: exact, and differentiable where the arrays are torch tensors.
+    """Fit the latents of a linear head to signals, exactly; differentiable where the arrays are torch tensors.
 
     Parameters
     ----------
     base, psi : array
-        What the basis gives where all latents are zero ``[Q]``, and its functions ``[Q, d]``; Q values of a signal.
+        The output where all latents are zero ``[Q]``, and the functions that they multiply ``[Q, d]``, at the Q values
+        of a signal.
     y : array
         Signals ``[B, Q]``.
     weight : array or None
-        ``[B, Q]``, averaging to 1 over each signal; None stands for 1 everywhere.
+        Weights w of the values ``[B, Q]``, which average to 1 over each signal; None stands for 1 everywhere.
     start : array
         Latents ``[B, d]`` that the ridge pulls towards.
 
     Returns
     -------
     array
-        phi ``[B, d]``, the minimum of mean(w (y - base - psi phi)^2) + ridge |phi - start|^2.
+        phi ``[B, d]``, which minimises mean(w (y - base - psi phi)^2) + ridge |phi - start|^2.
 
     Notes
     -----
-    Ridge regression (Hoerl and Kennard 1970, equation 2.1) about `start`. The normal matrix depends on the weights, not
-    on the values, so signals of equal weights (maps with one land mask) share one matrix and one factorisation.
+    This is ridge regression (Hoerl and Kennard 1970, equation 2.1) about `start`. The normal matrix depends on the
+    weights but not on the values, so signals with equal weights, such as maps with one land mask, share one solve.
     """
     if weight is None:
         return _solved(base, psi, y, None, start)
@@ -44,28 +45,34 @@ def ridge(base: Array, psi: Array, y: Array, weight: Array | None, start: Array)
 
 
 def same_rows(weight: Array) -> list[np.ndarray]:
-    """Indices of equal rows of ``[B, Q]``: a sorted array for each row that differs from those before it."""
+    """Group equal rows of an array ``[B, Q]``.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Sorted indices of equal rows, one array for each distinct row, in order of first appearance.
+    """
     rows = weight if isinstance(weight, np.ndarray) else weight.detach().cpu().numpy()
     groups: dict[bytes, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(hashlib.blake2b(row.tobytes()).digest(), []).append(i)
-    return [np.array(found) for found in groups.values()]
+    return [np.array(indices) for indices in groups.values()]
 
 
 def _solved(base: Array, psi: Array, y: Array, weight: Array | None, start: Array) -> Array:
-    """`ridge` where every signal has the same weights ``[Q]``, or none."""
+    """`ridge` for signals that all have the same weights ``[Q]``, or none."""
     xp = namespace(y)
-    left = y - base - start @ psi.T
+    error = y - base - start @ psi.T
     d = psi.shape[-1]
     unit = xp.eye(d, dtype=psi.dtype) if xp is np else xp.eye(d, dtype=psi.dtype, device=psi.device)
     weighted = psi if weight is None else weight[:, None] * psi
     normal = psi.T @ weighted / len(psi)
-    normal = normal + (RIDGE * xp.diagonal(normal).sum() / d + 1e-12) * unit
-    return start + xp.linalg.solve(normal, (left @ weighted / len(psi)).T).T
+    normal = normal + (RIDGE * xp.diagonal(normal).sum() / d + 1e-12) * unit  # 1e-12: solvable even where psi is 0
+    return start + xp.linalg.solve(normal, (error @ weighted / len(psi)).T).T
 
 
 def projection(base: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Write `ridge` without weights as a product: phi = y @ onto + start @ pull - shift.
+    """Express `ridge` without weights by matrix products: phi = y @ onto + start @ pull - shift.
 
     Parameters
     ----------
@@ -75,7 +82,7 @@ def projection(base: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Returns
     -------
     onto, pull, shift : numpy.ndarray
-        ``[Q, d]`` float32, ``[d, d]`` and ``[d]`` float64.
+        float32 ``[Q, d]``, float64 ``[d, d]`` and float64 ``[d]``.
     """
     unit = np.eye(psi.shape[1])
     normal = psi.T @ psi / len(psi)

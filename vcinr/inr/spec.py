@@ -1,4 +1,4 @@
-"""The shape of an INR and the array types its maths is written for."""
+"""The shape of an implicit neural representation, and the array types that its code works on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,29 @@ Params = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class InrSpec:
-    """Everything that fixes the network's shape.
+    """Everything that determines the shape of the network.
 
-    latent: numbers of phi. rank, mapping_width, mapping_blocks: of gates, and of the network that maps phi to
-    modulations; a mapping_width of 0 makes it one linear map. gating: numbers of phi that gate, of a gated basis.
-    kept: how many modulations sparse ones are to be left with after training, 0 for all that there are.
+    Parameters
+    ----------
+    d_in, d_out : int
+        Number of inputs, and of features.
+    width, depth : int
+        Width of the hidden layers, and number of all layers.
+    omega_0 : float
+        Factor in the sine activations (Sitzmann et al. 2020).
+    latent : int
+        Length d of the latent phi.
+    conditioning : str
+        Name of the conditioning (:mod:`vcinr.inr.conditioning`).
+    rank : int
+        Rank of the gates.
+    mapping_width, mapping_blocks : int
+        Width and number of residual blocks of the network that maps phi to modulations. A width of 0 makes it a single
+        linear map.
+    gating : int
+        How many numbers of phi belong to the gates of a gated basis.
+    kept : int
+        How many modulations a sparse conditioning keeps after training; 0 once they have been chosen.
     """
 
     d_in: int
@@ -41,5 +59,5 @@ class InrSpec:
 
 
 def namespace(x: Array) -> Any:
-    """numpy for arrays, torch for tensors; torch is never imported from here."""
+    """The library of an array: numpy or torch. A decoder has no torch, so torch is not imported here."""
     return np if isinstance(x, np.ndarray) else sys.modules["torch"]

@@ -1,4 +1,4 @@
-"""Signals: coordinates, features and mask of the items a model learns from and compresses."""
+"""Signals, the items that a model learns from and compresses: their coordinates, features and masks."""
 
 from vcinr.signals.domain import Domain, Grid, Points
 from vcinr.signals.store import (

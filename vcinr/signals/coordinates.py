@@ -1,13 +1,14 @@
 """Coordinate systems: how the positions of a signal's samples enter the network.
 
-A *system* turns coordinates in the data's units into inputs of the network, ``[P, d_in]`` float32. It is described by
-a small JSON-able mapping, which travels in the model, so the same place on Earth has the same input whatever grid an
-archive uses. Domains (:mod:`vcinr.signals.domain`) hold the coordinates and say how samples combine them.
+A *system* turns coordinates in the data's units into inputs of the network, float32 ``[P, d_in]``. It is a small
+mapping that JSON can hold and that is part of the model, so a place on Earth has the same inputs whatever the grid of
+an archive. Domains (:mod:`vcinr.signals.domain`) hold the coordinates and say how samples combine them.
 
-``box``     each axis scaled to [-1, 1] over the training axes' extent; d_in = number of axes.
-``sphere``  (latitude, longitude) in degrees to unit vectors (cos lat cos lon, cos lat sin lon, sin lat), as in
-            COIN++ (Dupont et al. 2022, section 4.3): no seam at the date line, no singular poles. Axes before these two
-            (level, height) are scaled as those of a box, and their inputs come first; d_in = number of axes + 1.
+``box``     scales each axis to [-1, 1] over its extent in the training data; d_in is the number of axes.
+``sphere``  turns latitude and longitude in degrees into unit vectors (cos lat cos lon, cos lat sin lon, sin lat), as in
+            COIN++ (Dupont et al. 2022, section 4.3), so that there is no seam at the date line and no singular pole.
+            Axes before these two, such as levels, are scaled as in a box, and their inputs come first; d_in is the
+            number of axes plus 1.
 """
 
 from __future__ import annotations
@@ -22,21 +23,28 @@ from vcinr.errors import InputError
 
 
 def box(axes: Sequence[np.ndarray]) -> dict[str, Any]:
-    """The box system spanning `axes`."""
+    """Make a box system whose bounds are the extents of `axes`, one array of coordinates for each axis."""
     return {"system": "box", "bounds": _extents(axes)}
 
 
 def sphere(further: Sequence[np.ndarray] = ()) -> dict[str, Any]:
-    """The sphere system; axes are those `further` ones, then latitude and longitude in degrees."""
+    """Make a sphere system.
+
+    Parameters
+    ----------
+    further : sequence of numpy.ndarray
+        Coordinates of the axes before latitude and longitude; the bounds are their extents.
+    """
     return {"system": "sphere"} | ({"bounds": _extents(further)} if further else {})
 
 
 def _extents(axes: Sequence[np.ndarray]) -> list[list[float]]:
+    """The smallest and the largest coordinate of each axis."""
     return [[float(np.min(a)), float(np.max(a))] for a in axes]
 
 
 def check(system: dict[str, Any]) -> None:
-    """Raise ValueError, or another error of malformed data, unless `inputs` knows the system."""
+    """Raise ValueError, or another error of malformed data, unless `scaled` and `embedded` can apply the system."""
     if system["system"] not in ("box", "sphere"):
         raise ValueError(f"unknown coordinate system {system['system']!r}")
     bounds = system["bounds"] if system["system"] == "box" else system.get("bounds", [])
@@ -45,30 +53,30 @@ def check(system: dict[str, Any]) -> None:
 
 
 def dimension(system: dict[str, Any]) -> int:
-    """d_in of a system."""
-    scaled = len(system.get("bounds", []))
-    return scaled + 3 if system["system"] == "sphere" else scaled
+    """The number of inputs d_in that a system gives the network."""
+    scaled_axes = len(system.get("bounds", []))
+    return scaled_axes + 3 if system["system"] == "sphere" else scaled_axes
 
 
 def scaled(system: Mapping[str, Any], columns: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Bring coordinates, axis by axis, to the numbers that `embedded` combines.
+    """Scale the coordinates of each axis to the numbers that `embedded` combines.
 
     Parameters
     ----------
-    system
+    system : mapping
         A coordinate system.
-    columns
-        Coordinates in the data's units, an array for each axis of the system.
+    columns : sequence of numpy.ndarray
+        Coordinates in the data's units, one array for each axis of the system.
 
     Returns
     -------
     list of numpy.ndarray
-        float64, of the same lengths: positions in [-1, 1] within the system's bounds, angles in radians.
+        float64, of the same lengths: positions, in [-1, 1] where they are within the bounds, and angles in radians.
 
     Raises
     ------
     InputError
-        Where the number of axes is not that of the system.
+        Where the system has another number of axes.
     """
     if system["system"] not in ("box", "sphere"):
         raise InputError(f"unknown coordinate system {system['system']!r}")
@@ -86,19 +94,20 @@ def scaled(system: Mapping[str, Any], columns: Sequence[np.ndarray]) -> list[np.
 
 
 def embedded(system: Mapping[str, Any], columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Combine coordinates of every sample to inputs of the network.
+    """Combine the scaled coordinates of samples into inputs of the network.
 
     Parameters
     ----------
-    system
+    system : mapping
         A coordinate system.
-    columns
-        What `scaled` made, as arrays of one shape with a value for each sample.
+    columns : sequence of numpy.ndarray
+        Coordinates from `scaled`, one array for each axis; all arrays have the same shape, with an element for each
+        sample.
 
     Returns
     -------
     numpy.ndarray
-        ``[P, d_in]`` float32, samples in C order.
+        float32 ``[P, d_in]``, with the samples in C order.
     """
     columns = list(columns)
     if system["system"] == "sphere":

@@ -1,7 +1,7 @@
-"""Domains: where the samples of a signal lie, as a grid or as single points.
+"""Domains: the positions of a signal's samples, on a grid or as single points.
 
-A domain holds coordinates in the data's own units. A coordinate system (:mod:`vcinr.signals.coordinates`) turns them
-into inputs of the network. Whoever evaluates a model needs nothing else of the signal's geometry.
+A domain holds coordinates in the data's own units, which a coordinate system (:mod:`vcinr.signals.coordinates`) turns
+into inputs of the network. To evaluate a model, nothing else needs to be known of a signal's geometry.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vcinr.signals import coordinates
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """Places at which a signal has samples; two domains with the same coordinates are equal.
+    """The positions of a signal's samples. Domains of one class with the same coordinates are equal.
 
     Parameters
     ----------
-    columns
-        float64 arrays of coordinates, one for each axis of the coordinate system. They must not be changed.
+    columns : tuple of numpy.ndarray
+        Coordinates, one float64 array for each axis of the coordinate system. They must not be changed.
     """
 
     columns: tuple[np.ndarray, ...] = ()
@@ -36,21 +36,21 @@ class Domain:
 
     @property
     def points(self) -> int:
-        """Number of samples, P."""
+        """Number P of samples."""
         return math.prod(self.shape)
 
     def inputs(self, system: Mapping[str, Any]) -> np.ndarray:
-        """Inputs of the network at every sample.
+        """Compute the network's inputs for all samples.
 
         Parameters
         ----------
-        system
-            The coordinate system, as a model holds it.
+        system : mapping
+            The coordinate system of a model.
 
         Returns
         -------
         numpy.ndarray
-            ``[P, d_in]`` float32, samples in C order.
+            float32 ``[P, d_in]``, with the samples in C order.
 
         Raises
         ------
@@ -61,6 +61,7 @@ class Domain:
 
     @cached_property
     def _content(self) -> tuple[Any, ...]:
+        """What equality and hash depend on."""
         return type(self), *(c.tobytes() for c in self.columns)
 
     def __eq__(self, other: object) -> bool:
@@ -71,7 +72,7 @@ class Domain:
 
 
 class Grid(Domain):
-    """All combinations of the values of its axes: `columns` has one array for each axis."""
+    """A grid, whose samples lie at all combinations of its axes' coordinates: `columns` has an array for each axis."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,23 +80,23 @@ class Grid(Domain):
         return tuple(len(axis) for axis in self.columns)
 
     def inputs(self, system: Mapping[str, Any]) -> np.ndarray:
-        """As in `Domain`."""
+        """See `Domain.inputs`."""
         scaled = coordinates.scaled(system, self.columns)
         return coordinates.embedded(system, np.meshgrid(*scaled, indexing="ij"))
 
 
 EMPTY = Grid()
-"""The grid without axes, where nobody needs to know where samples lie."""
+"""The grid without axes, for fields whose coordinates are not needed because there is no model."""
 
 
 class Points(Domain):
-    """Single points in any order, as of a mesh or a table of stations: `columns` has one value for each point."""
+    """Single points, such as stations or the nodes of a mesh: each array of `columns` has one value for each point."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The number of points."""
+        """The number of points, as a tuple."""
         return (len(self.columns[0]),)
 
     def inputs(self, system: Mapping[str, Any]) -> np.ndarray:
-        """As in `Domain`."""
+        """See `Domain.inputs`."""
         return coordinates.embedded(system, coordinates.scaled(system, self.columns))

@@ -1,4 +1,4 @@
-"""Signals on disk: one Zarr store with a group a split, written by ingestion and read by every later stage."""
+"""Signals in memory and on disk: a Zarr store with a group for each split, written by ingestion."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class SignalSet:
 
     Parameters
     ----------
-    features
-        ``[N, *grid, d_out]`` in the data's own units and dtype.
-    mask
-        ``[N, *grid]`` bool, True at points that count: all features have a value there. None where all points do.
-    variable
-        ``[N]``, the variable that each signal belongs to.
+    features : numpy.ndarray
+        Values ``[N, *grid, d_out]`` in the data's own units and dtype.
+    mask : numpy.ndarray or None
+        bool ``[N, *grid]``: True at points that count, where all features have a value. None where all points do.
+    variable : tuple of str
+        The variable that each signal belongs to, ``[N]``.
 
     Notes
     -----
-    The arrays must not be changed: what is derived from them is worked out once.
+    The arrays must not be changed, because what is derived from them is computed once.
     """
 
     features: np.ndarray
@@ -44,12 +44,15 @@ class SignalSet:
 
     @cached_property
     def known_points(self) -> np.ndarray | None:
-        """Sorted indices of the points at which some signal has a value; None where nothing is masked."""
+        """Sorted indices of the points at which at least one signal has a value; None where nothing is masked."""
         return None if self.mask is None else np.flatnonzero(self.mask.any(axis=0))
 
     @cached_property
     def known_share(self) -> np.ndarray:
-        """Of the known points, the share at which each signal has a value, ``[N]``; at least one point's."""
+        """The share of the known points at which each signal has a value, ``[N]``.
+
+        A signal without any value counts as having one, so that weights stay finite.
+        """
         assert self.mask is not None and self.known_points is not None
         counts = np.count_nonzero(self.mask.reshape(len(self), -1), axis=1)
         return np.maximum(counts, 1) / max(1, len(self.known_points))
@@ -61,21 +64,21 @@ class Signals:
 
     Parameters
     ----------
-    splits
+    splits : mapping of str to SignalSet
         Signals by the name of their split.
-    dims
+    dims : tuple of str
         Names of the grid's dimensions.
-    axes
-        Their coordinates, float64.
-    system
+    axes : tuple of numpy.ndarray
+        Coordinates of these dimensions, float64.
+    system : dict
         The coordinate system (:mod:`vcinr.signals.coordinates`).
-    normalisation
-        (offset, scale) by variable, the same for all features of a point, which share a unit. The network sees (value -
-        offset) / scale, which lies in [0, 1] on the training split: `scale` is the training range, and the peak of
-        every PSNR.
-    attrs
-        Facts about their origin, JSON-able.
-    feature_dim
+    normalisation : mapping of str to (float, float)
+        (offset, scale) of each variable, the same for all features of a point, which share a unit. The network works on
+        (value - offset) / scale, which lies in [0, 1] on the training split. `scale` is therefore the training range;
+        it is also the peak of every PSNR.
+    attrs : mapping
+        Facts about the origin of the signals, which JSON can hold.
+    feature_dim : str, optional
         Name of the data's dimension that holds the features of a point; None where each point has a single value.
     """
 
@@ -94,16 +97,16 @@ class Signals:
 
     @cached_property
     def inputs(self) -> np.ndarray:
-        """Network inputs ``[P, d_in]`` float32 of every point of the grid; made once, not to be changed."""
+        """The network's inputs at all points of the grid, float32 ``[P, d_in]``; they must not be changed."""
         return self.domain.inputs(self.system)
 
     @property
     def points(self) -> int:
-        """Points of the grid, P."""
+        """Number P of points of the grid."""
         return self.domain.points
 
     def known_points(self, split: str) -> np.ndarray:
-        """Points worth drawing from: those at which some signal of a split has a value.
+        """The points from which training may draw: those at which at least one signal of a split has a value.
 
         Parameters
         ----------
@@ -119,81 +122,94 @@ class Signals:
         return np.arange(self.points) if known is None else known
 
     def variable_index(self, split: str) -> np.ndarray:
-        """Index of every signal's variable in `normalisation`, ``[N]`` int64."""
+        """Position in `normalisation` of the variable of each signal of a split, int64 ``[N]``."""
         order = {name: i for i, name in enumerate(self.normalisation)}
         return np.array([order[v] for v in self.splits[split].variable], np.int64)
 
     def normalised(self, split: str, index: Any = slice(None)) -> tuple[np.ndarray, np.ndarray | None]:
-        """Whole signals as an encoder sees them.
+        """Normalise whole signals, as an encoder does.
 
         Parameters
         ----------
         split : str
             Name of the split.
         index : slice or array of int
-            Which signals of it, B of them.
+            The B signals of the split to take; by default all.
 
         Returns
         -------
         targets : numpy.ndarray
-            ``[B, P, d_out]`` float32, 0 at masked points.
+            float32 ``[B, P, d_out]``, 0 at masked points.
         weights : numpy.ndarray or None
-            ``[B, P]`` float32, 0 at masked points, averaging to 1 over each signal; None where nothing is masked.
+            float32 ``[B, P]``, 0 at masked points and averaging to 1 over each signal. None where nothing is masked.
         """
-        chosen = self.splits[split]
-        features = np.asarray(chosen.features[index])
-        mask = None if chosen.mask is None else np.asarray(chosen.mask[index]).reshape(len(features), -1)
+        signals = self.splits[split]
+        features = np.asarray(signals.features[index])
+        mask = None if signals.mask is None else np.asarray(signals.mask[index]).reshape(len(features), -1)
         flat = features.reshape(len(features), -1, features.shape[-1])
-        return normalise(flat, mask, *self._scaling(chosen, index))
+        return normalise(flat, mask, *self._scaling(signals, index))
 
     def sampled(self, split: str, index: Any, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Signals at some of a split's known points, as training sees them; the rest is never touched.
+        """Normalise signals at some points, as training does. Values at other points are not touched.
 
         Parameters
         ----------
         split : str
             Name of the split.
         index : slice or array of int
-            Which signals of it, B of them.
+            The B signals of the split to take.
         points : numpy.ndarray
-            Q indices, drawn from `known_points` of the split.
+            Indices of Q points, drawn from `known_points` of the split.
 
         Returns
         -------
         targets : numpy.ndarray
-            ``[B, Q, d_out]`` float32, 0 at masked points.
+            float32 ``[B, Q, d_out]``, 0 at masked points.
         weights : numpy.ndarray or None
-            ``[B, Q]`` float32, 0 at masked points; over all known points they average to 1 for each signal. None
-            where all of them are 1, so that signals that share a mask need none.
+            float32 ``[B, Q]``, 0 at masked points. Over all known points they average to 1 for each signal. None where
+            all of them are 1, as for signals that share a mask.
         """
-        chosen = self.splits[split]
-        rows, columns = np.arange(len(chosen))[index], points[:, None]
-        # Points before signals in memory: sums over them are then taken in one order, however signals are stored.
-        flat = chosen.features.reshape(len(chosen), -1, chosen.features.shape[-1])[rows, columns].swapaxes(0, 1)
-        offset, scale = self._scaling(chosen, index)
-        if chosen.mask is None:
+        signals = self.splits[split]
+        rows, columns = np.arange(len(signals))[index], points[:, None]
+        # In memory, points come before signals: sums over them are then taken in one order, however signals are stored.
+        flat = signals.features.reshape(len(signals), -1, signals.features.shape[-1])[rows, columns].swapaxes(0, 1)
+        offset, scale = self._scaling(signals, index)
+        if signals.mask is None:
             return normalise(flat, None, offset, scale)
-        mask = chosen.mask.reshape(len(chosen), -1)[rows, columns].swapaxes(0, 1)
-        share = chosen.known_share[rows, None]
+        mask = signals.mask.reshape(len(signals), -1)[rows, columns].swapaxes(0, 1)
+        share = signals.known_share[rows, None]
         if mask.all() and (share == 1.0).all():
             return normalise(flat, None, offset, scale)
         targets = np.where(mask[..., None], (flat - offset) / scale, 0.0).astype(np.float32)
         return targets, (mask / share).astype(np.float32)
 
-    def _scaling(self, chosen: SignalSet, index: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Offset and scale of signals, ``[B, 1, 1]`` float64 each."""
-        rows = np.arange(len(chosen))[index]
-        pairs = np.array([self.normalisation[chosen.variable[i]] for i in rows], np.float64).reshape(len(rows), 2)
+    def _scaling(self, signals: SignalSet, index: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Offset and scale of some signals of a set, float64 ``[B, 1, 1]`` each."""
+        rows = np.arange(len(signals))[index]
+        pairs = np.array([self.normalisation[signals.variable[i]] for i in rows], np.float64).reshape(len(rows), 2)
         return pairs[:, 0, None, None], pairs[:, 1, None, None]
 
 
 def normalise(
     values: np.ndarray, mask: np.ndarray | None, offset: Any, scale: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """What the inner loop sees of values ``[B, P, d_out]``: targets float32 and weights ``[B, P]``, or None.
+    """Normalise values for an inner loop.
 
-    Targets are (values - offset) / scale, computed in float64. Where `mask` ``[B, P]`` is False, target and weight
-    are 0; the weights of each signal average to 1.
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Values of signals ``[B, P, d_out]``.
+    mask : numpy.ndarray or None
+        bool ``[B, P]``: False at points that do not count. None where all points do.
+    offset, scale
+        Numbers, or arrays that broadcast with the values.
+
+    Returns
+    -------
+    targets : numpy.ndarray
+        (values - offset) / scale, computed in float64 and rounded to float32; 0 at masked points.
+    weights : numpy.ndarray or None
+        float32 ``[B, P]``, 0 at masked points and averaging to 1 over each signal; None without a mask.
     """
     y = (values - np.asarray(offset, np.float64)) / scale
     if mask is None:
@@ -204,23 +220,36 @@ def normalise(
 
 
 def fixed_points(total: int, count: int) -> np.ndarray:
-    """Sorted indices of `count` of `total` points, at random but always the same; all of them where there are fewer.
+    """Choose `count` of `total` points at random, but always the same ones; all of them where there are fewer.
 
-    Large grids are encoded, validated and assessed on such a part: the figures change little, the time a lot.
+    On large grids, encoding, validation and assessment use only such points, which saves much time and changes little.
+
+    Returns
+    -------
+    numpy.ndarray
+        Sorted indices.
     """
     return np.sort(np.random.default_rng(0).choice(total, min(total, count), replace=False))
 
 
 def fixed_known_points(signals: Signals, split: str, count: int) -> np.ndarray:
-    """`fixed_points` of those at which some signal of a split has a value."""
+    """Like `fixed_points`, but chosen from the points at which at least one signal of a split has a value."""
     known = signals.known_points(split)
     return known[fixed_points(len(known), count)]
 
 
 def normalisation_of(training: SignalSet) -> dict[str, tuple[float, float]]:
-    """(minimum, range) of every variable over the training signals' valid values; a constant has range 1.
+    """Compute the normalisation of each variable from the valid values of the training signals.
 
-    Raises InputError for a variable without any valid value.
+    Returns
+    -------
+    dict of str to (float, float)
+        Offset and scale: the minimum and the range. A constant variable has the scale 1.
+
+    Raises
+    ------
+    InputError
+        For a variable without any valid value.
     """
     result = {}
     for name in dict.fromkeys(training.variable):
@@ -236,7 +265,10 @@ def normalisation_of(training: SignalSet) -> dict[str, tuple[float, float]]:
 
 
 def write_signals(path: str | Path, signals: Signals) -> None:
-    """Write `signals` as a Zarr v3 store at `path`, replacing it whole; sharded, so it is a handful of files."""
+    """Write signals as a Zarr v3 store, which replaces whatever is at `path`.
+
+    Arrays are sharded, so that the store consists of few files.
+    """
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -253,34 +285,34 @@ def write_signals(path: str | Path, signals: Signals) -> None:
     )
     for dim, axis in zip(signals.dims, signals.axes, strict=True):
         root.create_array(f"axes/{dim}", data=np.asarray(axis, np.float64))
-    for name, chosen in signals.splits.items():
-        names = list(dict.fromkeys(chosen.variable))
+    for name, split in signals.splits.items():
+        names = list(dict.fromkeys(split.variable))
         group = root.create_group(name, attributes={"variables": names})
-        _sharded(group, "features", np.asarray(chosen.features))
-        if chosen.mask is not None:
-            _sharded(group, "mask", np.asarray(chosen.mask))
-        group.create_array("variable", data=np.array([names.index(v) for v in chosen.variable], np.int32))
+        _write_sharded(group, "features", np.asarray(split.features))
+        if split.mask is not None:
+            _write_sharded(group, "mask", np.asarray(split.mask))
+        group.create_array("variable", data=np.array([names.index(v) for v in split.variable], np.int32))
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
 
 
 def read_signals(path: str | Path) -> Signals:
-    """Read what `write_signals` wrote; raises InputError naming `path`."""
+    """Read a store from `write_signals`; raises InputError, which names `path`, for anything else."""
     try:
         root = zarr.open_group(path, mode="r")
         attrs: dict[str, Any] = dict(root.attrs)
-        members: Any = root  # zarr types a member as anything it may be
+        members: Any = root  # for type checkers: a member may be an array or a group
         dims, feature_dim = tuple(attrs.pop("dims")), attrs.pop("feature_dim", None)
         splits = {}
         for name, group in root.groups():
             if name == "axes":
                 continue
-            own: Any = group
-            names = own.attrs["variables"]
+            arrays: Any = group
+            names = arrays.attrs["variables"]
             splits[name] = SignalSet(
-                own["features"][...],
-                own["mask"][...] if "mask" in own else None,
-                tuple(names[i] for i in own["variable"][...]),
+                arrays["features"][...],
+                arrays["mask"][...] if "mask" in arrays else None,
+                tuple(names[i] for i in arrays["variable"][...]),
             )
         return Signals(
             splits,
@@ -295,7 +327,8 @@ def read_signals(path: str | Path) -> Signals:
         raise InputError(f"{path}: not a store of signals ({error}); run the ingest stage first") from None
 
 
-def _sharded(group: zarr.Group, name: str, data: np.ndarray) -> None:
+def _write_sharded(group: zarr.Group, name: str, data: np.ndarray) -> None:
+    """Write an array in chunks of about 1 MiB, and shards of about 64 MiB, along its first axis."""
     item = max(1, data[:1].nbytes)
     chunk = max(1, min(len(data), 2**20 // item))
     per_shard = max(1, min(math.ceil(len(data) / chunk), 2**26 // (item * chunk)))

@@ -1,8 +1,8 @@
-"""Tilings: a field (an array with named dimensions) cut into signals.
+"""Tilings: how a field, which is an array with named dimensions, is cut into signals.
 
 Some dimensions are the coordinates of a signal (``latitude, longitude``), one may hold the features of a point
-(``component``), and all others index signals (``time, level``). `split` brings a field to signals, and `unsplit` is its
-exact inverse.
+(``component``), and all others are index dimensions, which count signals (``time, level``). `split` cuts a field into
+signals, and `unsplit` is its exact inverse.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Layout:
 
     Parameters
     ----------
-    dims
+    dims : tuple of str
         The dimensions over which one signal lies.
-    grid
+    grid : Grid
         Their coordinates.
-    system
-        The coordinate system that fits them.
-    feature_dim
-        The dimension along which the features of a point lie, such as the components of a wind; None where every
-        point has a single value. All other dimensions count signals.
+    system : dict
+        The coordinate system for them.
+    feature_dim : str, optional
+        The dimension along which the features of a point lie, such as the components of a wind; None where each point
+        has a single value. All other dimensions count signals.
     """
 
     dims: tuple[str, ...]
@@ -45,7 +45,7 @@ class Layout:
 
     @property
     def value_dims(self) -> tuple[str, ...]:
-        """The dimensions of a signal's values, the features' last."""
+        """The dimensions of a signal's values, with that of the features last."""
         return self.dims if self.feature_dim is None else (*self.dims, self.feature_dim)
 
 
@@ -53,30 +53,26 @@ def layout_of(
     field: xr.DataArray, signal_dims: tuple[str, ...] | None = None, system: System = "auto",
     feature_dim: str | None = None,
 ) -> Layout:  # fmt: skip
-    """Find the layout of a field.
+    """Find how to cut a field into signals.
 
     Parameters
     ----------
-    field
+    field : xarray.DataArray
         The field.
-    signal_dims
-        Dimensions of one signal. Default: latitude and longitude where the field has both, else its last two dimensions
-        (its only one in 1-D), not counting `feature_dim`.
-    system
-        "auto" takes the sphere for latitudes and longitudes that go round the globe, the box otherwise. On the sphere
-        these two come last, after further `signal_dims` in their order.
-    feature_dim
+    signal_dims : tuple of str, optional
+        Dimensions of one signal. The default is latitude and longitude where the field has both, and else its last two
+        dimensions (or its only one), not counting `feature_dim`.
+    system : {"auto", "box", "sphere"}
+        The kind of coordinate system. "auto" takes the sphere for latitudes and longitudes that go round the globe, and
+        the box otherwise. On the sphere these two dimensions come last, after the other `signal_dims`.
+    feature_dim : str, optional
         As in `Layout`.
-
-    Returns
-    -------
-    Layout
-        Of this field.
 
     Raises
     ------
     InputError
-        For a dimension that is missing, empty or named twice; the message names the variable.
+        For an empty field, a dimension that is missing or has two roles, and a sphere without latitude and longitude.
+        The message names the variable.
     """
     name = field.name or "array"
     if field.ndim == 0 or field.size == 0:
@@ -112,12 +108,12 @@ def layout_of(
 
 
 def split(field: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
-    """Values of a field as signals ``[N, *lengths of dims]``, the other dimensions flattened in their own order."""
+    """Cut a field into signals ``[N, *lengths of dims]``; the other dimensions are flattened in their own order."""
     return gather(field.values, tuple(field.dims.index(d) for d in dims))
 
 
 def gather(values: np.ndarray, signal_axes: tuple[int, ...]) -> np.ndarray:
-    """An array as signals ``[N, ...]``: its axes `signal_axes` come last in that order, the others are flattened."""
+    """Arrange an array as signals ``[N, ...]``: `signal_axes` come last, in this order; the others are flattened."""
     index = [a for a in range(values.ndim) if a not in signal_axes]
     ordered = values.transpose([*index, *signal_axes])
     count = int(np.prod(ordered.shape[: len(index)], dtype=np.int64))
@@ -125,14 +121,14 @@ def gather(values: np.ndarray, signal_axes: tuple[int, ...]) -> np.ndarray:
 
 
 def unsplit(signals: np.ndarray, shape: tuple[int, ...], signal_axes: tuple[int, ...]) -> np.ndarray:
-    """Inverse of `gather` for an array of `shape`."""
+    """Inverse of `gather`, for an array that had the shape `shape`."""
     index = [a for a in range(len(shape)) if a not in signal_axes]
     order = [*index, *signal_axes]
     return signals.reshape([shape[a] for a in order]).transpose(np.argsort(order))
 
 
 def horizontal_dim(field: xr.DataArray, kind: Horizontal) -> str | None:
-    """Name of the dimension of latitudes or longitudes, by CF's attributes or its name; None where there is none."""
+    """The dimension that holds latitudes or longitudes, by its standard name, units or own name; None without one."""
     units = {"latitude": "degrees_north", "longitude": "degrees_east"}[kind]
     for dim in field.dims:
         if dim not in field.coords or field[dim].dtype.kind not in "fiu":
@@ -145,7 +141,7 @@ def horizontal_dim(field: xr.DataArray, kind: Horizontal) -> str | None:
 
 
 def goes_round(longitude: np.ndarray) -> bool:
-    """Whether evenly spaced longitudes in degrees close round the globe."""
+    """Whether longitudes in degrees go round the globe, but for the last step and 1 degree of inaccuracy."""
     if len(longitude) < 3:
         return False
     spacing = np.median(np.abs(np.diff(longitude.astype(np.float64))))
@@ -153,7 +149,7 @@ def goes_round(longitude: np.ndarray) -> bool:
 
 
 def _axis(field: xr.DataArray, dim: str) -> np.ndarray:
-    """Coordinate values of `dim`, or its indices where it has none that are finite numbers."""
+    """Coordinates of a dimension as float64; its indices where it has no coordinates that are finite numbers."""
     if dim in field.coords and field[dim].ndim == 1 and field[dim].dtype.kind in "fiu":
         values = field[dim].values.astype(np.float64)
         if np.isfinite(values).all():

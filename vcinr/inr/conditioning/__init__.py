@@ -1,7 +1,7 @@
-"""Conditionings: how a latent modulation phi enters the shared network, a file each.
+"""Conditionings: the ways in which a latent phi can enter the shared network, each in a file of its own.
 
-`_BUILTIN` is the one line that a new one needs here; a package of its own adds one by an entry point of the group
-``vcinr.conditionings`` (:mod:`vcinr.plugins`), which a decoder of its models then needs too.
+A new one is registered in `_BUILTIN`. Another package can add one by an entry point of the group
+``vcinr.conditionings`` (:mod:`vcinr.plugins`); whoever decodes with its models then needs that package too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BUILTIN: dict[str, Conditioning] = {
 
 
 def conditioning(name: str) -> Conditioning:
-    """The conditioning of that name; raises ConfigError naming the known ones."""
+    """Look up a conditioning by name; raises ConfigError, which lists the known names, for any other."""
     return plugins.lookup("conditionings", _BUILTIN, name)
 
 

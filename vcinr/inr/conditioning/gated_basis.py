@@ -1,4 +1,4 @@
-"""Gates and a linear head together: the basis itself adapts to the signal."""
+"""Gates together with a linear head: the basis itself adapts to each signal."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ _GATES = LowRankGates()
 
 
 class GatedBasis(Conditioning):
-    """f(x; phi) = psi_0(x; g) + sum_k c_k psi_k(x; g), phi = (g, c): g gates the hidden weights, c is the head's.
+    """f(x; phi) = psi_0(x; g) + sum_k c_k psi_k(x; g) with phi = (g, c).
 
-    g is found by gradient steps and c by a ridge solve inside each of them (the inner loop `projected`).
+    The first `gating` latents g gate the hidden weights, and the others, c, are the coefficients of the head. The inner
+    loop `projected` finds g by gradient steps, and c by a ridge solve in each of them.
     """
 
     title = "gated basis"
     weight_gain = LowRankGates.weight_gain
 
     def training(self, spec: InrSpec) -> InrSpec:
-        """As asked for; raises ConfigError unless both parts of phi have numbers."""
+        """The shape as asked for; raises ConfigError where one of the two parts of phi would be empty."""
         if not 0 < spec.gating < spec.latent:
             raise ConfigError(f"inr.gating: {spec.gating} of {spec.latent} latents; leave some to either part")
         return spec
 
     def initialise(self, spec: InrSpec, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Those of the gates."""
+        """Initial parameters of the gates."""
         return _GATES.initialise(_gating(spec), rng)
 
     def shapes(self, spec: InrSpec) -> dict[str, tuple[int, ...]]:
-        """Those of the gates."""
+        """Names and shapes of the gates' parameters."""
         return _GATES.shapes(_gating(spec))
 
     def check(self, spec: InrSpec, params: Params) -> None:
-        """Either part of phi has numbers."""
+        """Raise ValueError where one of the two parts of phi is empty."""
         if not 0 < spec.gating < spec.latent:
             raise ValueError(f"gating is {spec.gating} of {spec.latent} latents")
 
     def modulate(self, spec: InrSpec, params: Params, phi: Array) -> tuple[Array, Array]:
-        """Gates of g, and c."""
+        """The gates that g gives, and c."""
         return _GATES.modulate(_gating(spec), params, phi[:, : spec.gating]), phi[:, spec.gating :]
 
     def layer(self, modulation: tuple[Array, Array], index: int, h: Array, weight: Array, bias: Array) -> Array:
-        """That of the gates."""
+        """The gated layer."""
         return _GATES.layer(modulation[0], index, h, weight, bias)
 
     def outputs(self, spec: InrSpec) -> int:
-        """psi_0 and one for each number of c, for each feature."""
+        """Number of functions: psi_0 and one for each number of c, for each feature."""
         return spec.d_out * (spec.latent - spec.gating + 1)
 
     def output(self, spec: InrSpec, modulation: tuple[Array, Array], h: Array, weight: Array, bias: Array) -> Array:
@@ -61,4 +62,5 @@ class GatedBasis(Conditioning):
 
 
 def _gating(spec: InrSpec) -> InrSpec:
+    """The shape of a network whose latents are g alone."""
     return replace(spec, latent=spec.gating)

@@ -1,4 +1,4 @@
-"""Latents that enter linearly in the last layer: a neural EOF basis."""
+"""A linear head: latents are coefficients of basis functions, as with EOFs, but the basis is a neural network."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from vcinr.inr.spec import Array, InrSpec
 
 
 class LinearHead(Conditioning):
-    """f(x; phi) = psi_0(x) + sum_k phi_k psi_k(x), psi the outputs of an unmodulated SIREN.
+    """f(x; phi) = psi_0(x) + sum_k phi_k psi_k(x), where the psi are the outputs of a SIREN that is not modulated.
 
-    The inner loop is a ridge solve (:mod:`vcinr.inr.ridge`), encoding a projection, decoding a matrix product.
+    The inner loop is a ridge solve (:mod:`vcinr.inr.ridge`), and decoding is a matrix product.
     """
 
     title = "neural basis"
     linear = True
 
     def outputs(self, spec: InrSpec) -> int:
-        """psi_0 and the d others, for each feature."""
+        """Number of functions: psi_0 and the d functions of the latents, for each feature."""
         return spec.d_out * (spec.latent + 1)
 
     def output(self, spec: InrSpec, modulation: Array, h: Array, weight: Array, bias: Array) -> Array:
@@ -25,6 +25,21 @@ class LinearHead(Conditioning):
 
 
 def combine(rows: Array, d_out: int, phi: Array) -> Array:
-    """psi_0 + psi phi ``[B, P, d_out]`` of rows ``[B or 1, P, d_out * (d + 1)]`` and phi ``[B, d]``."""
+    """Add up psi_0 + psi phi.
+
+    Parameters
+    ----------
+    rows : array
+        Functions ``[B or 1, P, d_out * (d + 1)]``: of each feature psi_0, then the d functions psi.
+    d_out : int
+        Number of features.
+    phi : array
+        Latents ``[B, d]``.
+
+    Returns
+    -------
+    array
+        Features ``[B, P, d_out]``.
+    """
     rows = rows.reshape(*rows.shape[:2], d_out, phi.shape[-1] + 1)
     return rows[..., 0] + (rows[..., 1:] * phi[:, None, None]).sum(-1)
