@@ -17,8 +17,8 @@ _PUBLIC = {
     "verify": ("vcinr.archive.verify", "verify"),
     "info": ("vcinr.archive.read", "info"),
     "decompress": ("vcinr.archive.read", "decompress"),
-    "open_dataset": ("vcinr.datasets.readers", "open_dataset"),
-    "open_groups": ("vcinr.datasets.readers", "open_groups"),
+    "open_dataset": ("vcinr.formats.open", "open_dataset"),
+    "open_groups": ("vcinr.formats.open", "open_groups"),
     "load_model": ("vcinr.inr.model", "load_model"),
     "train": ("vcinr.training", "train"),
 }

@@ -135,7 +135,7 @@ def compress(
     """
     from vcinr.archive.read import info as describe
     from vcinr.archive.write import compress as run
-    from vcinr.datasets.readers import open_groups
+    from vcinr.formats.open import open_groups
     from vcinr.inr.model import load_model
 
     loaded = load_model(model) if model else None
@@ -173,7 +173,7 @@ def verify(
 ) -> None:
     """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds."""
     from vcinr.archive.verify import verify as run
-    from vcinr.datasets.readers import open_groups
+    from vcinr.formats.open import open_groups
 
     problems, facts = run(archive, None if against is None else open_groups(against), watch=_watch)
     for problem in problems:

@@ -18,9 +18,10 @@ import numpy as np
 import xarray as xr
 
 from vcinr.config import Selection, Source
-from vcinr.datasets import readers, voxels
+from vcinr.datasets import voxels
 from vcinr.datasets.fetch import fetch
 from vcinr.errors import ConfigError, InputError, one_line
+from vcinr.formats.open import field, numeric_fields, open_dataset
 from vcinr.places import stem
 from vcinr.progress import Progress, Watch, silent
 from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
@@ -108,7 +109,7 @@ def archive_variables(source: Source, dataset: xr.Dataset) -> tuple[str, ...]:
     """Names of the variables of `dataset` that a source uses: those that it names, else every numeric field."""
     if source.kind == "voxels":
         return ("occupancy",)
-    return source.variables or tuple(readers.numeric_fields(dataset))
+    return source.variables or tuple(numeric_fields(dataset))
 
 
 def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> list[tuple[str, xr.Dataset]]:
@@ -122,7 +123,7 @@ def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Wat
             items = slice(*selection.select.get("item", (None, None)))
             dataset = voxels.read_library(path, source.resolution, source.limit, items, watch)
         else:
-            dataset = _cut(readers.open_dataset(path), selection.select, selection.path)
+            dataset = _cut(open_dataset(path), selection.select, selection.path)
         result.append((selection.path, dataset))
     return result
 
@@ -206,7 +207,7 @@ def _collect(
         if not names:
             raise InputError(f"{path}: no variable of numbers with dimensions; it has {', '.join(map(str, stored))}")
         for name in names:
-            data = readers.field(dataset, name, path)
+            data = field(dataset, name, path)
             try:
                 field_layout = layout_of(data, dims, source.tiling.system, source.tiling.feature_dim)
             except InputError as error:
