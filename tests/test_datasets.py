@@ -23,14 +23,15 @@ import xarray as xr
 import zarr
 
 import vcinr
-from vcinr import config, formats
+from vcinr import config, formats, kinds
 from vcinr.datasets import fetch as fetching
 from vcinr.datasets.fetch import fetch
 from vcinr.datasets.ingest import archive_variables, ingest, open_archive
-from vcinr.datasets.voxels import read_library, triangles_of, voxelise
 from vcinr.errors import ConfigError, InputError
 from vcinr.formats.base import Format, Groups, begins
+from vcinr.formats.obj import triangles_of
 from vcinr.formats.open import field, numeric_fields, open_dataset
+from vcinr.kinds.voxels import read_library, voxelise
 from vcinr.signals import Signals, SignalSet, read_signals
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -694,7 +695,7 @@ def test_python_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_projects_sources_are_valid() -> None:
-    params = config.load(PARAMS)
+    params = kinds.load(PARAMS)
     assert {"hadgem", "era5", "furniture"} <= set(params.sources)
     assert params.sources["hadgem"].test == {"time": (140, None)}
 

@@ -70,7 +70,7 @@ def train(
 ) -> None:
     """Train a model and its quantiser on a data set. If interrupted, the same command resumes."""
     try:
-        from vcinr import config
+        from vcinr import config, kinds
         from vcinr.training import train as run
     except ImportError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
@@ -78,7 +78,7 @@ def train(
         raise InputError(
             f"--params {params}: this file says the method and the profile; leave out --method and --profile"
         )
-    chosen = config.load(params) if params else config.preset(method or "basis", profile or "cpu")
+    chosen = kinds.load(params) if params else config.preset(method or "basis", profile or "cpu")
     if steps is not None:
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
     if minutes is not None:

@@ -7,10 +7,11 @@ never a raw mapping. A mistyped key, a wrong type or a value out of range is one
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +22,7 @@ META_SHARE, QUANTISER_SHARE = 0.7, 0.15
 """Parts of a time budget: quality grows longest in meta-training, the quantiser learns a few numbers a latent."""
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Frozen(BaseModel):
@@ -62,10 +64,13 @@ class Source(_Frozen):
 
     Paths are local, fsspec URLs, or, with ``package``, members of the unpacked package. ``train`` and
     ``archive`` name what the model learns from and what is compressed; ``test`` selects, inside ``archive``,
-    the part that the model's quality is judged on.
+    the part that the model's quality is judged on. Further parameters belong to the ``kind`` (vcinr/kinds) and are
+    checked by it.
     """
 
-    kind: Literal["grid", "voxels", "python"] = "grid"
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    kind: str = "grid"
     package: Package | None = None
     variables: tuple[str, ...] = ()
     train: tuple[Selection, ...]
@@ -73,15 +78,11 @@ class Source(_Frozen):
     test: dict[str, tuple[int | None, int | None]] = {}
     tiling: Tiling = Tiling()
     valid_every: Annotated[int, Field(ge=2)] = 10
-    resolution: Positive = 64
-    limit: Positive | None = None
-    function: str | None = None
 
-    @model_validator(mode="after")
-    def _needs(self) -> Source:
-        if self.kind == "python" and not self.function:
-            raise ValueError("kind 'python' needs function: 'module:name'")
-        return self
+    @property
+    def own(self) -> dict[str, Any]:
+        """The parameters that belong to the kind, as they were given."""
+        return dict(self.model_extra or {})
 
 
 Points = Positive | Literal["all"]
@@ -332,9 +333,8 @@ def _completed(data: dict[str, Any], origin: str) -> dict[str, Any]:
     return result
 
 
-def _known_fields(location: tuple[Any, ...]) -> list[str]:
-    """Names allowed beside the last element of a pydantic error location."""
-    model: Any = Params
+def _known_fields(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """Names allowed beside the last element of a pydantic error location in `model`."""
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:  # inside sources: {name: Source}
@@ -348,25 +348,55 @@ def _known_fields(location: tuple[Any, ...]) -> list[str]:
 def parse(data: Any, origin: str) -> Params:
     """Validate a mapping as :class:`Params`.
 
-    Raises ConfigError naming `origin`, the field, what is wrong with it and, for a typo, the likely name.
+    Raises ConfigError naming `origin`, the field, what is wrong with it and, for a typo, the likely name. What belongs
+    to the kind of a source is left to :mod:`vcinr.kinds`.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{origin}: expected a mapping of parameters, got {type(data).__name__}")
-    data = _completed(data, origin)
+    return fill(Params, _completed(data, origin), origin)
+
+
+def fill(
+    model: type[Model], data: dict[str, Any], origin: str, where: Sequence[str] = (), beside: Iterable[str] = ()
+) -> Model:
+    """Validate a mapping as a model.
+
+    Parameters
+    ----------
+    model : type
+        The pydantic model.
+    data : dict
+        Numbers, strings, lists and mappings.
+    origin, where : str, sequence of str
+        For messages: the file that the mapping comes from, and the keys that lead to it there.
+    beside : iterable of str
+        Names that are allowed beside the model's own.
+
+    Returns
+    -------
+    BaseModel
+        An instance of `model`.
+
+    Raises
+    ------
+    ConfigError
+        As in `parse`.
+    """
     try:
         # JSON mode lets YAML's lists stand for tuples while numbers and strings stay strict.
-        return Params.model_validate_json(_as_json(data, origin))
+        return model.model_validate_json(_as_json(data, origin))
     except ValidationError as error:
         first = error.errors()[0]
         location = tuple(first["loc"])
-        where = ".".join(str(part) for part in location) or "(top level)"
+        field = ".".join(map(str, (*where, *location))) or "(top level)"
         if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(location[-1]), _known_fields(location), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(_known_fields(location))}"
-            raise ConfigError(f"{origin}: {where}: unknown parameter{hint}") from None
+            known = [*(beside if len(location) == 1 else ()), *_known_fields(model, location)]
+            close = difflib.get_close_matches(str(location[-1]), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+            raise ConfigError(f"{origin}: {field}: unknown parameter{hint}") from None
         message = first["msg"].removeprefix("Value error, ")
         got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
-        raise ConfigError(f"{origin}: {where}: {message}{got}") from None
+        raise ConfigError(f"{origin}: {field}: {message}{got}") from None
 
 
 def _as_json(data: dict[str, Any], origin: str) -> str:

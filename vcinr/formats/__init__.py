@@ -6,7 +6,7 @@ Each format is a file of this folder that keeps the contract :class:`vcinr.forma
 
 from __future__ import annotations
 
-from vcinr.formats import grib, hdf5, netcdf, numpy_, zarr_
+from vcinr.formats import grib, hdf5, netcdf, numpy_, obj, zarr_
 from vcinr.formats.base import Format
 
 FORMATS: tuple[Format, ...] = (
@@ -15,8 +15,9 @@ FORMATS: tuple[Format, ...] = (
     zarr_.FORMAT,
     grib.FORMAT,
     hdf5.FORMAT,
+    obj.FORMAT,
 )
-"""In the order in which they are asked for a file: NumPy's zip files before Zarr, which takes all others; last HDF5,
-whose signature may lie within a file of another format."""
+"""In the order in which they are asked for a file: NumPy's zip files before Zarr, which takes all others, and HDF5,
+whose signature may lie within a file of another format, after those that begin with their own."""
 
 __all__ = ["FORMATS", "Format"]
