@@ -19,8 +19,9 @@ from prefect.client.orchestration import get_client
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import get_current_settings
 
-from vcinr.config import Params, load
+from vcinr.config import Params
 from vcinr.errors import ConfigError, DownloadError, VcinrError
+from vcinr.kinds import load
 from vcinr.places import is_url, written_aside
 from vcinr.progress import Progress, Watch
 

@@ -21,8 +21,9 @@ from flows.common import (
     watcher,
     worth_retrying,
 )
-from vcinr.config import Codec, Source, load
+from vcinr.config import Codec, Source
 from vcinr.errors import InputError, VcinrError
+from vcinr.kinds import load
 from vcinr.places import is_url, stem
 
 

@@ -11,7 +11,8 @@ from prefect.cache_policies import NO_CACHE
 
 from benchmarks.experiments import NAMES
 from flows.common import PARAMS, main, record, watcher
-from vcinr.config import Params, load
+from vcinr.config import Params
+from vcinr.kinds import load
 
 Profile = Literal["cpu", "gpu"]
 

@@ -18,7 +18,8 @@ from flows.common import (
     watcher,
     worth_retrying,
 )
-from vcinr.config import Package, Source, load
+from vcinr.config import Package, Source
+from vcinr.kinds import load
 
 
 @task(

@@ -142,7 +142,7 @@ def test_no_space_leaves_no_archive_and_a_rerun_finishes(pressure, tmp_path):
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from vcinr.cli import main\n"
-        "import vcinr.archive.write, vcinr.datasets.readers\n"
+        "import vcinr.archive.write, vcinr.formats.open\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
         f"sys.argv = ['vcinr', 'compress', {str(pressure)!r}, {str(tmp_path / 'a.zarr')!r}, '--abs-error', '1']\n"
         "main()\n"

@@ -22,19 +22,22 @@ import pytest
 import xarray as xr
 import zarr
 
-from vcinr import config
+import vcinr
+from vcinr import config, formats, kinds
 from vcinr.datasets import fetch as fetching
 from vcinr.datasets.fetch import fetch
 from vcinr.datasets.ingest import archive_variables, ingest, open_archive
-from vcinr.datasets.readers import field, numeric_fields, open_dataset
-from vcinr.datasets.voxels import read_library, triangles_of, voxelise
 from vcinr.errors import ConfigError, InputError
+from vcinr.formats.base import Format, Groups, begins
+from vcinr.formats.obj import triangles_of
+from vcinr.formats.open import field, numeric_fields, open_dataset
+from vcinr.kinds.voxels import read_library, voxelise
 from vcinr.signals import Signals, SignalSet, read_signals
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
-# ---------------------------------------------------------------- readers
+# ---------------------------------------------------------------- formats
 
 
 def climate(times: int = 6, seed: int = 0) -> xr.Dataset:
@@ -250,13 +253,63 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def test_errors_are_one_line_with_file_and_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vcinr.datasets.readers.importlib.util.find_spec", lambda _: None)  # no cfgrib
+    monkeypatch.setattr("vcinr.formats.grib.importlib.util.find_spec", lambda _: None)  # no cfgrib
     for what, (name, remedy) in bad_files(tmp_path).items():
         path = name if "://" in name else str(tmp_path / name)
         with pytest.raises(InputError) as caught:
             open_dataset(path)
         message = str(caught.value)
         assert "\n" not in message and path in message and remedy in message, f"{what}: {message}"
+
+
+def test_hdf5_after_a_user_block_is_known(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.dat", "w", userblock_size=512) as file:
+        file["a"] = np.arange(3)
+    assert numeric_fields(open_dataset(tmp_path / "a.dat")) == ["a"]
+
+
+def test_grib_behind_a_url_is_to_be_copied(tmp_path: Path) -> None:
+    (tmp_path / "a.grib2").write_bytes(b"GRIB" + bytes(20))
+    with pytest.raises(InputError, match=r"a\.grib2: GRIB can only be read from local files; copy it"):
+        open_dataset(to_memory(str(tmp_path / "a.grib2")))
+
+
+def dots(data: bytes) -> Groups:
+    """Maps of a format that vcinr does not have: a word, three sizes and float32 numbers."""
+    shape = np.frombuffer(data, "<i4", 3, offset=4)
+    values = np.frombuffer(data, "<f4", offset=16).reshape(shape)
+    return {"": xr.Dataset({"dots": (("time", "y", "x"), values, {"units": "1"})})}
+
+
+DOTS = Format(
+    name="dots",
+    recognises=begins(b"DOTS"),
+    read=lambda path, name: dots(path.read_bytes()),
+    read_stream=lambda stream, name: dots(stream.read()),
+    suffixes=(".dots",),
+)
+
+
+def test_a_format_from_outside_is_opened_ingested_and_compressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).standard_normal((12, 4, 5)).astype("f4")
+    path = tmp_path / "a.dots"
+    path.write_bytes(b"DOTS" + np.array(values.shape, "<i4").tobytes() + values.tobytes())
+    with pytest.raises(InputError, match=r"a\.dots: unknown format; use netCDF, NumPy, Zarr, GRIB"):
+        open_dataset(path)
+    monkeypatch.setattr(formats, "FORMATS", (DOTS, *formats.FORMATS))
+    for place in (str(path), f"file://{path}", to_memory(str(path))):
+        np.testing.assert_array_equal(open_dataset(place).dots, values)
+    (tmp_path / "text.dots").write_text("something else")
+    with pytest.raises(InputError, match=r"text\.dots: not a \.dots file, it begins with b'somethin'"):
+        open_dataset(tmp_path / "text.dots")
+    chosen = (config.Selection(path=str(path)),)
+    source = config.Source(train=chosen, archive=chosen)
+    assert ingest(source, tmp_path, tmp_path / "signals")["signals"] == {"train": 11, "valid": 1, "test": 12}
+    vcinr.compress(vcinr.open_groups(path), tmp_path / "a.zarr", abs_error=0.1)
+    with vcinr.open(tmp_path / "a.zarr") as back:
+        assert float(np.abs(back.dots - values).max()) <= 0.1
 
 
 def test_packed_values_without_a_fill_value_decode_to_floats(tmp_path: Path) -> None:
@@ -316,7 +369,7 @@ def test_field_names_close_matches_and_what_exists() -> None:
 
 def test_reading_needs_the_base_install_alone() -> None:
     code = (
-        "import sys; import vcinr.datasets.readers; "
+        "import sys; import vcinr.formats.open; "
         "print([m for m in ('torch', 'pydantic', 'scipy', 'dask') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -642,7 +695,7 @@ def test_python_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_projects_sources_are_valid() -> None:
-    params = config.load(PARAMS)
+    params = kinds.load(PARAMS)
     assert {"hadgem", "era5", "furniture"} <= set(params.sources)
     assert params.sources["hadgem"].test == {"time": (140, None)}
 

@@ -64,6 +64,9 @@ CONTRACTS = {
         ),
         inside=(("vcinr.archive.zarr_codec", "vcinr.codec.encode"),),
     ),
+    "opening a file needs the base install alone": Contract(
+        ("vcinr.formats.open",), ("vcinr.config", "vcinr.signals", "torch", "pydantic", "scipy", "dask", "cfgrib")
+    ),
 }  # fmt: skip
 
 

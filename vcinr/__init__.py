@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vcinr.archive.verify import verify
     from vcinr.archive.write import compress
     from vcinr.codec.promise import Bound
-    from vcinr.datasets.readers import open_dataset, open_groups
     from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError, VcinrError
+    from vcinr.formats.open import open_dataset, open_groups
     from vcinr.inr.model import Model, load_model
     from vcinr.training import train
 
@@ -30,8 +30,8 @@ _PUBLIC = {
     "info": "vcinr.archive.read",
     "load_model": "vcinr.inr.model",
     "open": "vcinr.archive.read",
-    "open_dataset": "vcinr.datasets.readers",
-    "open_groups": "vcinr.datasets.readers",
+    "open_dataset": "vcinr.formats.open",
+    "open_groups": "vcinr.formats.open",
     "regrid": "vcinr.archive.at",
     "train": "vcinr.training",
     "verify": "vcinr.archive.verify",

@@ -70,7 +70,7 @@ def train(
 ) -> None:
     """Train a model and its quantiser on a data set. If interrupted, the same command resumes."""
     try:
-        from vcinr import config
+        from vcinr import config, kinds
         from vcinr.training import train as run
     except ImportError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
@@ -78,7 +78,7 @@ def train(
         raise InputError(
             f"--params {params}: this file says the method and the profile; leave out --method and --profile"
         )
-    chosen = config.load(params) if params else config.preset(method or "basis", profile or "cpu")
+    chosen = kinds.load(params) if params else config.preset(method or "basis", profile or "cpu")
     if steps is not None:
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
     if minutes is not None:
@@ -135,7 +135,7 @@ def compress(
     """
     from vcinr.archive.read import info as describe
     from vcinr.archive.write import compress as run
-    from vcinr.datasets.readers import open_groups
+    from vcinr.formats.open import open_groups
     from vcinr.inr.model import load_model
 
     loaded = load_model(model) if model else None
@@ -173,7 +173,7 @@ def verify(
 ) -> None:
     """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds."""
     from vcinr.archive.verify import verify as run
-    from vcinr.datasets.readers import open_groups
+    from vcinr.formats.open import open_groups
 
     problems, facts = run(archive, None if against is None else open_groups(against), watch=_watch)
     for problem in problems:
@@ -240,7 +240,7 @@ def regrid(
 ) -> None:
     """Write an archive's variables on the grid of another file, with their uncertainty."""
     from vcinr.archive.at import regrid as run
-    from vcinr.datasets.readers import open_dataset
+    from vcinr.formats.open import open_dataset
     from vcinr.places import written_aside
 
     if target.exists():

@@ -12,10 +12,11 @@ method ``basis``.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,6 +28,7 @@ META_SHARE, QUANTISER_SHARE = 0.7, 0.15
 few numbers for each latent to learn."""
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Frozen(BaseModel):
@@ -94,9 +96,9 @@ class Source(_Frozen):
 
     Parameters
     ----------
-    kind : {"grid", "voxels", "python"}
-        "grid": files of gridded fields. "voxels": libraries of triangle meshes, which are turned into solid shapes.
-        "python": what `function` returns.
+    kind : str
+        A kind of signal (vcinr/kinds), such as "grid": files of gridded fields. Further parameters belong to the kind,
+        which checks them.
     package : Package, optional
         A package that contains the data. Paths are then those of its members; without it they are local paths or
         fsspec URLs.
@@ -110,15 +112,11 @@ class Source(_Frozen):
         How fields are cut into signals.
     valid_every : int
         Of the training signals, every so many-th is held out for validation.
-    resolution : int
-        For voxels: number of voxels along each side of a shape.
-    limit : int, optional
-        For voxels: the largest number of meshes to take from each library.
-    function : str, optional
-        For "python": a function ``module:name`` that returns the signals.
     """
 
-    kind: Literal["grid", "voxels", "python"] = "grid"
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    kind: str = "grid"
     package: Package | None = None
     variables: tuple[str, ...] = ()
     train: tuple[Selection, ...]
@@ -126,15 +124,11 @@ class Source(_Frozen):
     test: dict[str, tuple[int | None, int | None]] = {}
     tiling: Tiling = Tiling()
     valid_every: Annotated[int, Field(ge=2)] = 10
-    resolution: Positive = 64
-    limit: Positive | None = None
-    function: str | None = None
 
-    @model_validator(mode="after")
-    def _needs(self) -> Source:
-        if self.kind == "python" and not self.function:
-            raise ValueError("kind 'python' needs function: 'module:name'")
-        return self
+    @property
+    def own(self) -> dict[str, Any]:
+        """The parameters that belong to the kind, as they were given."""
+        return dict(self.model_extra or {})
 
 
 Points = Positive | Literal["all"]
@@ -524,9 +518,8 @@ def _completed(data: dict[str, Any], origin: str) -> dict[str, Any]:
     return result
 
 
-def _known_fields(location: tuple[Any, ...]) -> list[str]:
-    """Names of the fields that the last element of a pydantic error location could have been."""
-    model: Any = Params
+def _known_fields(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of `model` that the last element of a pydantic error location could have been."""
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:  # inside sources: {name: Source}
@@ -555,25 +548,55 @@ def parse(data: Any, origin: str) -> Params:
     Raises
     ------
     ConfigError
-        Its message names `origin`, the field and what is wrong with it; for a typo, also the likely name.
+        Its message names `origin`, the field and what is wrong with it; for a typo, also the likely name. What belongs
+        to the kind of a source is left to :mod:`vcinr.kinds`.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{origin}: expected a mapping of parameters, got {type(data).__name__}")
-    data = _completed(data, origin)
+    return fill(Params, _completed(data, origin), origin)
+
+
+def fill(
+    model: type[Model], data: dict[str, Any], origin: str, where: Sequence[str] = (), beside: Iterable[str] = ()
+) -> Model:
+    """Validate a mapping as a model.
+
+    Parameters
+    ----------
+    model : type
+        The pydantic model.
+    data : dict
+        Numbers, strings, lists and mappings.
+    origin, where : str, sequence of str
+        For messages: the file that the mapping comes from, and the keys that lead to it there.
+    beside : iterable of str
+        Names that are allowed beside the model's own.
+
+    Returns
+    -------
+    BaseModel
+        An instance of `model`.
+
+    Raises
+    ------
+    ConfigError
+        As in `parse`.
+    """
     try:
         # JSON mode lets YAML's lists stand for tuples while numbers and strings stay strict.
-        return Params.model_validate_json(_as_json(data, origin))
+        return model.model_validate_json(_as_json(data, origin))
     except ValidationError as error:
         first = error.errors()[0]
         location = tuple(first["loc"])
-        where = ".".join(str(part) for part in location) or "(top level)"
+        field = ".".join(map(str, (*where, *location))) or "(top level)"
         if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(location[-1]), _known_fields(location), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(_known_fields(location))}"
-            raise ConfigError(f"{origin}: {where}: unknown parameter{hint}") from None
+            known = [*(beside if len(location) == 1 else ()), *_known_fields(model, location)]
+            close = difflib.get_close_matches(str(location[-1]), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+            raise ConfigError(f"{origin}: {field}: unknown parameter{hint}") from None
         message = first["msg"].removeprefix("Value error, ")
         got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
-        raise ConfigError(f"{origin}: {where}: {message}{got}") from None
+        raise ConfigError(f"{origin}: {field}: {message}{got}") from None
 
 
 def _as_json(data: dict[str, Any], origin: str) -> str:

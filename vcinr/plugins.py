@@ -1,7 +1,8 @@
 """Choices by name: the built-in ones, and those that other packages add through entry points.
 
-A package adds a conditioning, an inner loop or a quantiser by an entry point of the group ``vcinr.conditionings``,
-``vcinr.inner_loops`` or ``vcinr.quantisers``. Its name is then a choice in params.yaml like any other.
+A package adds a conditioning, an inner loop, a quantiser or a kind of signal by an entry point of the group
+``vcinr.conditionings``, ``vcinr.inner_loops``, ``vcinr.quantisers`` or ``vcinr.kinds``. Its name is then a choice in
+params.yaml like any other.
 """
 
 from __future__ import annotations

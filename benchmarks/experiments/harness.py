@@ -44,7 +44,7 @@ RESULTS = Path("benchmarks/results/experiments")
 Profile = Literal["cpu", "gpu"]
 Row = dict[str, Any]
 
-_ROOMS = ("codec", "coding", "datasets", "inr", "meta", "quantise", "signals")
+_ROOMS = ("codec", "coding", "datasets", "formats", "inr", "kinds", "meta", "quantise", "signals")
 """The code of vcinr that results depend on."""
 
 

@@ -27,7 +27,7 @@ from vcinr.archive import bulk, work
 from vcinr.archive.read import open_archive
 from vcinr.archive.spool import Spool
 from vcinr.archive.verify import verify
-from vcinr.datasets.readers import open_groups
+from vcinr.formats.open import open_groups
 
 TARGETS = ("a.zarr", "b.zip", "c.zarr", "d.zarr")
 

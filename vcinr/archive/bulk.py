@@ -17,8 +17,8 @@ from vcinr.archive.store import workplace
 from vcinr.archive.verify import verify
 from vcinr.archive.write import compress
 from vcinr.codec.promise import Effort
-from vcinr.datasets.readers import open_groups
 from vcinr.errors import InputError, VcinrError
+from vcinr.formats.open import open_groups
 from vcinr.inr.model import Model, load_model
 from vcinr.places import is_url
 from vcinr.progress import Watch, silent

@@ -22,8 +22,8 @@ from vcinr.archive import metadata
 from vcinr.archive.metadata import Groups
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.codec.promise import Bound, valid_values
-from vcinr.datasets.readers import numeric_fields
 from vcinr.errors import NOT_DAMAGE, InputError, ModelError, one_line
+from vcinr.formats.open import numeric_fields
 from vcinr.inr.model import Model
 from vcinr.signals import Layout, layout_of
 

@@ -6,11 +6,8 @@ of the test split enters training: the normalisation is the range of the trainin
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import importlib
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +15,14 @@ import numpy as np
 import xarray as xr
 
 from vcinr.config import Selection, Source
-from vcinr.datasets import readers, voxels
 from vcinr.datasets.fetch import fetch
-from vcinr.errors import ConfigError, InputError, one_line
-from vcinr.places import stem
+from vcinr.errors import InputError, one_line
+from vcinr.formats.open import field
+from vcinr.kinds import kind_of, options_of
+from vcinr.kinds.base import Opened, cut
 from vcinr.progress import Progress, Watch, silent
 from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
 from vcinr.signals.store import normalisation_of
-
-Ranges = Mapping[str, tuple[int | None, int | None]]
 
 
 def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[str, Any]:
@@ -54,7 +50,7 @@ def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[
     InputError
         For data that cannot be read or do not share one grid; the message names the file.
     ConfigError
-        For a `function` that cannot be called.
+        For an unknown kind, wrong parameters of it, or a `function` that cannot be called.
 
     Notes
     -----
@@ -62,13 +58,13 @@ def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[
     source's `test` selects of its archive. Features ``[N, *grid, 1]`` keep the file's units. The mask is False at NaN,
     infinite and fill values, whose feature is 0. A signal without any valid value is left out.
     """
-    by_function = source.kind == "python"
-    signals = _from_function(source) if by_function else _from_files(source, Path(raw), watch)
+    kind, options = kind_of(source), options_of(source)
+    signals = kind.signals(source, options) if kind.signals else _from_files(source, Path(raw), watch)
     write_signals(out, signals)
     return _summary(signals)
 
 
-def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple[str, xr.Dataset]]:
+def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
     """Open everything that a source archives, with values and attributes as they are in the files.
 
     Parameters
@@ -83,76 +79,40 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple
     Returns
     -------
     list of (str, xarray.Dataset)
-        Names and data sets. A gridded file is named by its stem and cut by its `select`. Voxels are one data set:
-        ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and ``name``.
+        Names and data sets, as the source's kind has them. A gridded file is named by its stem and cut by its `select`.
+        Voxels are one data set: ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and
+        ``name``.
 
     Raises
     ------
     InputError
         For a file that cannot be read; the message names it.
+    ConfigError
+        For an unknown kind, or wrong parameters of it.
     """
-    opened = _open(source, source.archive, Path(raw), watch)
-    if source.kind == "voxels":
-        whole = xr.concat([d for _, d in opened], "item", data_vars="minimal", coords="minimal", compat="override")
-        return [("occupancy", whole)]
-    result: list[tuple[str, xr.Dataset]] = []
-    seen: dict[str, int] = {}
-    for path, dataset in opened:
-        name = stem(path)
-        seen[name] = seen.get(name, 0) + 1
-        result.append((name if seen[name] == 1 else f"{name}-{seen[name]}", dataset))
-    return result
+    return kind_of(source).members(_open(source, source.archive, Path(raw), watch))
 
 
 def archive_variables(source: Source, dataset: xr.Dataset) -> tuple[str, ...]:
-    """Names of the variables of `dataset` that a source uses: those that it names, else every numeric field."""
-    if source.kind == "voxels":
-        return ("occupancy",)
-    return source.variables or tuple(readers.numeric_fields(dataset))
+    """Names of the variables of `dataset` that a source uses, as its kind has them."""
+    return kind_of(source).variables(source, dataset)
 
 
-def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> list[tuple[str, xr.Dataset]]:
+def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> Opened:
     """The path, as given, and the undecoded data set of each selection, cut to it."""
+    kind, options = kind_of(source), options_of(source)
     folder = fetch(source.package, raw, watch) if source.package else None
     result = []
     for selection in selections:
         path = str(folder / selection.path) if folder else selection.path
-        if source.kind == "voxels":
-            _check_dims(selection.select, ["item"], selection.path)
-            items = slice(*selection.select.get("item", (None, None)))
-            dataset = voxels.read_library(path, source.resolution, source.limit, items, watch)
-        else:
-            dataset = _cut(readers.open_dataset(path), selection.select, selection.path)
-        result.append((selection.path, dataset))
+        result.append((selection.path, kind.open(path, selection, options, watch)))
     return result
-
-
-def _cut(dataset: xr.Dataset, ranges: Ranges, path: str) -> xr.Dataset:
-    """Cut a data set to half-open index ranges; raises InputError where nothing remains of a dimension."""
-    _check_dims(ranges, [str(d) for d in dataset.sizes], path)
-    cut = dataset.isel({dim: slice(*limits) for dim, limits in ranges.items()})
-    for dim, limits in ranges.items():
-        if cut.sizes[dim] == 0:
-            raise InputError(
-                f"{path}: selection {dim} {list(limits)} is empty; "
-                f"choose indices below the length of the dimension, {dataset.sizes[dim]}"
-            )
-    return cut
-
-
-def _check_dims(ranges: Ranges, have: list[str], path: str) -> None:
-    """Raise InputError for a range of a dimension that the file does not have."""
-    for dim in ranges:
-        if dim not in have:
-            close = difflib.get_close_matches(dim, have, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InputError(f"{path}: selection of unknown dimension {dim!r}; {hint}it has {', '.join(have)}")
 
 
 def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
     """The signals of a source of files, in their splits."""
     training = _open(source, source.train, raw, watch)
-    archive = [(p, _cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
+    archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
     layout, known, dropped = _collect(source, training, None, "ingest train", watch)
     layout, test, dropped_test = _collect(source, archive, layout, "ingest test", watch)
     held = _every(known, source.valid_every)
@@ -180,7 +140,7 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
 
 
 def _collect(
-    source: Source, opened: list[tuple[str, xr.Dataset]], layout: Layout | None, stage: str, watch: Watch
+    source: Source, opened: Opened, layout: Layout | None, stage: str, watch: Watch
 ) -> tuple[Layout, SignalSet, int]:
     """Collect the signals of opened data sets.
 
@@ -198,7 +158,7 @@ def _collect(
     variable: list[str] = []
     dropped = 0
     origin = source.train[0].path
-    dims = ("z", "y", "x") if source.kind == "voxels" else source.tiling.signal_dims
+    dims = kind_of(source).signal_dims or source.tiling.signal_dims
     for step, (path, stored) in enumerate(opened):
         # Times stay numbers, as in the archive, so that a model gets the same coordinates from both.
         dataset = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
@@ -206,7 +166,7 @@ def _collect(
         if not names:
             raise InputError(f"{path}: no variable of numbers with dimensions; it has {', '.join(map(str, stored))}")
         for name in names:
-            data = readers.field(dataset, name, path)
+            data = field(dataset, name, path)
             try:
                 field_layout = layout_of(data, dims, source.tiling.system, source.tiling.feature_dim)
             except InputError as error:
@@ -303,26 +263,10 @@ def _take(signals: SignalSet, rows: np.ndarray) -> SignalSet:
     return SignalSet(signals.features[rows], mask, variable)
 
 
-def _units(opened: list[tuple[str, xr.Dataset]], variables: tuple[str, ...]) -> dict[str, str]:
+def _units(opened: Opened, variables: tuple[str, ...]) -> dict[str, str]:
     """Units of each variable, from the first file that has it."""
     attrs = {v: [d[v].attrs for _, d in opened if v in d.variables] for v in variables}
     return {v: str(variable_attrs[0].get("units", "")) if variable_attrs else "" for v, variable_attrs in attrs.items()}
-
-
-def _from_function(source: Source) -> Signals:
-    """The signals that the source's own Python function returns."""
-    module, _, name = (source.function or "").partition(":")
-    what = f"function {source.function!r}"
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{what}: cannot be imported ({error}); write 'module:name' of a module on the path"
-        ) from None
-    signals = function(source)
-    if not isinstance(signals, Signals) or not {"train", "valid", "test"} <= set(signals.splits):
-        raise ConfigError(f"{what}: must return vcinr.signals.Signals with the splits train, valid and test")
-    return replace(signals, attrs={"function": source.function, **signals.attrs})
 
 
 def _summary(signals: Signals) -> dict[str, Any]:

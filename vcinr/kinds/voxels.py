@@ -1,6 +1,7 @@
-"""Triangle meshes (Wavefront OBJ) as solid occupancy grids.
+"""Solid shapes: occupancy of a grid of voxels, made of triangle meshes.
 
-A library of meshes is a zip file with a catalogue, as Sweet Home 3D's .sh3f files are, or a folder of .obj files.
+A selection is a library of meshes: a zip file with a catalogue, as Sweet Home 3D's .sh3f files are, or a folder of .obj
+files. All libraries of a source become one data set of the archive.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from vcinr.config import Positive, Selection, Source
 from vcinr.errors import InputError
+from vcinr.formats.obj import triangles_of
+from vcinr.kinds.base import Kind, Opened, Options, check_dims
 from vcinr.progress import Clock, Progress, Watch, silent
 
 # Longest edge, in voxels, of the pieces into which triangles are cut. Every point of the surface is then within 0.6 *
@@ -25,6 +29,32 @@ _BATCH = 2**20  # samples in memory at a time
 _CATALOGUE = "PluginFurnitureCatalog.properties"
 
 Mesh = tuple[str, Callable[[], bytes]]
+
+
+class VoxelOptions(Options):
+    """Voxels along each axis, and the largest number of meshes of a library."""
+
+    resolution: Positive = 64
+    limit: Positive | None = None
+
+
+def open_selection(path: str, selection: Selection, options: VoxelOptions, watch: Watch = silent) -> xr.Dataset:
+    """Voxelise a library; its `select` may cut the dimension ``item``."""
+    check_dims(selection.select, ["item"], selection.path)
+    items = slice(*selection.select.get("item", (None, None)))
+    return read_library(path, options.resolution, options.limit, items, watch)
+
+
+def variables(source: Source, dataset: xr.Dataset) -> tuple[str, ...]:
+    """Name the one variable that there is."""
+    return ("occupancy",)
+
+
+def members(opened: Opened) -> Opened:
+    """Join all libraries along the dimension ``item``."""
+    datasets = [dataset for _, dataset in opened]
+    whole = xr.concat(datasets, "item", data_vars="minimal", coords="minimal", compat="override")
+    return [("occupancy", whole)]
 
 
 def read_library(
@@ -84,57 +114,6 @@ def read_library(
             "name": ("item", names),
         },
     )
-
-
-def triangles_of(data: bytes, name: str) -> np.ndarray:
-    """Triangles of an OBJ file.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    name : str
-        What error messages begin with.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``[T, 3, 3]`` (triangle, corner, axis x y z); polygons are cut into fans.
-
-    Raises
-    ------
-    InputError
-        For a file without faces, or with numbers that make no sense.
-    """
-    vertices: list[bytes] = []
-    polygons: dict[int, list[int]] = {}  # by number of corners: the corners of all such polygons, in a row
-    try:
-        for line in data.replace(b"\\\n", b" ").replace(b"\\\r\n", b" ").splitlines():
-            kind = line[:2].replace(b"\t", b" ")
-            if kind == b"v ":
-                vertices.append(line[2:])
-            elif kind == b"f ":
-                corners = [int(c.partition(b"/")[0]) for c in line[2:].split()]
-                if b"-" in line:  # negative numbers count back from the last vertex so far
-                    corners = [c if c > 0 else len(vertices) + 1 + c for c in corners]
-                polygons.setdefault(len(corners), []).extend(corners)
-        points = np.loadtxt(vertices, usecols=(0, 1, 2), ndmin=2) if vertices else np.empty((0, 3))
-    except ValueError as error:
-        raise InputError(f"{name}: not a valid OBJ file ({' '.join(str(error).split())}); leave it out") from None
-    fans = [np.empty((0, 3), np.int64)]
-    for n, flat in polygons.items():
-        if n < 3:
-            continue
-        corner = np.array(flat, np.int64).reshape(-1, n) - 1
-        fans += [corner[:, [0, k, k + 1]] for k in range(1, n - 1)]
-    index = np.concatenate(fans)
-    if not len(index):
-        raise InputError(f"{name}: it has no faces; leave it out")
-    if index.min() < 0 or index.max() >= len(points) or not np.isfinite(points).all():
-        raise InputError(
-            f"{name}: its faces have vertices that do not exist, or its coordinates are not finite; leave it out"
-        )
-    return points[index]
 
 
 def voxelise(triangles: np.ndarray, resolution: int) -> np.ndarray:
@@ -241,3 +220,8 @@ def _catalogue(data: bytes) -> list[tuple[str, str]]:
         for e in entries.values()
         if e.get("model", "").lower().endswith(".obj")
     ]
+
+
+KIND = Kind(
+    open=open_selection, variables=variables, members=members, signal_dims=("z", "y", "x"), options=VoxelOptions
+)

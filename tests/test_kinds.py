@@ -1,0 +1,120 @@
+"""Kinds of signals: their own parameters in params.yaml, and one that another package adds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vcinr
+from vcinr import kinds
+from vcinr.config import Selection, Source
+from vcinr.datasets.ingest import archive_variables, ingest, open_archive
+from vcinr.errors import ConfigError, InputError
+from vcinr.formats.open import open_dataset
+from vcinr.signals import read_signals
+
+COMMON = "train: [{path: a.nc}], archive: [{path: a.nc}]"
+
+
+def load(folder: Path, source: str) -> Source:
+    """The source that a params file has."""
+    (folder / "params.yaml").write_text(f"sources: {{mine: {{{source}, {COMMON}}}}}")
+    return kinds.load(folder / "params.yaml").sources["mine"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("kind: voxels, resolutoin: 8", r"resolutoin: unknown parameter; did you mean 'resolution'\?"),
+        ("kind: voxels, varables: [v]", r"varables: unknown parameter; did you mean 'variables'\?"),
+        ("kind: voxels, tiling: {sytem: box}", r"tiling\.sytem: unknown parameter; did you mean 'system'\?"),
+        ("kind: voxels, resolution: 0", r"resolution: .*greater than 0, got 0"),
+        ("kind: voxels, resolution: many", r"resolution: .*valid integer, got 'many'"),
+        ("resolution: 8", r"resolution: unknown parameter; known: kind, .*valid_every"),
+        ("kind: voxels, function: 'm:f'", r"function: unknown parameter; known: .*resolution, limit"),
+        ("kind: vocals", r"kind: kinds: unknown 'vocals'; known: grid, voxels, python"),
+    ],
+)
+def test_a_wrong_parameter_is_named(source: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"params\.yaml: sources\.mine\.{message}") as caught:
+        load(tmp_path, source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_function_is_needed(tmp_path: Path) -> None:
+    for function in ("limit: 2", "function: null", "function: ''"):
+        with pytest.raises(ConfigError, match=r"params\.yaml: sources\.mine: kind 'python' needs function"):
+            load(tmp_path, f"kind: python, {function}")
+    assert load(tmp_path, "kind: python, function: 'm:f'").own == {"function": "m:f"}
+
+
+def test_parameters_given_in_python_are_checked_where_they_are_used(tmp_path: Path) -> None:
+    source = Source(kind="voxels", train=(), archive=(), resolution=-1)
+    for work in (lambda: ingest(source, tmp_path, tmp_path / "signals"), lambda: open_archive(source, tmp_path)):
+        with pytest.raises(ConfigError, match=r"source: resolution: .*greater than 0, got -1"):
+            work()
+
+
+def test_a_mesh_is_opened_as_triangles(tmp_path: Path) -> None:
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    data = vcinr.open_dataset(tmp_path / "a.obj").triangles
+    assert data.dims == ("triangle", "corner", "axis")
+    np.testing.assert_array_equal(data, [[[0, 0, 0], [1, 0, 0], [0, 1, 0]]])
+    (tmp_path / "b.obj").write_text("v 0 0 0\n")
+    with pytest.raises(InputError, match=r"b\.obj: it has no faces; leave it out"):
+        open_dataset(tmp_path / "b.obj")
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins_anew: None) -> Iterator[None]:
+    """A package beside vcinr that adds a kind by an entry point: long recordings, cut into pieces."""
+    (tmp_path / "outside_kinds.py").write_text("""
+from vcinr.formats.open import open_dataset
+from vcinr.kinds import Kind, Options
+
+class SoundOptions(Options):
+    length: int = 8
+
+def open_selection(path, selection, options, watch):
+    (samples,) = open_dataset(path).data_vars.values()
+    pieces = samples.size // options.length
+    whole = samples[: pieces * options.length].variable.data.reshape(pieces, options.length)
+    return samples.to_dataset(name="sound").drop_dims(samples.dims).assign(sound=(("piece", "time"), whole))
+
+KIND = Kind(
+    open=open_selection, variables=lambda source, dataset: ("sound",), signal_dims=("time",), options=SoundOptions,
+    members=lambda opened: [("sound", dataset) for _, dataset in opened[:1]],
+)
+""")
+    info = tmp_path / "outside_kinds-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-kinds\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[vcinr.kinds]\nsound = outside_kinds:KIND\nbroken = outside_kinds:NONE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("outside_kinds", None)
+
+
+@pytest.mark.usefixtures("outside")
+def test_another_package_adds_a_kind(tmp_path: Path) -> None:
+    samples = np.sin(np.arange(250) / 5).astype("f4")
+    np.save(tmp_path / "a.npy", samples)
+    with pytest.raises(ConfigError, match=r"sources\.mine\.lenght: unknown parameter; did you mean 'length'\?"):
+        load(tmp_path, "kind: sound, lenght: 10")
+    with pytest.raises(ConfigError, match=r"sources\.mine\.kind: vcinr\.kinds: 'broken' .* cannot be loaded"):
+        load(tmp_path, "kind: broken")
+    chosen = (Selection(path=str(tmp_path / "a.npy")),)
+    source = load(tmp_path, "kind: sound, length: 10").model_copy(update={"train": chosen, "archive": chosen})
+    summary = ingest(source, tmp_path, tmp_path / "signals")
+    assert summary["signals"] == {"train": 23, "valid": 2, "test": 25} and summary["grid"] == {"time": 10}
+    signals = read_signals(tmp_path / "signals")
+    np.testing.assert_array_equal(signals.splits["test"].features.ravel(), samples)
+    ((name, data),) = open_archive(source, tmp_path)
+    assert name == "sound" and archive_variables(source, data) == ("sound",)
+    vcinr.compress(data, tmp_path / "a.zarr", variables=archive_variables(source, data), abs_error=0.01)
+    with vcinr.open(tmp_path / "a.zarr") as back:
+        assert float(np.abs(back.sound.values.ravel() - samples).max()) <= 0.01

@@ -1,0 +1,93 @@
+"""What kinds of signals share: the contract they keep, and how data sets are cut and named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from pydantic import BaseModel, ConfigDict
+
+from vcinr.config import Selection, Source
+from vcinr.errors import InputError
+from vcinr.places import stem
+from vcinr.progress import Watch
+from vcinr.signals import Signals
+
+Ranges = Mapping[str, tuple[int | None, int | None]]
+"""Half-open index ranges by dimension name."""
+
+Opened = list[tuple[str, xr.Dataset]]
+"""Data sets by their paths, as the user gave them, or by their names in an archive."""
+
+
+class Options(BaseModel):
+    """A kind's own parameters, which stand in params.yaml beside the common ones of a source: here none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def by_stem(opened: Opened) -> Opened:
+    """Name data sets by the stems of their files; a stem that comes again gets a number."""
+    result: Opened = []
+    seen: dict[str, int] = {}
+    for path, dataset in opened:
+        name = stem(path)
+        seen[name] = seen.get(name, 0) + 1
+        result.append((name if seen[name] == 1 else f"{name}-{seen[name]}", dataset))
+    return result
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The contract of a kind of signal, which its file in this folder states as `KIND`.
+
+    Attributes
+    ----------
+    open : callable
+        From the place of a file, its selection, the kind's own parameters and a watcher of progress to a data set that
+        is cut to the selection, with values and attributes as they are in the file. `selection.path` is the file as the
+        user calls it, for messages.
+    variables : callable
+        From a source and a data set to the names of the variables that are learned and archived.
+    members : callable
+        From all that a source archives, opened, by path to what it archives, by name: one archive each.
+    signal_dims : tuple of str, optional
+        Dimensions of a signal. Default: as the source's tiling says.
+    options : type
+        The kind's own parameters.
+    signals : callable, optional
+        From a source and the kind's own parameters to all its signals in their splits. Default: they are cut from the
+        source's files.
+    """
+
+    open: Callable[[str, Selection, Any, Watch], xr.Dataset]
+    variables: Callable[[Source, xr.Dataset], tuple[str, ...]]
+    members: Callable[[Opened], Opened] = by_stem
+    signal_dims: tuple[str, ...] | None = None
+    options: type[Options] = Options
+    signals: Callable[[Source, Any], Signals] | None = None
+
+
+def cut(dataset: xr.Dataset, ranges: Ranges, path: str) -> xr.Dataset:
+    """Cut a data set to index ranges; raises InputError where nothing remains of a dimension."""
+    check_dims(ranges, [str(d) for d in dataset.sizes], path)
+    result = dataset.isel({dim: slice(*limits) for dim, limits in ranges.items()})
+    for dim, limits in ranges.items():
+        if result.sizes[dim] == 0:
+            raise InputError(
+                f"{path}: selection {dim} {list(limits)} is empty; "
+                f"choose indices below the length of the dimension, {dataset.sizes[dim]}"
+            )
+    return result
+
+
+def check_dims(ranges: Ranges, have: list[str], path: str) -> None:
+    """Raise InputError for a range of a dimension that the file does not have."""
+    for dim in ranges:
+        if dim not in have:
+            close = difflib.get_close_matches(dim, have, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(f"{path}: selection of unknown dimension {dim!r}; {hint}it has {', '.join(have)}")
