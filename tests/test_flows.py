@@ -168,6 +168,10 @@ def test_a_mistyped_parameter_is_one_line(tmp_path):
     done = stage_command("ingest", tmp_path, os.environ)
     assert done.returncode == 1
     assert done.stderr == "ingest: params.yaml: sead: unknown parameter; did you mean 'seed'?\n"
+    (tmp_path / "params.yaml").write_text("sources: {shapes: {kind: voxels, limt: 4, train: [], archive: []}}\n")
+    done = stage_command("meta_train", tmp_path, os.environ)
+    assert done.returncode == 1
+    assert done.stderr == "meta-train: params.yaml: sources.shapes.limt: unknown parameter; did you mean 'limit'?\n"
 
 
 def test_an_error_of_a_stage_is_one_line(project, prefect_server):
