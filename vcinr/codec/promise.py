@@ -60,7 +60,7 @@ class Field:
     scaling : (float, float)
         The offset and the scale just named.
     fill : tuple of numbers
-        Values that stand for missing data, besides NaN and infinities (CF ``_FillValue`` and ``missing_value``).
+        Values that stand for missing data, besides NaN (CF ``_FillValue`` and ``missing_value``).
     limits : (float, float), optional
         CF's valid range. Decoded values are clipped to it, because a reader would take values outside it for missing.
     feature_axis : int, optional

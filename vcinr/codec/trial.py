@@ -178,7 +178,7 @@ class Trial:
             return coder.first, math.inf
 
     def cost_of_start(self, prior: Prior, plan: Plan) -> float:
-        """The cost of coding only the first quarter of the times: a lower limit to the cost of the whole chunk.
+        """The cost of coding only the first quarter of the times, which the whole chunk will exceed.
 
         It is 0 where there are fewer than four times.
         """
