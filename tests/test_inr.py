@@ -44,6 +44,8 @@ def test_latitude_and_longitude_come_last_on_the_sphere(dims):
     assert layout.system == coordinates.sphere(layout.grid.columns[:1])
     half = field.sel(lon=slice(0, 120))  # does not go round
     assert layout_of(half, dims).dims == dims and layout_of(half, dims).system["system"] == "box"
+    with pytest.raises(InputError, match="named twice in lat, lat"):
+        layout_of(field, ("lat", "lat"))
     with pytest.raises(InputError, match="needs latitude and longitude"):
         layout_of(field, ("level", "lat"), "sphere")
 

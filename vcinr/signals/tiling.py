@@ -96,6 +96,8 @@ def layout_of(
             f"variable {name!r}: dimension {feature_dim!r} holds features, and a signal needs others as its "
             f"coordinates; it has {have}"
         )
+    if len(set(signal_dims)) != len(signal_dims):
+        raise InputError(f"variable {name!r}: a dimension is named twice in {', '.join(signal_dims)}")
     horizontal = lat is not None and lon is not None and {lat, lon} <= set(signal_dims)
     if system == "sphere" and not horizontal:
         raise InputError(f"variable {name!r}: the sphere needs latitude and longitude as the signal's dimensions")

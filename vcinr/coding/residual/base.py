@@ -107,7 +107,7 @@ def lattice_steps(step: float, tighten: int, count: int) -> np.ndarray:
     step : float
         Step of the finest level.
     tighten : int
-        See `Choices`.
+        See `Plan`.
     count : int
         Number of levels.
 
