@@ -304,7 +304,7 @@ def read_signals(path: str | Path) -> Signals:
         members: Any = root  # for type checkers: a member may be an array or a group
         dims, feature_dim = tuple(attrs.pop("dims")), attrs.pop("feature_dim", None)
         splits = {}
-        for name, group in root.groups():
+        for name, group in sorted(root.groups()):  # folders are listed in any order
             if name == "axes":
                 continue
             arrays: Any = group
