@@ -75,8 +75,10 @@ def test_longitudes_close_round_the_globe(tmp_path):
         vcinr.at(tmp_path / "a.zarr", {"lat": 83.0, "lon": 0.0})
     region = data.isel(lon=slice(0, 10))
     vcinr.compress(region, tmp_path / "b.zarr", abs_error=0.01)
-    with pytest.raises(InputError, match="lon = 300 is outside"):
+    with pytest.raises(InputError, match="lon = -60 is outside"):
         vcinr.at(tmp_path / "b.zarr", {"lat": 0.0, "lon": 300.0})
+    turned = vcinr.at(tmp_path / "b.zarr", {"lat": 0.0, "lon": [30.0, 390.0, -330.0, -2.0]})["t"]
+    assert np.array_equal(turned[:, 0], turned[:, 1]) and np.array_equal(turned[:, 0], turned[:, 2])
 
 
 @pytest.mark.parametrize(("bound", "share"), [(0.5, 0.98), (0.02, 0.1)])

@@ -190,6 +190,12 @@ def _dim(values: xr.DataArray, key: str) -> str | None:
     return horizontal_dim(values, _HORIZONTAL[key]) if key in _HORIZONTAL else None
 
 
+def _near(axis: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Longitudes in degrees, each turned by full circles to where it is nearest to the middle of a region's axis."""
+    middle = 0.5 * (axis.min() + axis.max())
+    return longitude - 360.0 * np.rint((longitude - middle) / 360.0)
+
+
 @dataclass(frozen=True, eq=False)
 class _Variable:
     """A variable of an archive: its full name, its array, and the array with its coordinates, as stored."""
@@ -207,11 +213,13 @@ class _Variable:
         return self._predicted(codec, wanted)
 
     def _places(self, dims: Sequence[str], wanted: Mapping[str, np.ndarray], grid: Grid) -> Places:
-        periods = [
-            360.0 if d == horizontal_dim(self.stored, "longitude") and goes_round(axis) else None
-            for d, axis in zip(dims, grid.columns, strict=True)
-        ]
-        return locate(grid, [wanted[d] for d in dims], dims, periods)
+        longitude = horizontal_dim(self.stored, "longitude")
+        columns, periods = [], []
+        for d, axis in zip(dims, grid.columns, strict=True):
+            closed = d == longitude and goes_round(axis)
+            columns.append(_near(axis, wanted[d]) if d == longitude and not closed else wanted[d])
+            periods.append(360.0 if closed else None)
+        return locate(grid, columns, dims, periods)
 
     def _predicted(
         self, codec: VcinrCodec, wanted: Mapping[str, np.ndarray]

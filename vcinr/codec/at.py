@@ -67,12 +67,17 @@ def locate(grid: Grid, columns: Sequence[np.ndarray], names: Sequence[str], peri
         step beyond its outermost samples, whose values hold there. Also for axes that neither rise nor fall.
     """
     corners, weights = np.zeros((len(columns[0]), 1), np.int64), np.ones((len(columns[0]), 1))
-    for axis, wanted, name, period in zip(grid.columns, columns, names, periods, strict=True):
-        lower, upper, share = _around(axis, np.asarray(wanted, np.float64), name, period)
+    inside = []
+    for axis, column, name, period in zip(grid.columns, columns, names, periods, strict=True):
+        wanted = np.asarray(column, np.float64)
+        if period is not None:
+            wanted = axis.min() + np.mod(wanted - axis.min(), period)
+        inside.append(wanted)
+        lower, upper, share = _around(axis, wanted, name, period)
         pair = np.stack([lower, upper], 1)
         corners = (corners[:, :, None] * len(axis) + pair[:, None, :]).reshape(len(corners), -1)
         weights = (weights[:, :, None] * np.stack([1 - share, share], 1)[:, None, :]).reshape(len(weights), -1)
-    return Places(Points(tuple(np.asarray(c, np.float64) for c in columns)), corners, weights)
+    return Places(Points(tuple(inside)), corners, weights)
 
 
 def _around(
@@ -85,8 +90,6 @@ def _around(
     order = np.arange(len(axis)) if len(axis) < 2 or steps[0] > 0 else np.arange(len(axis))[::-1]
     rising, last = axis[order], len(axis) - 1
     reach = (0.0, 0.0) if last == 0 else (0.5 * (rising[1] - rising[0]), 0.5 * (rising[-1] - rising[-2]))
-    if period is not None:
-        wanted = rising[0] + np.mod(wanted - rising[0], period)
     outside = (
         ~np.isfinite(wanted) if period else ~((rising[0] - reach[0] <= wanted) & (wanted <= rising[-1] + reach[1]))
     )
