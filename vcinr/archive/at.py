@@ -82,7 +82,7 @@ def at(
     columns = dict(zip(places, np.broadcast_arrays(*(np.atleast_1d(v) for v in places.values())), strict=True))
     if not columns or any(c.ndim != 1 for c in columns.values()):
         raise InputError("give the places as numbers, or as sequences of one length, by dimension")
-    found = _evaluated(path, columns, variables, group)
+    found = _evaluated(sound(path), columns, variables, group)
     return found.squeeze(POINT) if scalar else found
 
 
@@ -112,14 +112,15 @@ def regrid(
     InputError, CorruptError
         As `at`, and where `like` has no coordinates to take.
     """
-    with opened(sound(path), group, decode=False) as stored:
+    archive = sound(path)
+    with opened(archive, group, decode=False) as stored:
         axes = _axes(like, {str(d) for d in stored.sizes})
     if not axes:
         raise InputError(
             f"the grid to take has no coordinates of {path}, which has {', '.join(map(str, stored.sizes))}"
         )
     mesh = np.meshgrid(*(np.asarray(axis.values, np.float64) for axis in axes.values()), indexing="ij")
-    flat = _evaluated(path, {key: m.ravel() for key, m in zip(axes, mesh, strict=True)}, variables, group)
+    flat = _evaluated(archive, {key: m.ravel() for key, m in zip(axes, mesh, strict=True)}, variables, group)
     result = xr.Dataset(attrs=flat.attrs, coords={n: c for n, c in flat.coords.items() if POINT not in c.dims})
     result = result.assign_coords({str(axis.name): axis for axis in axes.values()})
     dims = [str(axis.name) for axis in axes.values()]
@@ -133,20 +134,17 @@ def _axes(like: xr.Dataset | xr.DataArray, known: set[str]) -> dict[str, xr.Data
     """The coordinates of the grid to take: latitude and longitude, or else all of the archive's dimensions."""
     coords = {str(n): c for n, c in like.coords.items() if c.dims == (n,) and c.dtype.kind in "fiu"}
     axes = {
-        key: next((c for c in coords.values() if horizontal_dim(c, kind)), None)
-        for key, kind in _HORIZONTAL.items()
-        if len(key) == 3
+        key: next((c for c in coords.values() if horizontal_dim(c, _HORIZONTAL[key])), None) for key in ("lat", "lon")
     }
     horizontal = {key: axis for key, axis in axes.items() if axis is not None}
     return horizontal if len(horizontal) == 2 else {n: c for n, c in coords.items() if n in known}
 
 
 def _evaluated(
-    path: str | Path, columns: Mapping[str, np.ndarray], variables: Sequence[str] | None, group: str
+    archive: Archive, columns: Mapping[str, np.ndarray], variables: Sequence[str] | None, group: str
 ) -> xr.Dataset:
     """Every variable at the places, with its uncertainty."""
-    archive = sound(path)
-    stored = opened(archive, group, decode=False)
+    path, stored = archive.place, opened(archive, group, decode=False)
     arrays = {n.rpartition("/")[2]: (n, a) for n, a in archive.arrays() if n.rpartition("/")[0] == group}
     chosen = list(variables) if variables else [n for n, (_, a) in arrays.items() if PREFIX + "bytes" in a.attrs]
     jobs = []
