@@ -898,6 +898,180 @@ def _solve_weights(weights: _Weights, kind: int, count: int, step: float) -> Non
     weights.due[kind] = min(2 * weights.seen[kind], weights.seen[kind] + 64)
 
 
+# --- scattered points
+
+
+class _Scattered(NamedTuple):
+    """The points of a signal in the order in which they are coded, as in `vcinr.coding.neighbours.Neighbours`.
+
+    Attributes
+    ----------
+    order : numpy.ndarray
+        int32 ``[N]``: indices of the points.
+    near : numpy.ndarray
+        int32 ``[N, 8]``: indices of the neighbours of each.
+    weight : numpy.ndarray
+        ``[N, 8]``: their weights.
+    kind : numpy.ndarray
+        uint8 ``[N]``: the kind of each, below 9.
+    squared : numpy.ndarray
+        ``[N]``: its squared distance from the nearest neighbour.
+    bend : numpy.ndarray
+        ``[N]``: how far the values decoded last were from their predictions by plane, divided by `squared`; scratch.
+    """
+
+    order: np.ndarray
+    near: np.ndarray
+    weight: np.ndarray
+    kind: np.ndarray
+    squared: np.ndarray
+    bend: np.ndarray
+
+
+def nearest(
+    c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, points: tuple[np.ndarray, ...],
+    sizes: np.ndarray, temporal: bool, writing: bool,
+) -> tuple[np.ndarray, bool]:  # fmt: skip
+    """Code planes of scattered points (see `vcinr.coding.residual.nearest`).
+
+    Parameters
+    ----------
+    c, data, temporal, writing
+        As those of `adaptive`.
+    values : numpy.ndarray
+        float64 ``[T, C, N]``; not looked at when reading.
+    recon : numpy.ndarray
+        Is filled with the reconstruction, of the same shape.
+    valid : numpy.ndarray
+        bool: of the same shape, or a single True.
+    points : tuple of numpy.ndarray
+        `order`, `near`, `weight`, `kind` and `squared` of `vcinr.coding.neighbours.Neighbours`.
+    sizes : numpy.ndarray
+        Step of each kind of points.
+
+    Returns
+    -------
+    data : numpy.ndarray
+        The buffer, which may be a larger one.
+    fits : bool
+        As of `adaptive`.
+    """
+    times, levels, size = recon.shape
+    count = times * levels
+    weights = _Weights(
+        np.zeros((_KINDS + 1, _FEATURES, _FEATURES)), np.zeros((_KINDS + 1, _FEATURES)),
+        np.zeros((_KINDS + 1, _FEATURES)), np.zeros(_KINDS + 1, np.int64), np.full(_KINDS + 1, 64, np.int64),
+        np.zeros(_FEATURES), np.zeros((3, 8, 2), np.int64), np.zeros((_FEATURES, _FEATURES)), np.zeros(_FEATURES),
+    )  # fmt: skip
+    memory = _Planes(
+        np.zeros((levels, size)), np.zeros((levels, size), np.int64), np.zeros((2, levels, size), np.int16),
+        np.zeros(size), np.zeros(size, np.int16),
+    )  # fmt: skip
+    scattered = _Scattered(*points, np.zeros(size))
+    out, given = recon.reshape(count, size), values.reshape(count, size)
+    mask = valid.reshape(count, size) if valid.size > 1 else valid.reshape(1, 1)
+    for first, last in _runs(count, size):
+        if writing:
+            data = reserve(c.state, data, (last - first) * size)
+        if not _nearest_planes(
+            c, data, given, out, mask, scattered, weights, memory, sizes, first, last, temporal, writing
+        ):  # fmt: skip
+            return data, False
+    return data, True
+
+
+@outer
+def _nearest_planes(
+    c: Coder, data: np.ndarray, given: np.ndarray, out: np.ndarray, valid: np.ndarray, scattered: _Scattered,
+    weights: _Weights, memory: _Planes, sizes: np.ndarray, begin: int, end: int, temporal: bool, writing: bool,
+) -> bool:  # fmt: skip
+    """Code planes ``[begin, end)`` of `given` and `out` ``[T * C, N]``; returns whether all values fit."""
+    levels, points = memory.mean.shape
+    for p in range(begin, end):
+        t, level = p // levels, p % levels
+        has_earlier, has_below = temporal and t > 0, level > 0
+        plane = _Plane(
+            out[p], memory.code[t & 1, level],
+            out[p - levels] if has_earlier else memory.no_values,
+            memory.mean[level] if has_earlier else memory.no_values,
+            out[p - 1] if has_below else memory.no_values,
+            out[p - levels - 1] if has_earlier and has_below else memory.no_values,
+            memory.code[1 - (t & 1), level] if has_earlier else memory.no_codes,
+            memory.code[t & 1, level - 1] if has_below else memory.no_codes, memory.activity[level],
+        )  # fmt: skip
+        used = _SPATIAL_FEATURES + (4 if has_below else (2 if has_earlier else 0))
+        mean = memory.mean[level]
+        mask = valid[p if valid.size > 1 else 0]
+        if not _scatter(c, data, given[p], plane, mask, scattered, weights, sizes, used, writing):
+            return False
+        for index in range(points):
+            mean[index] += (plane.now[index] - mean[index]) / (t + 1)
+        _remember_codes(memory.activity[level], plane.code, t)
+    return True
+
+
+@inner(inline="always")
+def _scatter(
+    c: Coder, data: np.ndarray, values: np.ndarray, plane: _Plane, valid: np.ndarray, scattered: _Scattered,
+    weights: _Weights, sizes: np.ndarray, used: int, writing: bool,
+) -> bool:  # fmt: skip
+    """Code one plane of scattered points; returns whether all values fit."""
+    for rank in range(scattered.order.size):
+        index, kind = scattered.order[rank], int(scattered.kind[rank])
+        size = sizes[kind]
+        is_valid, code = valid[index if valid.size > 1 else 0], 0
+        base, near, before = _gather_near(plane, scattered, weights.features, rank, index)
+        prediction = base
+        if is_valid:
+            for k in range(used):
+                prediction += weights.solution[kind, k] * weights.features[k]
+            if writing:
+                scaled = (values[index] - prediction) / size
+                if not abs(scaled) < LIMIT - 1:
+                    return False
+                code = math.floor(scaled + 0.5)
+            one = _sign(int(plane.code[scattered.near[rank, 0]])) if rank > 0 else 1
+            two = _sign(int(plane.code[scattered.near[rank, 1]])) if rank > 1 else 1
+            code = _code_point(c, data, plane, index, code, kind, near, before, one, two, writing)
+        plane.now[index] = prediction + code * size
+        plane.code[index] = max(-_MAX_CONTEXT_CODE, min(_MAX_CONTEXT_CODE, code))
+        scattered.bend[index] = 0.0
+        if scattered.squared[rank] > 0.0:
+            scattered.bend[index] = (plane.now[index] - base) / scattered.squared[rank]
+        if is_valid:
+            _learn_weights(weights, kind, used, plane.now[index] - base, 2 * before + near, sizes[0])
+    return True
+
+
+@inner(inline="always")
+def _gather_near(
+    plane: _Plane, scattered: _Scattered, features: np.ndarray, rank: int, index: int
+) -> tuple[float, int, int]:
+    base, near, before, bend = 0.0, 0, 0, 0.0
+    earlier, mean, below, before_below = 0.0, 0.0, 0.0, 0.0
+    n = min(rank, 8)
+    for k in range(n):
+        w, q = scattered.weight[rank, k], scattered.near[rank, k]
+        base += w * plane.now[q]
+        bend += w * scattered.bend[q]
+        earlier += w * plane.earlier[q]
+        mean += w * plane.mean[q]
+        below += w * plane.below[q]
+        before_below += w * plane.before_below[q]
+        if k < 4:
+            near += abs(int(plane.code[q]))
+        else:
+            before += abs(int(plane.code[q]))
+    for k in range(n):
+        features[k] = plane.now[scattered.near[rank, k]] - base
+    features[8] = bend * scattered.squared[rank]
+    features[16] = plane.earlier[index] - earlier
+    features[17] = plane.mean[index] - mean
+    features[18] = plane.below[index] - below
+    features[19] = plane.before_below[index] - before_below
+    return base, near, before
+
+
 class _Rasters(NamedTuple):
     """What `plain` remembers from one plane to the next.
 
