@@ -167,6 +167,8 @@ def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
     ]  # fmt: skip
     if field.feature_axis is not None:
         metadata.append(field.feature_axis)
+    if field.positions is not None:
+        metadata.append({"positions": field.positions.sha256})
     seed = field.seeds[dtype, chunk_shape] = zlib.crc32(json.dumps(metadata, separators=(",", ":")).encode())
     return seed
 
@@ -280,10 +282,10 @@ def residual_section(step: float, plan: Plan, stream: bytes) -> Sections:
 
 def read_residual(section: bytes) -> tuple[float, Plan, bytes]:
     """The step, the plan and the stream of the residual coder."""
-    step, plan = _number(section[:8], "<d"), unpack(section[8:9])
+    step, (plan, size) = _number(section[:8], "<d"), unpack(section[8:])
     if step <= 0:
         raise CorruptError("residual step is malformed")
-    return step, plan, section[9:]
+    return step, plan, section[8 + size :]
 
 
 def log_section(signals: np.ndarray, valid: np.ndarray) -> Sections:

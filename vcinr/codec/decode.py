@@ -94,7 +94,7 @@ def values_of(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Fie
     if sections.residual is not None:
         step, plan, stream = read_residual(sections.residual)
         valid_planes = None if valid is None else valid.reshape(planes)
-        correction = residual.decode(stream, planes, step, plan, valid_planes).reshape(signals)
+        correction = residual.decode(stream, planes, step, plan, valid_planes, field.positions).reshape(signals)
     out = np.empty(signals, native)
     if native in _RESTORED and sections.log is None:
         restore(prior, field.scaling, constant, correction, limits_of(native, field.limits), out)

@@ -236,7 +236,7 @@ class _Job:
                 tolerance = tolerance_of(bound.value, values.dtype, float(np.abs(target[valid]).max(initial=0.0)))
         common |= mask_sections(signals, valid)
         planes, counts = field.planes_of(values.shape), field.counts_of(values.shape)
-        trial = Trial(target, valid, planes, counts, tolerance, mean)
+        trial = Trial(target, valid, planes, counts, tolerance, mean, field.positions)
         promised = None if mean else bound
         candidate = self._candidate(trial, alone)
         if candidate is None:

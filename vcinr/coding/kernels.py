@@ -16,7 +16,9 @@ and Residual).
    coarse to fine: `_refine` predicts each point from points that are known already (`_gather`), `_code_point` codes
    the difference in steps, and `_learn_weights` improves the prediction. `plain` predicts nothing and codes rounded
    values row by row. In both, contexts are the sizes of the codes nearby.
-5. *Latents* (`prime`, `latent_codes`). Each latent is coded as its difference from the nearest of three guesses.
+5. *Scattered points* (`nearest`). As `adaptive`, but each point is predicted from its nearest neighbours, which
+   `vcinr.coding.neighbours` has found.
+6. *Latents* (`prime`, `latent_codes`). Each latent is coded as its difference from the nearest of three guesses.
    Counters start from the model's static tables.
 
 Parsing depends on integers alone: counters, weights, contexts and coder are integers, and their tables are computed
@@ -415,6 +417,7 @@ _FAR = np.array(
     ],
     np.int64,
 )  # fmt: skip
+_NEIGHBOURS = 8  # of a scattered point
 _SPATIAL_FEATURES = 16
 _FEATURES = _SPATIAL_FEATURES + 4
 _SCALE_TABLE = np.searchsorted(
@@ -902,22 +905,23 @@ def _solve_weights(weights: _Weights, kind: int, count: int, step: float) -> Non
 
 
 class _Scattered(NamedTuple):
-    """The points of a signal in the order in which they are coded, as in `vcinr.coding.neighbours.Neighbours`.
+    """The N points of a plane, as in `vcinr.coding.neighbours.Neighbours`.
 
     Attributes
     ----------
     order : numpy.ndarray
-        int32 ``[N]``: indices of the points.
+        int32 ``[N]``: their indices in the order in which they are coded.
     near : numpy.ndarray
-        int32 ``[N, 8]``: indices of the neighbours of each.
+        int32 ``[N, 8]``: the neighbours of each in this order.
     weight : numpy.ndarray
-        ``[N, 8]``: their weights.
+        ``[N, 8]``: the weights of these.
     kind : numpy.ndarray
-        uint8 ``[N]``: the kind of each, below 9.
+        uint8 ``[N]``: the kind of each, from 0 to 8.
     squared : numpy.ndarray
         ``[N]``: its squared distance from the nearest neighbour.
     bend : numpy.ndarray
-        ``[N]``: how far the values decoded last were from their predictions by plane, divided by `squared`; scratch.
+        ``[N]``, by index: how far a value is from the plane through its neighbours, divided by `squared`; filled as
+        points are coded.
     """
 
     order: np.ndarray
@@ -961,7 +965,7 @@ def nearest(
     weights = _Weights(
         np.zeros((_KINDS + 1, _FEATURES, _FEATURES)), np.zeros((_KINDS + 1, _FEATURES)),
         np.zeros((_KINDS + 1, _FEATURES)), np.zeros(_KINDS + 1, np.int64), np.full(_KINDS + 1, 64, np.int64),
-        np.zeros(_FEATURES), np.zeros((3, 8, 2), np.int64), np.zeros((_FEATURES, _FEATURES)), np.zeros(_FEATURES),
+        np.zeros(_FEATURES), np.zeros((0, 0, 0), np.int64), np.zeros((_FEATURES, _FEATURES)), np.zeros(_FEATURES),
     )  # fmt: skip
     memory = _Planes(
         np.zeros((levels, size)), np.zeros((levels, size), np.int64), np.zeros((2, levels, size), np.int16),
@@ -982,11 +986,11 @@ def nearest(
 
 @outer
 def _nearest_planes(
-    c: Coder, data: np.ndarray, given: np.ndarray, out: np.ndarray, valid: np.ndarray, scattered: _Scattered,
+    c: Coder, data: np.ndarray, given: np.ndarray, out: np.ndarray, valid: np.ndarray, points: _Scattered,
     weights: _Weights, memory: _Planes, sizes: np.ndarray, begin: int, end: int, temporal: bool, writing: bool,
 ) -> bool:  # fmt: skip
     """Code planes ``[begin, end)`` of `given` and `out` ``[T * C, N]``; returns whether all values fit."""
-    levels, points = memory.mean.shape
+    levels = memory.mean.shape[0]
     for p in range(begin, end):
         t, level = p // levels, p % levels
         has_earlier, has_below = temporal and t > 0, level > 0
@@ -1002,74 +1006,93 @@ def _nearest_planes(
         used = _SPATIAL_FEATURES + (4 if has_below else (2 if has_earlier else 0))
         mean = memory.mean[level]
         mask = valid[p if valid.size > 1 else 0]
-        if not _scatter(c, data, given[p], plane, mask, scattered, weights, sizes, used, writing):
+        start = points.order[0]
+        first = mean[start] if has_earlier else plane.below[start]
+        if not _code_scattered(c, data, given[p], plane, mask, points, weights, sizes, used, first, writing):
             return False
-        for index in range(points):
+        for index in range(mean.size):
             mean[index] += (plane.now[index] - mean[index]) / (t + 1)
         _remember_codes(memory.activity[level], plane.code, t)
     return True
 
 
 @inner(inline="always")
-def _scatter(
-    c: Coder, data: np.ndarray, values: np.ndarray, plane: _Plane, valid: np.ndarray, scattered: _Scattered,
-    weights: _Weights, sizes: np.ndarray, used: int, writing: bool,
+def _code_scattered(
+    c: Coder, data: np.ndarray, values: np.ndarray, plane: _Plane, valid: np.ndarray, points: _Scattered,
+    weights: _Weights, sizes: np.ndarray, used: int, first: float, writing: bool,
 ) -> bool:  # fmt: skip
-    """Code one plane of scattered points; returns whether all values fit."""
-    for rank in range(scattered.order.size):
-        index, kind = scattered.order[rank], int(scattered.kind[rank])
-        size = sizes[kind]
-        is_valid, code = valid[index if valid.size > 1 else 0], 0
-        base, near, before = _gather_near(plane, scattered, weights.features, rank, index)
-        prediction = base
+    """Code one plane of scattered points; returns whether all values fit.
+
+    The first point is predicted as `first`. `used`: how many of the features are used.
+    """
+    for rank in range(points.order.size):
+        index, kind = points.order[rank], int(points.kind[rank])
+        size, is_valid, code = sizes[kind], valid[index if valid.size > 1 else 0], 0
+        prediction, base, near, far, one, two = first, 0.0, 0, 0, 1, 1
+        if rank > 0:
+            base, near, far = _gather_scattered(plane, points, weights.features, rank, index)
+            one = _sign(int(plane.code[points.near[rank, 0]]))
+            two = _sign(int(plane.code[points.near[rank, 1]]))
+            prediction = base
+            if is_valid:
+                for k in range(used):
+                    prediction += weights.solution[kind, k] * weights.features[k]
+            else:  # no code corrects a masked point: a mean cannot make its value grow without end, as a plane could
+                prediction = 0.0
+                for k in range(_NEIGHBOURS):
+                    prediction += plane.now[points.near[rank, k]]
+                prediction /= _NEIGHBOURS
         if is_valid:
-            for k in range(used):
-                prediction += weights.solution[kind, k] * weights.features[k]
             if writing:
                 scaled = (values[index] - prediction) / size
                 if not abs(scaled) < LIMIT - 1:
                     return False
                 code = math.floor(scaled + 0.5)
-            one = _sign(int(plane.code[scattered.near[rank, 0]])) if rank > 0 else 1
-            two = _sign(int(plane.code[scattered.near[rank, 1]])) if rank > 1 else 1
-            code = _code_point(c, data, plane, index, code, kind, near, before, one, two, writing)
+            code = _code_point(c, data, plane, index, code, kind, near, far, one, two, writing)
         plane.now[index] = prediction + code * size
         plane.code[index] = max(-_MAX_CONTEXT_CODE, min(_MAX_CONTEXT_CODE, code))
-        scattered.bend[index] = 0.0
-        if scattered.squared[rank] > 0.0:
-            scattered.bend[index] = (plane.now[index] - base) / scattered.squared[rank]
-        if is_valid:
-            _learn_weights(weights, kind, used, plane.now[index] - base, 2 * before + near, sizes[0])
+        points.bend[index] = 0.0
+        if is_valid and points.squared[rank] > 0.0:
+            points.bend[index] = (plane.now[index] - base) / points.squared[rank]
+        if is_valid and rank > 0:
+            _learn_weights(weights, kind, used, plane.now[index] - base, 2 * far + near, sizes[0])
     return True
 
 
 @inner(inline="always")
-def _gather_near(
-    plane: _Plane, scattered: _Scattered, features: np.ndarray, rank: int, index: int
+def _gather_scattered(
+    plane: _Plane, points: _Scattered, features: np.ndarray, rank: int, index: int
 ) -> tuple[float, int, int]:
-    base, near, before, bend = 0.0, 0, 0, 0.0
+    """Fill in the features of a point that has neighbours.
+
+    Returns
+    -------
+    base : float
+        The value of the plane through its neighbours.
+    near, far : int
+        Sum of |code| at the nearer and at the farther half of them.
+    """
+    base, near, far, bend = 0.0, 0, 0, 0.0
     earlier, mean, below, before_below = 0.0, 0.0, 0.0, 0.0
-    n = min(rank, 8)
-    for k in range(n):
-        w, q = scattered.weight[rank, k], scattered.near[rank, k]
-        base += w * plane.now[q]
-        bend += w * scattered.bend[q]
-        earlier += w * plane.earlier[q]
-        mean += w * plane.mean[q]
-        below += w * plane.below[q]
-        before_below += w * plane.before_below[q]
-        if k < 4:
-            near += abs(int(plane.code[q]))
-        else:
-            before += abs(int(plane.code[q]))
-    for k in range(n):
-        features[k] = plane.now[scattered.near[rank, k]] - base
-    features[8] = bend * scattered.squared[rank]
+    for k in range(_NEIGHBOURS):
+        weight, neighbour = points.weight[rank, k], points.near[rank, k]
+        base += weight * plane.now[neighbour]
+        bend += weight * points.bend[neighbour]
+        earlier += weight * plane.earlier[neighbour]
+        mean += weight * plane.mean[neighbour]
+        below += weight * plane.below[neighbour]
+        before_below += weight * plane.before_below[neighbour]
+        size = abs(int(plane.code[neighbour]))
+        near += size if k < _NEIGHBOURS // 2 else 0
+        far += size if k >= _NEIGHBOURS // 2 else 0
+    for k in range(_NEIGHBOURS):
+        features[k] = plane.now[points.near[rank, k]] - base
+    features[_NEIGHBOURS] = bend * points.squared[rank]
     features[16] = plane.earlier[index] - earlier
     features[17] = plane.mean[index] - mean
     features[18] = plane.below[index] - below
     features[19] = plane.before_below[index] - before_below
-    return base, near, before
+    return base, near, far
 
 
 class _Rasters(NamedTuple):

@@ -59,14 +59,13 @@ class Positions:
     @property
     def neighbours(self) -> Neighbours:
         """The order and the neighbours of the points; computed once, and remembered for the last few geometries."""
-        with _LOCK:
-            known = _KNOWN.get(self.sha256)
-        if known is None:
-            known = find_neighbours(self.points)
-            with _LOCK:
+        with _LOCK:  # all the while, so that threads that decode chunks of one geometry do not all compute it
+            known = _KNOWN.pop(self.sha256, None)
+            if known is None:
+                known = find_neighbours(self.points)
                 while len(_KNOWN) >= _CACHED:
                     del _KNOWN[next(iter(_KNOWN))]
-                _KNOWN[self.sha256] = known
+            _KNOWN[self.sha256] = known
         return known
 
 
@@ -79,10 +78,11 @@ class Neighbours:
     order : numpy.ndarray
         int32 ``[N]``: the points as they are placed.
     near : numpy.ndarray
-        int32 ``[N, NEAREST]``: for each place in the order, the neighbours of that point, the nearest first.
+        int32 ``[N, NEAREST]``: for each place in the order, the neighbours of that point, the nearest first. Where
+        there are fewer, the last one is repeated; the first point of all has none.
     weight : numpy.ndarray
         float64 ``[N, NEAREST]``: by which the neighbours' values are multiplied to predict that point's; they sum to
-        about 1, and are 0 beyond its last neighbour.
+        about 1, and are 0 for repeated ones.
     kind : numpy.ndarray
         uint8 ``[N]``: the kind of each point in the order, below `KINDS` + 1. Kind k has points of the k-th half from
         the end, kind `KINDS` those that lie where another point lies.
@@ -298,6 +298,8 @@ def _place(
         order[rank] = index[k]
         n = _search(points, index, boxes, distance, placed, k, stack, found, near[rank])
         _fit(points, place, k, near[rank], weight[rank], n)
+        for i in range(max(1, n), NEAREST):
+            near[rank, i] = near[rank, max(0, n - 1)]
         _spread(points, boxes, k, own, distance, links, heads, stack)
         distance[k], last[k] = _PLACED, index[k]
         node = leaves + k // _LEAF
@@ -314,14 +316,11 @@ def _place(
     for i in range(count):
         k = place[i]
         if distance[k] != _PLACED:  # it is in no queue: its links are its twin, and who was placed here before
-            twin, other, n = links[0, k], last[links[0, k]], 0
+            twin, other = links[0, k], last[links[0, k]]
             links[1, k] = other
-            while n < NEAREST:
+            for n in range(NEAREST):
                 near[rank, n] = other
-                n += 1
-                if place[other] == twin:
-                    break
-                other = links[1, place[other]]
+                other = other if place[other] == twin else links[1, place[other]]
             weight[rank, 0] = 1.0
             order[rank], last[twin] = i, i
             rank += 1
