@@ -12,6 +12,7 @@ from vcinr.codec.decode import restore
 from vcinr.coding import huffman, latents, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
+from vcinr.coding.neighbours import on_sphere
 from vcinr.coding.residual import CODERS, Plan
 from vcinr.coding.residual.interpolated import Choices
 from vcinr.inr.at import added
@@ -46,9 +47,10 @@ def warm_up(watch: Watch = silent) -> None:
 def _residual(plan: Plan) -> None:
     """Run the kernels of a residual coder, with and without a mask."""
     values = np.sin(np.arange(2 * 3 * 9 * 10.0)).reshape(2, 3, 9, 10)
+    places = on_sphere(np.arange(90.0), np.arange(90.0))
     for valid in (None, values > -0.9):
-        data, _ = residual.encode(values, 0.1, plan, valid)
-        residual.decode(data, values.shape, 0.1, plan, valid)
+        data, _ = residual.encode(values, 0.1, plan, valid, places)
+        residual.decode(data, values.shape, 0.1, plan, valid, places)
 
 
 def _latents() -> None:
