@@ -170,7 +170,7 @@ def find_neighbours(points: np.ndarray) -> Neighbours:
     result = Neighbours(order, near, weight, kind, squared)
     if count == 0:
         return result
-    index = np.argsort(_morton(points), kind="stable").astype(np.int32)
+    index = np.argsort(morton(points), kind="stable").astype(np.int32)
     place = np.empty(count, np.int32)
     place[index] = np.arange(count, dtype=np.int32)
     leaves = 1
@@ -190,7 +190,7 @@ def find_neighbours(points: np.ndarray) -> Neighbours:
     return result
 
 
-def _morton(points: np.ndarray) -> np.ndarray:
+def morton(points: np.ndarray) -> np.ndarray:
     """Morton keys: the highest 21 bits of the three numbers, interleaved."""
     keys = np.zeros(len(points), np.uint64)
     for axis in range(3):
