@@ -353,7 +353,9 @@ def default_variables(groups: Groups, model: Model | None) -> list[str]:
     ]
     located = {n: names for n in numeric if (names := names_of(groups, n)) is not None}
     positions = {n for names in located.values() for n in names}
-    fields = [n for n in numeric if n not in positions and (_on_points(groups, n, located) or _dimensions(groups, n) > 1)]
+    fields = [
+        n for n in numeric if n not in positions and (_on_points(groups, n, located) or _dimensions(groups, n) > 1)
+    ]
     if model is not None:
         known = [n for n in fields if n in model.normalisation]
         if not known:

@@ -932,8 +932,12 @@ class _Scattered(NamedTuple):
     bend: np.ndarray
 
 
+Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""The arrays of `vcinr.coding.neighbours.Neighbours`, in their order."""
+
+
 def nearest(
-    c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, points: tuple[np.ndarray, ...],
+    c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, points: Points,
     sizes: np.ndarray, temporal: bool, writing: bool,
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Code planes of scattered points (see `vcinr.coding.residual.nearest`).
@@ -948,7 +952,7 @@ def nearest(
         Is filled with the reconstruction, of the same shape.
     valid : numpy.ndarray
         bool: of the same shape, or a single True.
-    points : tuple of numpy.ndarray
+    points : Points
         `order`, `near`, `weight`, `kind` and `squared` of `vcinr.coding.neighbours.Neighbours`.
     sizes : numpy.ndarray
         Step of each kind of points.

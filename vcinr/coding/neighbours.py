@@ -407,8 +407,9 @@ def _search(
 def _fit(points: np.ndarray, place: np.ndarray, k: int, near: np.ndarray, weight: np.ndarray, n: int) -> None:
     """Weights of the value at point `k` of the plane through its `n` neighbours.
 
-    A neighbour at the distance r counts as 1 / r^2. With x their offsets from the point, whose weighted mean is m, and C
-    the weighted scatter about m, the plane's value is the weighted mean of (1 - (x - m) . (C + ridge)^-1 m) * value.
+    A neighbour at the distance r counts as 1 / r^2. With x the offsets from the point, m their weighted mean and C the
+    weighted sum of squares about it, the plane's value is the weighted mean of (1 - (x - m) . (C + ridge)^-1 m W) *
+    value, where W is the sum of the weights.
     """
     if n == 0:
         return

@@ -38,7 +38,9 @@ def _kept(valid: np.ndarray | None, points: int) -> np.ndarray | None:
     """Which points are valid anywhere; None for all."""
     if valid is None:
         return None
-    kept = np.asarray(valid).reshape(-1, points).any(axis=0)
+    kept = np.zeros(points, bool)
+    for plane in np.asarray(valid).reshape(-1, points):
+        kept |= plane
     return None if kept.all() else kept
 
 
@@ -58,6 +60,8 @@ def _convert(
 ) -> tuple[np.ndarray, np.ndarray, bool]:  # fmt: skip
     """The buffer, the reconstruction, and whether all values fit."""
     recon = np.zeros(values.shape)
+    if recon.size == 0:  # all points are masked
+        return kernels.reserve(coder.state, data, 0) if writing else data, recon, True
     arrays = points.order, points.near, points.weight, points.kind, points.squared
     sizes = _sizes(step, plan.tighten)
     data, fits = kernels.nearest(coder, data, values, recon, mask, arrays, sizes, plan.temporal, writing)
@@ -67,7 +71,11 @@ def _convert(
 def _encode(
     values: np.ndarray, step: float, plan: Plan, valid: np.ndarray | None, positions: Positions
 ) -> tuple[bytes, np.ndarray]:
-    coder, buffer, recon = kernels.coder(kernels.CONTEXTS, kernels.CONTEXTS), np.empty(0, np.uint8), np.zeros(values.shape)
+    coder, buffer, recon = (
+        kernels.coder(kernels.CONTEXTS, kernels.CONTEXTS),
+        np.empty(0, np.uint8),
+        np.zeros(values.shape),
+    )
     choices = bytes([plan.temporal | plan.tighten << 1])
     if recon.size == 0:
         return choices + kernels.stream(coder, kernels.reserve(coder.state, buffer, 0)), recon
