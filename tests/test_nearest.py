@@ -128,7 +128,7 @@ def test_the_same_positions_have_the_same_neighbours_on_every_machine():
     assert digest.hexdigest() == DIGEST
 
 
-DIGEST = "5181b7bcf0ca63569768b3a3a63c279d2275622ef4fabf3e66946e91cc624e9d"
+DIGEST = "3515c6587a8148f355c94763a43d21f72ec5fec635698029d4714a0184900d37"
 
 
 # --- the residual coder
@@ -387,6 +387,20 @@ def test_variables_of_a_group_take_the_positions_of_an_outer_one(tmp_path):
     positions._KNOWN.clear()
     back = xr.open_zarr(tmp_path / "a.zarr", group="inner")["temperature"].values
     assert np.abs(back - mesh["temperature"].values).max() <= 0.01 * np.ptp(mesh["temperature"].values)
+
+
+def test_a_group_whose_dimensions_are_others_has_no_positions(tmp_path):
+    mesh = mesh_file()
+    inner = xr.Dataset({"v": (("time", "node"), waves(*scattered(50), 2))})
+    groups = {"": mesh.drop_vars("mesh"), "inner": inner}
+    assert names_of(groups, "inner/v") is None
+    nearer = inner.assign(node_lat=("node", np.arange(50.0)), node_lon=("node", np.arange(50.0)))
+    groups = {"": mesh, "inner": nearer, "inner/same": mesh[["temperature"]]}
+    assert names_of(groups, "inner/v") == ("inner/node_lat", "inner/node_lon")
+    assert names_of(groups, "inner/same/temperature") == ("node_lat", "node_lon")
+    vcinr.compress(groups, tmp_path / "a.zarr", rel_error=0.01)
+    positions._KNOWN.clear()
+    assert not vcinr.verify(tmp_path / "a.zarr", groups)[0]
 
 
 def test_damaged_and_missing_positions_are_one_error(tmp_path):

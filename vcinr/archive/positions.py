@@ -119,32 +119,34 @@ async def find(store: Any, path: str, place: Place, shape: tuple[int, ...]) -> P
     CorruptError
         Where one of the variables is missing or cannot be decoded, or the positions are others.
     """
-    names = f"{place.latitude!r} and {place.longitude!r}"
-    parts = path.split("/")
+    parts, problem = path.split("/"), "are not in this archive; copy it whole"
     for depth in range(len(parts) - 1, -1, -1):
         try:
-            arrays = [
-                await zarr.AsyncArray.open(StorePath(store, "/".join([*parts[:depth], name])), zarr_format=3)
+            values = [
+                await _read(StorePath(store, "/".join([*parts[:depth], name])), shape)
                 for name in (place.latitude, place.longitude)
             ]
         except (FileNotFoundError, KeyError):
             continue
-        if any(a.shape != shape or a.dtype.kind != "f" or a.size > MAX_VALUES for a in arrays):
-            raise CorruptError(f"the positions {names} of its points have another shape or dtype than its signals")
-        try:
-            values = [np.asarray(await a.getitem(Ellipsis)) for a in arrays]
-        except VcinrError as error:
-            raise CorruptError(f"the positions {names} of its points cannot be read ({error})") from None
         except NOT_DAMAGE:
             raise
         except Exception as error:  # Zarr's codecs raise what they like on damaged bytes
-            raise CorruptError(f"the positions {names} of its points cannot be read ({one_line(error)})") from None
+            problem = f"cannot be read ({error if isinstance(error, VcinrError) else one_line(error)})"
+            continue
         positions = on_sphere(values[0], values[1], radians=place.radians)
-        if positions.sha256 != place.sha256:
-            raise CorruptError(f"the positions {names} of its points are not those that it was written with")
-        register(positions)
-        return positions
-    raise CorruptError(f"the positions {names} of its points are not in this archive; copy it whole")
+        if positions.sha256 == place.sha256:
+            register(positions)
+            return positions
+        problem = "are not those that it was written with"
+    raise CorruptError(f"the positions {place.latitude!r} and {place.longitude!r} of its points {problem}")
+
+
+async def _read(where: StorePath, shape: tuple[int, ...]) -> np.ndarray:
+    """The values of an array that must be floating-point numbers of this shape."""
+    array = await zarr.AsyncArray.open(where, zarr_format=3)
+    if array.shape != shape or array.dtype.kind != "f" or array.size > MAX_VALUES:
+        raise CorruptError("they have another shape or dtype than its signals")
+    return np.asarray(await array.getitem(Ellipsis))
 
 
 # --- finding them in a data set
@@ -266,9 +268,9 @@ def _radians(variable: xr.Variable) -> bool:
 
 def _fits(north: xr.Variable, values: xr.Variable) -> bool:
     """Whether positions belong to a variable: they have one of its dimensions, or its last two."""
-    if north.size < 2:
+    if north.size < 2 or any(values.sizes.get(d) != n for d, n in north.sizes.items()):
         return False
-    return north.dims[0] in values.dims if north.ndim == 1 else north.dims == values.dims[-2:]
+    return north.ndim == 1 or north.dims == values.dims[-2:]
 
 
 def _pairs(group: xr.Dataset, latitude: str, longitude: str) -> bool:

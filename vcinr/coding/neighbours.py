@@ -6,7 +6,7 @@ sampling: Gonzalez 1985). Each gets its nearest placed points as neighbours, wit
 their values, fitted by weighted least squares, predicts the value in their midst.
 
 Both the updates of distances and the search of neighbours walk a hierarchy of boxes over the points in Morton order
-(Morton 1966). The result does not depend on the hierarchy, which only spares comparisons.
+(Morton 1966). The hierarchy only spares comparisons: the result depends on the points and their Morton order alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NEAREST = 8
 KINDS = 8
 """Kinds of points by how late they are placed; the last but one has all early ones, the last those that coincide."""
 _RIDGE = 0.02  # share of the neighbours' scatter that is added to the plane fit, for points on a line and the like
-_LEAF = 8  # points of a box that is not divided further
+_LEAF = 16  # points of a box that is not divided further
 _BUCKETS = 256  # queues of points by distance, four for each power of 2 of its square
 _RADIAN = 57.29577951308232  # degrees
 _SINE = np.array([(-1.0) ** k / math.factorial(2 * k + 1) for k in range(8, -1, -1)])
@@ -161,8 +161,10 @@ def find_neighbours(points: np.ndarray) -> Neighbours:
     Notes
     -----
     The first point of all is placed first. d(q), the squared distance of a point q from the nearest one that has been
-    placed, puts it into a queue. Then the newest point of the queue of largest distances is placed, until no d is left
-    above 0; last the points that coincide with placed ones, in the order of their indices.
+    placed, puts it into a queue, where it stays as long as d belongs there. The newest point of the queue of largest
+    distances is always placed next, so that a front of points proceeds, with gaps between them of about one size. Of the
+    points that one placement moves to other queues, those of low Morton rank are the newer ones. When no d is left above
+    0, the points that coincide with placed ones follow, in the order of their indices.
     """
     count = len(points)
     order, near = np.zeros(count, np.int32), np.zeros((count, NEAREST), np.int32)
@@ -176,8 +178,8 @@ def find_neighbours(points: np.ndarray) -> Neighbours:
     leaves = 1
     while leaves * _LEAF < count:
         leaves *= 2
-    boxes = np.zeros((2 * leaves, 6), np.int64)
-    there = points[index].astype(np.int64)
+    boxes = np.zeros((2 * leaves, 6), np.int32)
+    there = np.ascontiguousarray(points[index])  # int32 throughout: most of the time goes into fetching these
     _enclose(there, boxes)
     apart = _place(
         there, index, place, boxes, np.full(count, _UNKNOWN, np.int64), np.zeros(2 * leaves, np.int32),
@@ -211,7 +213,7 @@ def _enclose(points: np.ndarray, boxes: np.ndarray) -> None:
     leaves = boxes.shape[0] // 2
     for node in range(2 * leaves - 1, 0, -1):
         for axis in range(3):
-            low, high = 1 << 40, -(1 << 40)
+            low, high = (1 << 31) - 1, -(1 << 31)
             if node >= leaves:
                 for k in range((node - leaves) * _LEAF, min((node - leaves + 1) * _LEAF, points.shape[0])):
                     low, high = min(low, points[k, axis]), max(high, points[k, axis])
@@ -223,7 +225,9 @@ def _enclose(points: np.ndarray, boxes: np.ndarray) -> None:
 
 @inner()
 def _distance(points: np.ndarray, a: int, b: int) -> int:
-    x, y, z = points[a, 0] - points[b, 0], points[a, 1] - points[b, 1], points[a, 2] - points[b, 2]
+    x = np.int64(points[a, 0]) - np.int64(points[b, 0])
+    y = np.int64(points[a, 1]) - np.int64(points[b, 1])
+    z = np.int64(points[a, 2]) - np.int64(points[b, 2])
     return x * x + y * y + z * z
 
 
@@ -234,7 +238,8 @@ def _from_box(points: np.ndarray, a: int, boxes: np.ndarray, node: int) -> int:
         return _UNKNOWN
     total = 0
     for axis in range(3):
-        x = max(0, boxes[node, axis] - points[a, axis], points[a, axis] - boxes[node, axis + 3])
+        at = np.int64(points[a, axis])
+        x = max(0, np.int64(boxes[node, axis]) - at, at - np.int64(boxes[node, axis + 3]))
         total += x * x
     return total
 
@@ -246,8 +251,6 @@ def _bucket(squared: int) -> int:
     for step in (32, 16, 8, 4, 2, 1):
         if squared >> (length + step) > 3:
             length += step
-    if squared >> length > 7:
-        length += 1
     return 4 * length + (squared >> length)
 
 
@@ -345,7 +348,7 @@ def _spread(
                     stack[size] = child
                     size += 1
             continue
-        for q in range((node - leaves) * _LEAF, min((node - leaves + 1) * _LEAF, points.shape[0])):
+        for q in range(min((node - leaves + 1) * _LEAF, points.shape[0]) - 1, (node - leaves) * _LEAF - 1, -1):
             before = distance[q]
             if before <= 0 or q == k:
                 continue
