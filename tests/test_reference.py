@@ -78,7 +78,10 @@ def parts(path: Path, name: str) -> list[set[str]]:
                     found.add(f"latents: {CODERS[content[0] & 7]}")
                 if section == "RESIDUAL":
                     plan = content[8]
-                    found |= {("plain", "adaptive", "interpolated")[plan & 3], ("no past", "temporal")[plan >> 2 & 1]}
+                    found |= {
+                        ("plain", "adaptive", "interpolated", "nearest")[plan & 3],
+                        ("no past", "temporal")[plan >> 2 & 1],
+                    }
                     found |= {"tighten"} if plan >> 3 else set()
         result.append(found)
     return result
@@ -137,6 +140,46 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
     "fast line": (FIELD.ravel(), {}, {"abs_error": 1e-3, "effort": "fast"}, {"interpolated"}),
     "smooth": (np.sin(X + 0.1 * T) * np.cos(Y), {}, {"abs_error": 1e-4}, {"adaptive", "temporal"}),
 }  # fmt: skip
+
+
+LATITUDE, LONGITUDE = np.arcsin(RNG.uniform(-1, 1, 390)) * 180 / np.pi, RNG.uniform(-180, 180, 390)
+LATITUDE[300:], LONGITUDE[300:] = LATITUDE[:90], LONGITUDE[:90]  # points that coincide with others
+WAVES = np.sin(np.radians(3 * LATITUDE + np.arange(6)[:, None])) * np.cos(np.radians(LONGITUDE))
+LATITUDE[20:25] = np.nan  # nowhere
+SCATTERED: dict[str, tuple[np.ndarray, tuple[str, ...], dict]] = {
+    "mesh": (WAVES[0], ("node",), {"abs_error": 0.02}),
+    "times": (WAVES, ("time", "node"), {"abs_error": 0.01}),
+    "chunks of times": (WAVES.astype("f4"), ("time", "node"), {"abs_error": 0.05, "chunk": 4}),
+    "levels last": (np.stack([WAVES, WAVES + 0.3], -1), ("time", "node", "level"), {"abs_error": 0.05}),
+    "levels": (np.stack([WAVES, WAVES**2], 1), ("time", "level", "node"), {"rel_error": 1e-3}),
+    "gaps": (
+        np.where((RNG.random(WAVES.shape) < 0.2) | (np.arange(390) % 7 == 0), np.nan, WAVES),
+        ("time", "node"), {"abs_error": 0.05},
+    ),
+    "all gaps but one": (
+        np.where(np.arange(390) == 5, WAVES, np.nan), ("time", "node"), {"abs_error": 1e-3, "effort": "fast"},
+    ),
+    "pointwise": (np.exp(WAVES), ("time", "node"), {"point_rel_error": 1e-2, "effort": "fast"}),
+    "grid": (WAVES.reshape(6, 30, 13), ("time", "y", "x"), {"abs_error": 1e-3}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SCATTERED)
+def test_the_same_bits_of_scattered_points(case, tmp_path, monkeypatch):
+    values, dims, options = SCATTERED[case]
+    monkeypatch.setattr("vcinr.codec.search._PREDICTING", ())
+    monkeypatch.setattr("vcinr.codec.search._RAW", ())
+    monkeypatch.setattr(Trial, "estimate", lambda *_: (residual.Plan("nearest"), math.inf))
+    own, shape = (dims[-2:], values.shape[-2:]) if case == "grid" else (("node",), (390,))
+    unit, factor = ("radians", np.pi / 180) if case == "times" else ("degrees", 1.0)
+    places = {
+        name: (own, (factor * column).reshape(shape), {"units": unit})
+        for name, column in (("lat", LATITUDE), ("lon", LONGITUDE))
+    }
+    groups = {"": xr.Dataset(places), "g": xr.Dataset({"v": (dims, values)})}
+    vcinr.compress(groups, tmp_path / "a.zarr", variables=["g/v"], **options)
+    assert "nearest" in set().union(*parts(tmp_path / "a.zarr", "g/v"))
+    check(tmp_path / "a.zarr", "g/v")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -65,13 +65,23 @@ def fields() -> dict[str, xr.Dataset]:
 
 
 def data(name: str) -> dict[str, xr.Dataset]:
-    """What the golden archive of that name is made of: `fields`, and a wind of two components for ``vector``."""
+    """What the golden archive of that name is made of: `fields`, and what it is named after for some."""
     groups = fields()
     if name == "vector":
         east = groups[""]["double"].values
         wind = np.stack([east, 0.5 * east[:, ::-1] - 10], axis=1)
         wind[1:3, 1, 4, 5] = 1e20
         groups[""] = groups[""].assign(wind=(("t", "component", "y", "x"), wind, {"_FillValue": 1e20}))
+    if name == "scattered":
+        rng = np.random.default_rng(2)
+        latitude, longitude = rng.uniform(-60, 60, 200), rng.uniform(-180, 180, 200)
+        latitude[150:], longitude[150:], latitude[3] = latitude[:50], longitude[:50], np.nan
+        values = np.sin(np.radians(2 * longitude) + np.arange(7)[:, None]) * np.cos(np.radians(3 * latitude))
+        groups[""] = groups[""].assign(
+            latitude=("node", latitude, {"units": "degrees_north"}),
+            longitude=("node", longitude, {"units": "degrees_east"}),
+            scattered=(("t", "node"), np.where(values > 0.9, np.nan, values)),
+        )
     return groups
 
 
@@ -121,6 +131,7 @@ def archives() -> dict[str, dict[str, Any]]:
             for name in ("linear", "gated-basis", "shifts", "sparse", "weights")
         },
         "vector": {"abs_error": 0.5, "variables": ["wind"], "chunk": 4, "model": small_model("linear", features=2)},
+        "scattered": {"abs_error": 0.02, "variables": ["scattered"], "chunk": 4},
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
 

@@ -162,9 +162,9 @@ def find_neighbours(points: np.ndarray) -> Neighbours:
     -----
     The first point of all is placed first. d(q), the squared distance of a point q from the nearest one that has been
     placed, puts it into a queue, where it stays as long as d belongs there. The newest point of the queue of largest
-    distances is always placed next, so that a front of points proceeds, with gaps between them of about one size. Of the
-    points that one placement moves to other queues, those of low Morton rank are the newer ones. When no d is left above
-    0, the points that coincide with placed ones follow, in the order of their indices.
+    distances is always placed next, so that a front of points proceeds, with gaps of about one size between them. Of
+    the points that one placement moves to other queues, those of low Morton rank are the newer ones. When no d is left
+    above 0, the points that coincide with placed ones follow, in the order of their indices.
     """
     count = len(points)
     order, near = np.zeros(count, np.int32), np.zeros((count, NEAREST), np.int32)
