@@ -437,6 +437,17 @@ def test_damaged_and_missing_positions_are_one_error(tmp_path):
     assert "checksum" in swapped or "not those that it was written with" in swapped
 
 
+def test_chunks_that_need_no_positions_are_read_without(tmp_path):
+    data = curvilinear()
+    data["tos"] = data["tos"].dims, np.full(data["tos"].shape, 3.0) + 0.1 * (np.arange(40) > 20), data["tos"].attrs
+    vcinr.compress(data, tmp_path / "a.zarr", abs_error=1.0)
+    assert zarr.open_group(tmp_path / "a.zarr", mode="r")["tos"].metadata.codecs[0].positions is not None
+    shutil.rmtree(tmp_path / "a.zarr/nav_lat")
+    positions._KNOWN.clear()
+    back = np.asarray(zarr.open_group(tmp_path / "a.zarr", mode="r")["tos"][...])
+    assert np.abs(back - data["tos"].values).max() <= 1
+
+
 def test_positions_that_are_compressed_themselves_are_not_relied_on(tmp_path):
     data = curvilinear()
     vcinr.compress(data, tmp_path / "a.zarr", abs_error=0.1, variables=["tos", "nav_lat"])

@@ -220,7 +220,7 @@ def _jobs(
             raise InputError(f"variable {name!r} is not in the file; it has {', '.join(names)}")
     if isinstance(abs_error, Mapping) and (unknown := set(abs_error) - set(to_compress)):
         raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
-    jobs = []
+    jobs: list[Job] = []
     for name in names:
         values = metadata.member(groups, name)
         if name not in to_compress:
@@ -233,19 +233,23 @@ def _jobs(
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
             exact = bool(asked) and bound is None
             layout, fitted = _fitted(name, values, None if exact else model)
-            located = None if bound is None or fitted is not None else _located(groups, name, to_compress)
+            known = [job.located for job in jobs if job.located is not None]
+            located = None if bound is None or fitted is not None else _located(groups, name, to_compress, known)
             if located is not None:
                 layout = layout_of(values, located.dims)
             jobs.append(Job(name, values, layout, fitted, bound, asked=True, limits=limits, located=located))
     return jobs
 
 
-def _located(groups: Groups, name: str, to_compress: Sequence[str]) -> Located | None:
-    """The positions of a variable's points, where they stay exact and a chunk can hold all of them."""
+def _located(groups: Groups, name: str, to_compress: Sequence[str], known: Sequence[Located]) -> Located | None:
+    """The positions of a variable's points, where they stay exact and a chunk can hold all of them.
+
+    `known` are those of other variables, which need not be read again.
+    """
     names = names_of(groups, name)
     if names is None or set(names) & set(to_compress) or metadata.member(groups, names[0]).size > CHUNK_VALUES:
         return None
-    return locate(groups, name)
+    return next((other for other in known if other.variables == names), None) or locate(groups, name)
 
 
 def _never_lossy(values: xr.DataArray) -> str | None:

@@ -36,7 +36,7 @@ class VcinrSharding(ShardingCodec):
         for codec in self.codecs:
             if isinstance(codec, VcinrCodec):
                 await codec.find_model(byte_getter)
-                await codec.find_positions(byte_getter, self.chunk_shape)
+                await codec.find_positions(byte_getter, self.chunk_shape)  # whether a chunk needs them or not
         decoded = await super()._decode_partial_single(byte_getter, selection, shard_spec)
         if decoded is None:
             raise CorruptError(f"shard {byte_getter} is missing; copy the archive again")

@@ -22,6 +22,7 @@ from zarr.storage import StorePath
 
 from vcinr.archive import models, positions
 from vcinr.archive.positions import Place
+from vcinr.codec.chunk import needs_positions
 from vcinr.codec.decode import decode
 from vcinr.codec.promise import Bound, Field
 from vcinr.coding.neighbours import Positions
@@ -214,14 +215,16 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     def field(self, chunk_shape: tuple[int, ...], model: Any, there: Positions | None = None) -> Field:
         """The chunk codec's view of this configuration; raises CorruptError where it does not fit the chunks.
 
-        `there` are the positions that the configuration names.
+        `there` are the positions that the configuration names, for chunks that need them.
         """
         axes = self.axes_of(len(chunk_shape))
         if there is not None and len(there.points) != math.prod(chunk_shape[a] for a in axes):
             raise CorruptError("the signals of a chunk have another number of points than there are positions")
         grid = Grid(tuple(decode_axis(a, chunk_shape[k]) for k, a in zip(axes, self.axes, strict=False)))
-        scaling, feature = self.scaling, self.feature_axis
-        return Field(self.variable, axes, grid, model, scaling, self.fill, self.limits, feature, there)
+        return Field(
+            self.variable, axes, grid, model, self.scaling, self.fill, self.limits, self.feature_axis, there,
+            None if self.positions is None else self.positions.sha256,
+        )  # fmt: skip
 
     @property
     def promise(self) -> Bound | None:
@@ -237,13 +240,14 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         dtype = spec.dtype.to_native_dtype()
         return decode(data, spec.shape, dtype, self.field(spec.shape, model, there), padding=spec.fill_value)
 
-    def _at_hand(self) -> tuple[Any, Positions | None]:
-        """The model and the positions that this process knows already."""
+    def _at_hand(self, needed: bool) -> tuple[Any, Positions | None]:
+        """The model, and the positions if needed, that this process knows already."""
         model = models.registered(self.model) if self.model else None
-        return model, None if self.positions is None else positions.registered(self.positions)
+        return model, None if self.positions is None or not needed else positions.registered(self.positions)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        array = await asyncio.to_thread(self._decode, chunk_bytes.to_bytes(), chunk_spec, *self._at_hand())
+        data = chunk_bytes.to_bytes()
+        array = await asyncio.to_thread(self._decode, data, chunk_spec, *self._at_hand(needs_positions(data)))
         return chunk_spec.prototype.nd_buffer.from_numpy_array(array)
 
     async def _decode_partial_single(self, byte_getter: Any, selection: Any, chunk_spec: ArraySpec) -> NDBuffer | None:
@@ -253,9 +257,10 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             # vcinr stores every chunk, so an absent one is lost data, never a chunk of fill values.
             raise CorruptError(f"chunk {where} is missing; copy the archive again")
         try:
-            model = await self.find_model(byte_getter)
-            there = await self.find_positions(byte_getter, chunk_spec.shape)
-            array = await asyncio.to_thread(self._decode, buffer.to_bytes(), chunk_spec, model, there)
+            model, there, data = await self.find_model(byte_getter), None, buffer.to_bytes()
+            if self.positions is not None and needs_positions(data):
+                there = await self.find_positions(byte_getter, chunk_spec.shape)
+            array = await asyncio.to_thread(self._decode, data, chunk_spec, model, there)
         except VcinrError as error:
             raise type(error)(f"chunk {where}: {error}") from None
         return chunk_spec.prototype.nd_buffer.from_numpy_array(np.asarray(array[selection]))
@@ -294,5 +299,5 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         from vcinr.codec.encode import encode  # only here: readers import no search
 
         values = chunk_array.as_numpy_array()
-        encoded = await asyncio.to_thread(encode, values, self.field(values.shape, *self._at_hand()), self.promise)
+        encoded = await asyncio.to_thread(encode, values, self.field(values.shape, *self._at_hand(True)), self.promise)
         return chunk_spec.prototype.buffer.from_bytes(encoded.data)

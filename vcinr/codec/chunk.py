@@ -22,7 +22,7 @@ import numpy as np
 
 from vcinr.codec.promise import Field
 from vcinr.coding import lossless
-from vcinr.coding.residual import Plan, pack, unpack
+from vcinr.coding.residual import Plan, coder_of, pack, unpack
 from vcinr.errors import CorruptError
 
 VERSION = 1
@@ -167,10 +167,20 @@ def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
     ]  # fmt: skip
     if field.feature_axis is not None:
         metadata.append(field.feature_axis)
-    if field.positions is not None:
-        metadata.append({"positions": field.positions.sha256})
+    positions = field.positions_sha256 if field.positions is None else field.positions.sha256
+    if positions is not None:
+        metadata.append({"positions": positions})
     seed = field.seeds[dtype, chunk_shape] = zlib.crc32(json.dumps(metadata, separators=(",", ":")).encode())
     return seed
+
+
+def needs_positions(data: bytes) -> bool:
+    """Whether a chunk can be decoded only where positions are known; False for bytes that are not a chunk."""
+    try:
+        section = Chunk.unpack(data, None).sections.residual
+        return section is not None and coder_of(read_residual(section)[1]).needs_positions
+    except CorruptError:
+        return False
 
 
 def describe(data: bytes) -> dict[str, int | str | None]:

@@ -68,6 +68,9 @@ class Field:
         The array axis along which the features of a point lie, such as the components of a wind.
     positions : Positions, optional
         Where the points of a signal lie, as many as it has, for residual coders that need to know.
+    positions_sha256 : str, optional
+        Their SHA-256, where there are positions that a chunk could need, but `positions` is None because it does not
+        (`vcinr.codec.chunk.needs_positions`).
     """
 
     variable: str
@@ -79,6 +82,7 @@ class Field:
     limits: tuple[float, float] | None = None
     feature_axis: int | None = None
     positions: Positions | None = None
+    positions_sha256: str | None = None
 
     @cached_property
     def seeds(self) -> dict[tuple[np.dtype, tuple[int, ...]], int]:
