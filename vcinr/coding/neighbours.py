@@ -16,6 +16,7 @@ import math
 import threading
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -225,10 +226,11 @@ def _enclose(points: np.ndarray, boxes: np.ndarray) -> None:
 
 @inner()
 def _distance(points: np.ndarray, a: int, b: int) -> int:
-    x = np.int64(points[a, 0]) - np.int64(points[b, 0])
-    y = np.int64(points[a, 1]) - np.int64(points[b, 1])
-    z = np.int64(points[a, 2]) - np.int64(points[b, 2])
-    return x * x + y * y + z * z
+    x: Any = np.int64(points[a, 0]) - np.int64(points[b, 0])
+    y: Any = np.int64(points[a, 1]) - np.int64(points[b, 1])
+    z: Any = np.int64(points[a, 2]) - np.int64(points[b, 2])
+    squared: int = x * x + y * y + z * z
+    return squared
 
 
 @inner()
@@ -238,8 +240,8 @@ def _from_box(points: np.ndarray, a: int, boxes: np.ndarray, node: int) -> int:
         return _UNKNOWN
     total = 0
     for axis in range(3):
-        at = np.int64(points[a, axis])
-        x = max(0, np.int64(boxes[node, axis]) - at, at - np.int64(boxes[node, axis + 3]))
+        at: Any = np.int64(points[a, axis])
+        x: Any = max(0, np.int64(boxes[node, axis]) - at, at - np.int64(boxes[node, axis + 3]))
         total += x * x
     return total
 
