@@ -1149,15 +1149,12 @@ def less(number: float, left: list[float], right: list[float]) -> float:
 def decode_nearest(data: bytes, step: float, mask: Array, places: Array) -> Array:
     """The residual of the planes [T, C, H, W] of scattered points."""
     times, levels, height, width = mask.shape
-    if len(places) not in (height * width, width, height):
+    if height * width == len(places):
+        shape = times, levels, len(places)
+    elif width == len(places):
+        shape = (height, 1, width) if times * levels == 1 else (times * levels, height, width)
+    else:
         raise ValueError(f"{len(places)} positions for planes of {height} x {width} points")
-    upright = len(places) not in (height * width, width)
-    if upright:
-        mask = mask.swapaxes(2, 3)
-    shape: tuple[int, ...] = times, levels, len(places)
-    if height * width != len(places):
-        rows = mask.shape[2]
-        shape = (rows, 1, len(places)) if times * levels == 1 else (times * levels, rows, len(places))
     if not data or data[0] > 31:
         raise ValueError("the choices of a residual of scattered points are unknown to this decoder")
     temporal, tighten, stream = data[0] & 1, data[0] >> 1, Binary(data[1:], [19660] * 6)
@@ -1167,11 +1164,7 @@ def decode_nearest(data: bytes, step: float, mask: Array, places: Array) -> Arra
     if len(kept):
         out[..., kept] = Nearest(stream, step, tighten, places[kept]).planes(mask[..., kept], bool(temporal))
     stream.check_end()
-    return (
-        out.reshape(times, levels, width, height).swapaxes(2, 3)
-        if upright
-        else out.reshape(times, levels, height, width)
-    )
+    return out.reshape(times, levels, height, width)
 
 
 class Nearest:

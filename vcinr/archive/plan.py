@@ -236,7 +236,7 @@ def _jobs(
             known = [job.located for job in jobs if job.located is not None]
             located = None if bound is None or fitted is not None else _located(groups, name, to_compress, known)
             if located is not None:
-                layout = layout_of(values, _signal_dims(values, located))
+                layout = layout_of(values, located.dims)
             jobs.append(Job(name, values, layout, fitted, bound, asked=True, limits=limits, located=located))
     return jobs
 
@@ -250,12 +250,6 @@ def _located(groups: Groups, name: str, to_compress: Sequence[str], known: Seque
     if names is None or set(names) & set(to_compress) or metadata.member(groups, names[0]).size > CHUNK_VALUES:
         return None
     return next((other for other in known if other.variables == names), None) or locate(groups, name)
-
-
-def _signal_dims(values: xr.DataArray, located: Located) -> tuple[str, ...]:
-    """Dimensions of a signal of scattered points: theirs, and levels where these are the last dimension."""
-    last = tuple(map(str, values.dims[-2:]))
-    return last if located.dims == last[:1] else located.dims
 
 
 def _never_lossy(values: xr.DataArray) -> str | None:
@@ -482,8 +476,7 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
     sizes = {str(d): n for d, n in job.values.sizes.items()}
     grid = {d: sizes[d] for d in job.layout.value_dims}
     while job.model is None and math.prod(grid.values()) > CHUNK_VALUES:
-        whole = () if job.located is None else job.located.dims
-        longest = max((d for d in grid if d not in whole), key=lambda d: grid[d])
+        longest = max(grid, key=lambda d: grid[d])
         grid[longest] = -(-grid[longest] // 2)
     points = math.prod(grid.values())
     room = max(1, min(signals_of(points) if chunk is None else chunk, CHUNK_VALUES // points))

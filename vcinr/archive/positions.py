@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -95,7 +95,7 @@ def registered(place: Place) -> Positions:
     return positions
 
 
-async def find(store: Any, path: str, place: Place, shapes: Collection[tuple[int, ...]]) -> Positions:
+async def find(store: Any, path: str, place: Place, shape: tuple[int, ...]) -> Positions:
     """Read the positions of an array from its archive.
 
     Parameters
@@ -106,8 +106,8 @@ async def find(store: Any, path: str, place: Place, shapes: Collection[tuple[int
         The array's path; the two variables are looked for in every group above it.
     place
         Their names, and what the positions must be.
-    shapes
-        What the shape of the two variables may be.
+    shape
+        Shape of the array's signals, and of the two variables.
 
     Returns
     -------
@@ -123,7 +123,7 @@ async def find(store: Any, path: str, place: Place, shapes: Collection[tuple[int
     for depth in range(len(parts) - 1, -1, -1):
         try:
             values = [
-                await _read(StorePath(store, "/".join([*parts[:depth], name])), shapes)
+                await _read(StorePath(store, "/".join([*parts[:depth], name])), shape)
                 for name in (place.latitude, place.longitude)
             ]
         except (FileNotFoundError, KeyError):
@@ -133,9 +133,6 @@ async def find(store: Any, path: str, place: Place, shapes: Collection[tuple[int
         except Exception as error:  # Zarr's codecs raise what they like on damaged bytes
             problem = f"cannot be read ({error if isinstance(error, VcinrError) else one_line(error)})"
             continue
-        if values[0].shape != values[1].shape:
-            problem = "have two shapes"
-            continue
         positions = on_sphere(values[0], values[1], radians=place.radians)
         if positions.sha256 == place.sha256:
             register(positions)
@@ -144,10 +141,10 @@ async def find(store: Any, path: str, place: Place, shapes: Collection[tuple[int
     raise CorruptError(f"the positions {place.latitude!r} and {place.longitude!r} of its points {problem}")
 
 
-async def _read(where: StorePath, shapes: Collection[tuple[int, ...]]) -> np.ndarray:
-    """The values of an array that must be floating-point numbers of one of these shapes."""
+async def _read(where: StorePath, shape: tuple[int, ...]) -> np.ndarray:
+    """The values of an array that must be floating-point numbers of this shape."""
     array = await zarr.AsyncArray.open(where, zarr_format=3)
-    if array.shape not in shapes or array.dtype.kind != "f" or array.size > MAX_VALUES:
+    if array.shape != shape or array.dtype.kind != "f" or array.size > MAX_VALUES:
         raise CorruptError("they have another shape or dtype than its signals")
     return np.asarray(await array.getitem(Ellipsis))
 

@@ -212,18 +212,13 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             raise CorruptError("the signal's axes are not those of the array")
         return axes
 
-    def point_shapes(self, chunk_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """What the shape of the variables with the positions may be: that of a signal, or of one of its axes."""
-        signal = tuple(chunk_shape[a] for a in self.axes_of(len(chunk_shape)))
-        return [signal, *((n,) for n in signal)]
-
     def field(self, chunk_shape: tuple[int, ...], model: Any, there: Positions | None = None) -> Field:
         """The chunk codec's view of this configuration; raises CorruptError where it does not fit the chunks.
 
         `there` are the positions that the configuration names, for chunks that need them.
         """
         axes = self.axes_of(len(chunk_shape))
-        if there is not None and len(there.points) not in map(math.prod, self.point_shapes(chunk_shape)):
+        if there is not None and len(there.points) != math.prod(chunk_shape[a] for a in axes):
             raise CorruptError("the signals of a chunk have another number of points than there are positions")
         grid = Grid(tuple(decode_axis(a, chunk_shape[k]) for k, a in zip(axes, self.axes, strict=False)))
         return Field(
@@ -297,8 +292,8 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             return known
         if not isinstance(byte_getter, StorePath):
             raise CorruptError("positions cannot be found from within a shard; use vcinr_sharding for the array")
-        shapes = self.point_shapes(chunk_shape)
-        return await positions.find(byte_getter.store, byte_getter.path, self.positions, shapes)
+        shape = tuple(chunk_shape[a] for a in self.axes_of(len(chunk_shape)))
+        return await positions.find(byte_getter.store, byte_getter.path, self.positions, shape)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         from vcinr.codec.encode import encode  # only here: readers import no search

@@ -67,8 +67,7 @@ class Field:
     feature_axis : int, optional
         The array axis along which the features of a point lie, such as the components of a wind.
     positions : Positions, optional
-        Where the points of a signal lie, for residual coders that need to know: as many as it has, or as it has along
-        one axis.
+        Where the points of a signal lie, as many as it has, for residual coders that need to know.
     positions_sha256 : str, optional
         Their SHA-256, where there are positions that a chunk could need, but `positions` is None because it does not
         (`vcinr.codec.chunk.needs_positions`).

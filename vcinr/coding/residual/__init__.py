@@ -97,8 +97,8 @@ def encode(
     valid : numpy.ndarray, optional
         bool, of the same shape. Other points cost nothing and are reconstructed as predicted.
     positions : Positions, optional
-        Where the points of a plane lie: as many as H W, or as W or H, and then the other axis counts levels. Only
-        coders that need them look at them, and cannot do without.
+        Where the points of a plane lie: as many as H W, or as W, and then H counts levels. Only coders that need them
+        look at them, and cannot do without.
 
     Returns
     -------

@@ -24,29 +24,22 @@ from vcinr.errors import CorruptError
 _FINEST = 4  # pairs of kinds that have a step of their own; two halves of the points are a level of a lattice
 
 
-def _scattered(values: np.ndarray, points: int) -> np.ndarray:
-    """Planes ``[T, C, H, W]`` seen as ``[T, C, N]`` of N points; a view where that is possible.
-
-    N is H W, or else W, and then rows are levels, or else H, and then columns are. A single time of several levels
-    counts as several times of one level.
-    """
-    times, levels, height, width = values.shape
+def _scattered(shape: tuple[int, ...], points: int) -> tuple[int, int, int]:
+    """(T, C, N) of planes ``[T, C, H, W]`` of N points: H W = N, or else W = N, and then rows are levels."""
+    times, levels, height, width = shape
     if height * width == points:
-        return values.reshape(times, levels, points)
+        return times, levels, points
     if width != points:
-        if height != points:
-            raise ValueError(f"{points} positions for planes of {height} x {width} points")
-        values = values.swapaxes(2, 3)
-    shape = (values.shape[2], 1, points) if times * levels == 1 else (times * levels, values.shape[2], points)
-    return values.reshape(shape)
+        raise ValueError(f"{points} positions for planes of {height} x {width} points")
+    return (height, 1, points) if times * levels == 1 else (times * levels, height, points)
 
 
-def _kept(valid: np.ndarray | None) -> np.ndarray | None:
-    """Which points are valid anywhere; None for all. `valid` is a mask as of `_scattered`."""
+def _kept(valid: np.ndarray | None, points: int) -> np.ndarray | None:
+    """Which points are valid anywhere; None for all."""
     if valid is None:
         return None
-    kept = np.zeros(valid.shape[-1], bool)
-    for plane in valid.reshape(-1, valid.shape[-1]):
+    kept = np.zeros(points, bool)
+    for plane in np.asarray(valid).reshape(-1, points):
         kept |= plane
     return None if kept.all() else kept
 
@@ -78,20 +71,24 @@ def _convert(
 def _encode(
     values: np.ndarray, step: float, plan: Plan, valid: np.ndarray | None, positions: Positions
 ) -> tuple[bytes, np.ndarray]:
-    coder, buffer = kernels.coder(kernels.CONTEXTS, kernels.CONTEXTS), np.empty(0, np.uint8)
-    recon, choices = np.zeros(values.shape), bytes([plan.temporal | plan.tighten << 1])
+    coder, buffer, recon = (
+        kernels.coder(kernels.CONTEXTS, kernels.CONTEXTS),
+        np.empty(0, np.uint8),
+        np.zeros(values.shape),
+    )
+    choices = bytes([plan.temporal | plan.tighten << 1])
     if recon.size == 0:
         return choices + kernels.stream(coder, kernels.reserve(coder.state, buffer, 0)), recon
-    count = len(positions.points)
-    there = None if valid is None else _scattered(np.asarray(valid), count)
-    kept = _kept(there)
+    shape = _scattered(values.shape, len(positions.points))
+    kept = _kept(valid, shape[-1])
     part = slice(None) if kept is None else kept
-    given = np.require(_scattered(values, count)[..., part], np.float64, ["C", "W"])
-    mask = contexts.mask_of(None if there is None else there[..., part])
+    given = np.require(values.reshape(shape)[..., part], np.float64, ["C", "W"])
+    mask = contexts.mask_of(None if valid is None else np.asarray(valid).reshape(shape)[..., part])
     data, out, fits = _convert(coder, buffer, given, mask, step, plan, _of(positions, kept), True)
     if not fits:
         raise OverflowError("residual too large for its step")
-    return choices + kernels.stream(coder, data), _arranged(out, part, values.shape, count)
+    recon.reshape(shape)[..., part] = out
+    return choices + kernels.stream(coder, data), recon
 
 
 def _decode(
@@ -104,29 +101,18 @@ def _decode(
     coder, recon = kernels.coder(kernels.CONTEXTS, kernels.CONTEXTS), np.zeros(shape)
     stream = kernels.open_stream(coder, data[1:])
     if recon.size:
-        count = len(positions.points)
         try:
-            empty = _scattered(recon, count)
+            scattered = _scattered(shape, len(positions.points))
         except ValueError as error:
             raise CorruptError(str(error)) from None
-        there = None if valid is None else _scattered(np.asarray(valid), count)
-        kept = _kept(there)
+        kept = _kept(valid, scattered[-1])
         part = slice(None) if kept is None else kept
-        mask = contexts.mask_of(None if there is None else there[..., part])
-        _, out, _ = _convert(coder, stream, empty[..., part], mask, step, plan, _of(positions, kept), False)
-        recon = _arranged(out, part, shape, count)
+        mask = contexts.mask_of(None if valid is None else np.asarray(valid).reshape(scattered)[..., part])
+        empty = np.zeros((*scattered[:2], scattered[2] if kept is None else int(kept.sum())))
+        _, out, _ = _convert(coder, stream, empty, mask, step, plan, _of(positions, kept), False)
+        recon.reshape(scattered)[..., part] = out
     kernels.check_end(coder, stream)
     return recon
-
-
-def _arranged(out: np.ndarray, part: slice | np.ndarray, shape: tuple[int, ...], points: int) -> np.ndarray:
-    """Inverse of `_scattered`, of what has been coded of a `part` of the points; the others are 0."""
-    whole = np.zeros((*out.shape[:2], points))
-    whole[..., part] = out
-    height, width = shape[2:]
-    if points in (height * width, width):
-        return whole.reshape(shape)
-    return np.ascontiguousarray(whole.reshape(*shape[:2], width, height).swapaxes(2, 3))
 
 
 CODER = ResidualCoder(
