@@ -361,10 +361,10 @@ def scattered() -> str:
                 "ORCA1 and of weather stations, from public packages.",
             ),
             "",
-            "Bits per valid value. vcinr finds the latitudes and longitudes by CF and UGRID; they are stored without loss "
-            "beside the variable and not counted. SZ3 gets the valid values alone, in the better of two orders; no mask "
-            "is counted for it. kNN: a target, the entropy of the errors of planes through the eight nearest known "
-            "points, no mask counted.",
+            "Bits per valid value. vcinr finds the latitudes and longitudes by CF and UGRID; they are stored without "
+            "loss beside the variable and not counted. SZ3 gets the valid values alone, in the better of two orders; no "
+            "mask is counted for it. kNN: a target, the entropy of the errors of planes through the eight nearest "
+            "known points, no mask counted.",
             "",
             markdown(["field", "values", "bound", *names, "of vcinr, the mask", "kNN"], lines),
             "",
@@ -535,6 +535,6 @@ def faults() -> str:
 
 
 SECTIONS = (
-    every_data_set, held_out, gaussian_bound, speed, scattered, missing_data, determinism, training, coinpp, experiments,
-    faults,
+    every_data_set, held_out, gaussian_bound, speed, scattered, missing_data, determinism, training, coinpp,
+    experiments, faults,
 )  # fmt: skip
