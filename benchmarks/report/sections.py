@@ -362,8 +362,8 @@ def scattered() -> str:
             ),
             "",
             "Bits per valid value. vcinr finds the latitudes and longitudes by CF and UGRID; they are stored without "
-            "loss beside the variable and not counted. SZ3 gets the valid values alone, in the better of two orders; no "
-            "mask is counted for it. kNN: a target, the entropy of the errors of planes through the eight nearest "
+            "loss beside the variable and not counted. SZ3 gets the valid values alone, in the better of two orders; "
+            "no mask is counted for it. kNN: a target, the entropy of the errors of planes through the eight nearest "
             "known points, no mask counted.",
             "",
             markdown(["field", "values", "bound", *names, "of vcinr, the mask", "kNN"], lines),

@@ -6,6 +6,7 @@ an array's codec only names the two and the SHA-256 of the positions; they are r
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Mapping
@@ -133,7 +134,7 @@ async def find(store: Any, path: str, place: Place, shape: tuple[int, ...]) -> P
         except Exception as error:  # Zarr's codecs raise what they like on damaged bytes
             problem = f"cannot be read ({error if isinstance(error, VcinrError) else one_line(error)})"
             continue
-        positions = on_sphere(values[0], values[1], radians=place.radians)
+        positions = await asyncio.to_thread(on_sphere, values[0], values[1], radians=place.radians)
         if positions.sha256 == place.sha256:
             register(positions)
             return positions

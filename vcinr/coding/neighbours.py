@@ -375,8 +375,18 @@ def _search(
 
     `near` ``[NEAREST]`` gets their indices, `found` ``[NEAREST]`` their squared distances.
     """
-    leaves, n = boxes.shape[0] // 2, 0
-    stack[0], size = 1, 1 if placed[1] else 0
+    leaves, n, size, depth = boxes.shape[0] // 2, 0, 0, 0
+    home = leaves + k // _LEAF
+    while home >> depth > 1:
+        depth += 1
+    for up in range(depth - 1, -1, -1):  # from the point's own box outward, the last one pushed is searched first
+        other = (home >> up) ^ 1
+        if placed[other]:
+            stack[size] = other
+            size += 1
+    if placed[home]:
+        stack[size] = home
+        size += 1
     while size > 0:
         size -= 1
         node = stack[size]
