@@ -136,7 +136,7 @@ def compress(
     from vcinr.archive.read import info as describe
     from vcinr.archive.write import compress as run
     from vcinr.formats.open import open_groups
-    from vcinr.inr.model import load_model
+    from vcinr.models import load_model
 
     loaded = load_model(model) if model else None
     groups = open_groups(source)
