@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vcinr.codec.promise import Bound
     from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError, VcinrError
     from vcinr.formats.open import open_dataset, open_groups
+    from vcinr.formats.write import write_dataset
     from vcinr.inr.model import Model, load_model
     from vcinr.training import train
 
@@ -35,6 +36,7 @@ _PUBLIC = {
     "regrid": "vcinr.archive.at",
     "train": "vcinr.training",
     "verify": "vcinr.archive.verify",
+    "write_dataset": "vcinr.formats.write",
     "Bound": "vcinr.codec.promise",
     "Model": "vcinr.inr.model",
     "BoundError": "vcinr.errors",
@@ -49,7 +51,7 @@ _ELSEWHERE = {"open": "open_archive"}  # names that differ in their modules
 __all__ = [
     "Bound", "BoundError", "ConfigError", "CorruptError", "InputError", "Model", "ModelError", "VcinrError",
     "__version__", "at", "compress", "decompress", "info", "load_model", "open", "open_dataset", "open_groups",
-    "regrid", "train", "verify",
+    "regrid", "train", "verify", "write_dataset",
 ]  # fmt: skip
 
 
