@@ -60,10 +60,10 @@ def _groups(data: bytes, name: str) -> Groups:
     if data.startswith(_JPEG_2000):
         import imagecodecs
 
-        return {"": _of_samples(imagecodecs.jpeg2k_decode(data), name)}
+        return {"": _of_samples(imagecodecs.jpeg2k_decode(data))}
     deep = _PNM_DEEP.match(data)
     if deep is not None and int(deep[4]) > 255:
-        return {"": _of_samples(_deep_pnm(data, deep, name), name)}
+        return {"": _of_samples(_deep_pnm(data, deep, name))}
     return {"": _by_pillow(data, name)}
 
 
@@ -88,7 +88,9 @@ def _by_pillow(data: bytes, name: str) -> xr.Dataset:
             samples = upright(imagecodecs.png_decode(data), opened.getexif().get(0x0112, 1))
         else:
             samples = _samples(ImageOps.exif_transpose(opened), name)
-    return _of_samples(samples, name, profile=profile, dpi=dpi)
+        if opened.mode == "CMYK":
+            return image_dataset(samples, channels=CMYK, profile=profile, dpi=dpi)
+    return _of_samples(samples, profile=profile, dpi=dpi)
 
 
 def _samples(image: Any, name: str) -> np.ndarray:
@@ -135,10 +137,8 @@ def _deep_pnm(data: bytes, header: re.Match[bytes], name: str) -> np.ndarray:
     return np.frombuffer(body, ">u2", n).astype(np.uint16).reshape(shape)
 
 
-def _of_samples(
-    samples: np.ndarray, name: str, *, profile: bytes | None = None, dpi: Sequence[Any] | None = None
-) -> xr.Dataset:
-    """The data set of an image whose last channel, of two or four, is its opacity (four may also be CMYK)."""
+def _of_samples(samples: np.ndarray, *, profile: bytes | None = None, dpi: Sequence[Any] | None = None) -> xr.Dataset:
+    """The data set of an image whose last channel, of two or four, is its opacity."""
     alpha, channels = None, None
     if samples.ndim == 3 and samples.shape[2] in (2, 4):
         samples, alpha = samples[..., :-1], samples[..., -1]

@@ -66,8 +66,11 @@ def _dataset(data: bytes, name: str) -> xr.Dataset:
 
 def _check_length(data: bytes, name: str) -> None:
     """Raise InputError for a file that ends too early, of which libsndfile would read the rest in silence."""
-    if data[:4] == b"OggS" and not data[data.rfind(b"OggS") + 5] & 4:
-        raise InputError(f"{name}: cut off, its last page is missing; copy it again")
+    if data[:4] == b"OggS":
+        last = data[data.rfind(b"OggS") :]  # the last page, which says so
+        sizes = last[27 : 27 + last[26]] if len(last) > 26 else b""
+        if not sizes or not last[5] & 4 or len(last) < 27 + len(sizes) + sum(sizes):
+            raise InputError(f"{name}: cut off, the end of its last page is missing; copy it again")
     if data[:4] not in (b"RIFF", b"FORM"):
         return
     order = "<" if data[:4] == b"RIFF" else ">"

@@ -57,16 +57,12 @@ def _dataset(series: Any, name: str) -> xr.Dataset:
         samples = np.moveaxis(samples, [axes.index("Y"), axes.index("X")], [0, 1])
         return _image(samples, page)
     samples = _shown(samples, page)
-    dims, names = [], {"Y": "y", "X": "x", "Z": "z", "T": "t", "C": "channel", "S": "channel"}
-    if "S" in axes and "C" in axes:
-        names["S"] = "sample"
-    for axis in axes:
+    names = {"Y": "y", "X": "x", "Z": "z", "T": "t", "C": "channel", "S": "sample" if "C" in axes else "channel"}
+    free = [d for d in ("z", "t") if d.upper() not in axes]
+    for axis in reversed(axes):
         if axis not in names:  # pages of which the file does not say what they are
-            names[axis] = next((d for d in ("z", "t") if d not in names.values()), axis.lower())
-            if "Z" not in axes and "z" not in dims and names[axis] == "t":
-                names[axis] = "z"
-        dims.append(names[axis])
-    return xr.Dataset({"volume": (dims, samples, _attributes(page))})
+            names[axis] = free.pop(0) if free else axis.lower()
+    return xr.Dataset({"volume": ([names[axis] for axis in axes], samples, _attributes(page))})
 
 
 def _shown(samples: np.ndarray, page: Any) -> np.ndarray:
