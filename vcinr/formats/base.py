@@ -67,8 +67,7 @@ class Format:
     read_folder : callable, optional
         From the local path or the URL of such a folder to its groups.
     written : tuple of str
-        Those of `suffixes` that `write` makes. The first is recommended where another is asked for, whose files would
-        not keep every value.
+        Those of `suffixes` that `write` makes. They are recommended where another is asked for.
     write : callable, optional
         From a data set like those that `read` returns as the root group, to a local file. The suffix of the path
         chooses the variant (PNG, WebP, ...). What is written reads as the same data set. It raises InputError, naming

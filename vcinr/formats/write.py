@@ -26,7 +26,7 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
     Raises
     ------
     InputError
-        For a URL, for a suffix that is unknown or whose format is lossy, where the format cannot hold the data set,
+        For a URL, for a suffix that is unknown or whose files are only read (lossy ones, above all), where the format cannot hold the data set,
         and where a package to write it is missing. The message is one line that names the file.
     OSError
         Where the file cannot be written.
@@ -67,9 +67,7 @@ def _format_of(path: Path) -> tuple[Format, str]:
             if ending in form.written:
                 return form, ending
             if form.written:
-                raise InputError(
-                    f"{path}: {ending} files would not keep every value; write {' or '.join(form.written)}"
-                )
+                raise InputError(f"{path}: {ending} files are read, and not written; write {' or '.join(form.written)}")
     known = sorted({ending for form in formats.FORMATS for ending in form.written})
     given = f"files with the suffix {path.suffix!r} are" if path.suffix else "files without a suffix are"
     raise InputError(f"{path}: {given} not written; use one of {', '.join(known)}")
