@@ -26,8 +26,9 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
     Raises
     ------
     InputError
-        For a URL, for a suffix that is unknown or whose files are only read (lossy ones, above all), where the format cannot hold the data set,
-        and where a package to write it is missing. The message is one line that names the file.
+        For a URL, for a suffix that is unknown or whose files are only read (lossy ones, above all), where the format
+        cannot hold the data set, and where a package to write it is missing. The message is one line that names the
+        file.
     OSError
         Where the file cannot be written.
     """
