@@ -154,7 +154,7 @@ def test_layouts_of_bands_are_read_alike(layout: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(data["image"].transpose("channel", "y", "x"), bands)
 
 
-def test_geotiff_keeps_its_place(tmp_path: Path) -> None:
+def test_geotiff_keeps_its_place(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import tifffile
 
     keys = (1, 1, 0, 2, 1024, 0, 1, 1, 1026, 34737, 7, 0)
@@ -177,6 +177,9 @@ def test_geotiff_keeps_its_place(tmp_path: Path) -> None:
             one, two = a.pages.first.tags[code], b.pages.first.tags[code]
             assert (one.dtype, one.count, one.value) == (two.dtype, two.count, two.value)
     round_trip(data, tmp_path / "b.tif")
+    tifffile.imwrite(tmp_path / "c.tif", noise("u1", 6, 5), extratags=tags[-1:], metadata=None)
+    assert "_FillValue" not in open_dataset(tmp_path / "c.tif")["image"].attrs  # uint8 has no -9999
+    assert capfd.readouterr() == ("", "")
     data["image"].attrs["geotiff_tags"] = '{"256": [3, 1]}'
     with pytest.raises(InputError, match=r"c\.tif: the attribute geotiff_tags is damaged"):
         write_dataset(data, tmp_path / "c.tif")
@@ -192,6 +195,9 @@ def test_tiffs_are_read_as_they_are_shown(tmp_path: Path) -> None:
     bits = noise("u1", 5, 9) > 127
     np.testing.assert_array_equal(shown(bits, photometric="minisblack"), bits * 255)
     np.testing.assert_array_equal(shown(bits, photometric="miniswhite"), ~bits * 255)
+    four = noise("u1", 5, 9) % 16
+    np.testing.assert_array_equal(shown(four, photometric="minisblack", bitspersample=4), four * 17)
+    np.testing.assert_array_equal(shown(four, photometric="miniswhite", bitspersample=4), 255 - four * 17)
     grey = noise("u2", 5, 9)
     np.testing.assert_array_equal(shown(grey, photometric="miniswhite"), 65535 - grey)
     index, colours = noise("u1", 5, 9), noise("u1", 3, 256)
@@ -423,6 +429,23 @@ def test_other_videos_are_read(name: str, codec: str, tmp_path: Path) -> None:
         video = write(1)
         assert (video.attrs["colour_matrix"], video.attrs["colour_range"]) == ("bt709", "limited")
         np.testing.assert_allclose(video[3, 8, 8].astype(int), [250, 91, 41], atol=6)
+
+
+def test_times_of_unequal_frames_are_kept(tmp_path: Path) -> None:
+    import av
+
+    with av.open(tmp_path / "a.mkv", "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 8, 6, "bgr0"
+        for picture, time in zip(noise("u1", 4, 6, 8, 3), (0, 40, 80, 500), strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = time
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    data = open_dataset(tmp_path / "a.mkv")
+    assert data["video"].attrs["frame_times"] == [0, 0.04, 0.08, 0.5]
+    with pytest.raises(InputError, match=r"b\.mkv: its frames last unequally long; .* delete frame_times"):
+        write_dataset(data, tmp_path / "b.mkv")
 
 
 def test_long_videos_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

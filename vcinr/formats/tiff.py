@@ -8,7 +8,9 @@ their own, without the smaller copies that viewers use. What places an image on 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,11 +40,22 @@ def read_stream(stream: BinaryIO, name: str) -> Groups:
 def _groups(source: Any, name: str) -> Groups:
     import tifffile
 
-    with tifffile.TiffFile(source) as file:
+    with _quiet(), tifffile.TiffFile(source) as file:
         series = [s for i, s in enumerate(file.series) if not i or not s.keyframe.subfiletype & _SMALLER_OR_MASK]
         if not series:
             raise InputError(f"{name}: a TIFF file without images; copy it again")
         return {f"image{i}" if i else "": _dataset(s, name) for i, s in enumerate(series)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile from writing lines of its own about what it finds odd in a file."""
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _dataset(series: Any, name: str) -> xr.Dataset:
@@ -66,12 +79,14 @@ def _dataset(series: Any, name: str) -> xr.Dataset:
 
 
 def _shown(samples: np.ndarray, page: Any) -> np.ndarray:
-    """Grey as it is shown, where a file stores bits or its negative."""
+    """Grey as it is shown, where a file stores fewer than 8 bits or its negative."""
+    bits = page.bitspersample
     if samples.dtype == bool:
-        samples = samples.astype(np.uint8) * np.uint8(255)
+        samples = samples.astype(np.uint8)
+    if samples.dtype == np.uint8 and bits in (1, 2, 4):
+        samples, bits = samples * np.uint8(255 // (2**bits - 1)), 8
     if page.photometric.name == "MINISWHITE" and samples.dtype.kind == "u":
-        largest = np.iinfo(samples.dtype).max if page.bitspersample == 1 else 2**page.bitspersample - 1
-        samples = samples.dtype.type(largest) - samples
+        samples = samples.dtype.type(2**bits - 1) - samples
     return samples
 
 
@@ -121,8 +136,8 @@ def _attributes(page: Any) -> dict[str, Any]:
         description = json.loads(description).get("description", "") if description.startswith("{") else ""
     if description:
         attrs["description"] = description
-    if not isinstance(page.bitspersample, int) or page.bitspersample % 8:
-        attrs["bits"] = page.bitspersample
+    if page.bitspersample % 8 and page.bitspersample > 8:
+        attrs["bits"] = int(page.bitspersample)
     return attrs
 
 

@@ -70,7 +70,8 @@ def _dataset(source: Any, name: str) -> xr.Dataset:
             raise InputError(f"{name}: it has no video; leave it out")
         stream = container.streams.video[0]
         check_size(max(stream.frames, 1), stream.height, stream.width, name)
-        frames, ticks = [], []
+        frames: list[np.ndarray] = []
+        ticks: list[int | None] = []
         decoded: Any = None
         for decoded in container.decode(stream):
             frames.append(decoded.to_ndarray(format="rgb24"))  # by the matrix and the range that the stream states
@@ -78,9 +79,9 @@ def _dataset(source: Any, name: str) -> xr.Dataset:
             if frames[-1].shape != frames[0].shape:
                 raise InputError(f"{name}: its frames have several sizes; cut it into clips of one size")
             check_size(len(frames), frames[0].shape[0], frames[0].shape[1], name)
-        expected = _declared(container, stream)
-        if len(frames) < max(expected, 1):
-            raise InputError(f"{name}: cut off, it has {len(frames)} of {max(expected, 1)} frames; copy it again")
+        if not frames:
+            raise InputError(f"{name}: cut off before its first frame; copy it again")
+        _check_end(container, decoded, len(frames), ticks, name)
         dataset = video_dataset(np.stack(frames), stream.average_rate)
         attrs = dataset["video"].attrs
         attrs["pixel_format"] = decoded.format.name
@@ -88,23 +89,37 @@ def _dataset(source: Any, name: str) -> xr.Dataset:
             attrs["colour_matrix"] = _MATRICES[int(decoded.colorspace)]
         if int(decoded.color_range) in _RANGES:
             attrs["colour_range"] = _RANGES[int(decoded.color_range)]
-        # Some containers round times to a millisecond, a tick.
-        if None not in ticks and len(ticks) > 2 and np.ptp(np.diff(ticks)) > 2:
-            attrs["frame_times"] = [float((t - ticks[0]) * stream.time_base) for t in ticks]
+        steps = np.diff([t for t in ticks if t is not None])
+        if len(steps) > 1 and np.ptp(steps) > 2 + 0.1 * np.median(steps):  # some containers round times to milliseconds
+            attrs["frame_times"] = [0.0, *(float(t * stream.time_base) for t in np.cumsum(steps).tolist())]
     return dataset
 
 
-def _declared(container: Any, stream: Any) -> int:
-    """The number of frames that a file says it has, or 0."""
-    if stream.frames:
-        return int(stream.frames)
-    seconds = Fraction(0)
-    if "DURATION" in stream.metadata:  # of Matroska: hours:minutes:seconds
+def _check_end(container: Any, last: Any, count: int, ticks: list[int | None], name: str) -> None:
+    """Raise InputError where the last frame ends before the file says that its video does.
+
+    Frames are counted in AVI files alone: in MP4 files some may be there to be skipped.
+    """
+    stream = container.streams.video[0]
+    if container.format.name == "avi" and count < stream.frames:
+        raise InputError(f"{name}: cut off, it has {count} of {stream.frames} frames; copy it again")
+    if "DURATION" in stream.metadata:  # of Matroska: hours:minutes:seconds from time 0
         hours, minutes, rest = stream.metadata["DURATION"].strip("\0 ").split(":")
-        seconds = int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
+        declared = int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
     elif stream.duration:
-        seconds = stream.duration * stream.time_base
-    return int(seconds * stream.average_rate + Fraction(1, 10)) if stream.average_rate else 0
+        declared = (stream.duration + (stream.start_time or 0)) * stream.time_base
+    else:
+        return
+    times = [t for t in ticks if t is not None]
+    step = last.duration or (int(np.median(np.diff(times))) if len(times) > 1 else 0)
+    if not times or not step:
+        return
+    reached = (max(times) + step) * stream.time_base
+    if declared - reached > Fraction(6, 10) * step * stream.time_base:
+        raise InputError(
+            f"{name}: cut off, its frames end after {float(reached):.3f} of {float(declared):.3f} seconds; "
+            "copy it again"
+        )
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
