@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vcinr.codec.promise import Bound
     from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError, VcinrError
     from vcinr.formats.open import open_dataset, open_groups
+    from vcinr.formats.write import write_dataset
     from vcinr.inr.model import Model
     from vcinr.models import load_model
     from vcinr.patches.model import PatchModel
@@ -37,6 +38,7 @@ _PUBLIC = {
     "regrid": "vcinr.archive.at",
     "train": "vcinr.training",
     "verify": "vcinr.archive.verify",
+    "write_dataset": "vcinr.formats.write",
     "Bound": "vcinr.codec.promise",
     "Model": "vcinr.inr.model",
     "PatchModel": "vcinr.patches.model",
@@ -52,7 +54,7 @@ _ELSEWHERE = {"open": "open_archive"}  # names that differ in their modules
 __all__ = [
     "Bound", "BoundError", "ConfigError", "CorruptError", "InputError", "Model", "ModelError", "PatchModel",
     "VcinrError", "__version__", "at", "compress", "decompress", "info", "load_model", "open", "open_dataset",
-    "open_groups", "regrid", "train", "verify",
+    "open_groups", "regrid", "train", "verify", "write_dataset",
 ]  # fmt: skip
 
 
