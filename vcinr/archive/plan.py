@@ -104,7 +104,7 @@ class Job:
         if self.model is None:
             return 0.0, 1.0
         factor, shift = self.packing
-        offset, scale = self.model.scaling(self.name)
+        offset, scale = self.model.scaling(known_as(self.name, self.model))
         return (offset - shift) / factor, scale / factor
 
     @property
@@ -272,7 +272,7 @@ def _fitted(name: str, values: xr.DataArray, model: AnyModel | None) -> tuple[La
     """The layout of `values`, by the model's dimensions and coordinate system where there is one."""
     if model is None:
         return layout_of(values), None
-    model.scaling(name)
+    model.scaling(known_as(name, model))
     dims = model.dims if set(model.dims) <= set(values.dims) else None
     feature, features = model.feature_dim, model.features
     have = 1 if feature is None else values.sizes.get(feature, 0)
@@ -293,6 +293,11 @@ def _fitted(name: str, values: xr.DataArray, model: AnyModel | None) -> tuple[La
     if len(layout.dims) != len(model.dims):
         raise ModelError(f"variable {name!r} has the grid {layout.dims}, the model was trained on {model.dims}")
     return layout, model
+
+
+def known_as(name: str, model: AnyModel) -> str:
+    """The name by which a model may know a variable: its full name in the archive or, within groups, its last part."""
+    return name if name in model.normalisation else name.rpartition("/")[2]
 
 
 def _packing(values: xr.DataArray) -> tuple[float, float]:
@@ -339,7 +344,7 @@ def default_variables(groups: Groups, model: AnyModel | None) -> list[str]:
         if group[n].ndim >= 2 and (group[n].dtype.kind == "f" or "scale_factor" in group[n].attrs)
     ]
     if model is not None:
-        known = [n for n in fields if n in model.normalisation]
+        known = [n for n in fields if known_as(n, model) in model.normalisation]
         if not known:
             raise ModelError(
                 f"the model was trained on {', '.join(model.normalisation)}, none of which is in the file "
@@ -469,7 +474,7 @@ def _array(job: Job, chunk: int | None) -> ArrayPlan:
     if feature is None and grid == tuple(range(max(0, values.ndim - 2), values.ndim)):
         grid = ()  # what the codec takes where nothing is said
     serializer = VcinrCodec(
-        variable=job.name,
+        variable=job.name if job.model is None else known_as(job.name, job.model),
         signal_axes=grid,
         axes=_axes(job),
         model=job.model.sha256 if job.model else None,

@@ -61,6 +61,15 @@ def extended(signal: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.pad(signal, [*((0, n - m) for n, m in zip(shape, signal.shape[:3], strict=True)), (0, 0)], "edge")
 
 
+def usual(axes: int) -> Geometry:
+    """The geometry that is taken where none is given, for signals of one to three axes."""
+    if axes == 1:
+        return Geometry((1, 1, 64), (0, 0, 128), (0, 0, 0))
+    if axes == 2:
+        return Geometry((1, 8, 8), (0, 2, 2), (0, 0, 8))
+    return Geometry((4, 4, 4), (2, 2, 2), (0, 2, 2))
+
+
 def three(lengths: tuple[int, ...], fill: int) -> tuple[int, int, int]:
     """Lengths of one to three axes as those of z, y and x."""
     padded = (*[fill] * (3 - len(lengths)), *lengths)
