@@ -323,9 +323,14 @@ def test_animations_become_video(tmp_path: Path) -> None:
     still[0].save(tmp_path / "a.gif", save_all=True, append_images=still[1:], duration=[40, 40, 100, 40])
     data = open_dataset(tmp_path / "a.gif")
     np.testing.assert_array_equal(data["video"], np.stack([np.asarray(p.convert("RGB")) for p in still]))
-    assert data["video"].attrs["frame_durations_ms"] == [40, 40, 100, 40]
-    with pytest.raises(InputError, match=r"a\.mkv: its frames last unequally long; set attribute frame_rate"):
-        write_dataset(data, tmp_path / "a.mkv")
+    assert (data["video"].attrs["time_base"], data["video"].attrs["frame_ticks"]) == ("1/50", [0, 2, 4, 9])
+    assert data["video"].attrs["frame_rate"] == "200/11"
+    for name in ("a.mkv", "a.mp4"):
+        write_dataset(data, tmp_path / name)
+        back = open_dataset(tmp_path / name)
+        equal(data, back)
+        for key in ("time_base", "frame_ticks"):
+            assert back["video"].attrs[key] == data["video"].attrs[key]
 
 
 def test_an_image_goes_through_an_archive(tmp_path: Path) -> None:
@@ -443,9 +448,17 @@ def test_times_of_unequal_frames_are_kept(tmp_path: Path) -> None:
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     data = open_dataset(tmp_path / "a.mkv")
-    assert data["video"].attrs["frame_times"] == [0, 0.04, 0.08, 0.5]
-    with pytest.raises(InputError, match=r"b\.mkv: its frames last unequally long; .* delete frame_times"):
+    assert data["video"].attrs["time_base"] == "1/50" and data["video"].attrs["frame_ticks"] == [0, 2, 4, 25]
+    data["video"].attrs["time_base"] = "1/30000"
+    with pytest.raises(InputError, match=r"b\.mkv: \.mkv files have times in milliseconds.*write \.mp4"):
         write_dataset(data, tmp_path / "b.mkv")
+    data["video"].attrs["frame_ticks"] = [0, 1001, 5005, 6006]
+    write_dataset(data, tmp_path / "b.mp4")
+    assert open_dataset(tmp_path / "b.mp4")["video"].attrs["frame_ticks"] == [0, 1001, 5005, 6006]
+    for wrong in ([0, 1, 2], [0, 2, 2, 3]):
+        data["video"].attrs["frame_ticks"] = wrong
+        with pytest.raises(InputError, match=r"b\.mp4: frame_ticks and time_base do not say .* delete frame_ticks"):
+            write_dataset(data, tmp_path / "b.mp4")
 
 
 def test_long_videos_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
