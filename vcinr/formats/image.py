@@ -205,8 +205,8 @@ def _animation(opened: Any, name: str) -> xr.Dataset:
         milliseconds = Fraction(frame.info.get("duration", 0)).limit_denominator(1000)
         durations.append(milliseconds / 1000)
     starts = [sum(durations[:i], Fraction(0)) for i in range(len(durations))]
-    total = sum(durations)
-    return video_dataset(np.stack(frames), starts, len(durations) / total if total else None)
+    last = starts[-1]  # how long the last frame lasts says little: viewers pause there
+    return video_dataset(np.stack(frames), starts, (len(starts) - 1) / last if last else None)
 
 
 def parts_of(dataset: xr.Dataset, path: Path) -> tuple[np.ndarray, np.ndarray | None, bytes]:
