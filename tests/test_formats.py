@@ -221,6 +221,23 @@ def test_every_image_of_a_tiff_is_read(tmp_path: Path) -> None:
         write_dataset(data, tmp_path / "b.tif")
 
 
+def test_what_is_missing_from_a_tiff_is_not_made_up(tmp_path: Path) -> None:
+    import tifffile
+
+    for compression in (None, "zlib", "lzw", "jpeg", "packbits"):
+        values = noise("u1", 64, 64)
+        tifffile.imwrite(tmp_path / "a.tif", values, compression=compression, rowsperstrip=8, metadata=None)
+        data = (tmp_path / "a.tif").read_bytes()
+        for missing in (1, 100, len(data) // 2):
+            (tmp_path / "a.tif").write_bytes(data[:-missing])
+            with pytest.raises(InputError, match=r"a\.tif: cut off, it has .* copy it again"):
+                open_dataset(tmp_path / "a.tif")
+    index = noise("u1", 3, 5, 9)
+    tifffile.imwrite(tmp_path / "b.tif", index, photometric="palette", colormap=noise("u2", 3, 256), metadata=None)
+    with pytest.raises(InputError, match=r"b\.tif: several pages with palettes"):
+        open_dataset(tmp_path / "b.tif")
+
+
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
     data = b"\x89PNG\r\n\x1a\n"
     for kind, content in chunks:
