@@ -907,6 +907,23 @@ def test_names_do_not_matter_and_streams_read_alike(whole: dict[str, Path], tmp_
         open_dataset(tmp_path / "text.png")
 
 
+def test_files_come_back_through_an_archive_and_netcdf(whole: dict[str, Path], tmp_path: Path) -> None:
+    nifti(tmp_path / "packed.nii.gz")
+    files = [whole[ending] for ending in ["png", "tif", "wav", "nrrd", "mp4", "binvox", "stl", "parquet", "csv", "las"]]
+    for path in (*files, tmp_path / "packed.nii.gz"):
+        ending = path.name.partition(".")[2]
+        data, archive = open_dataset(path).load(), tmp_path / f"{ending}.zarr"
+        vcinr.compress(vcinr.open_groups(path), archive, variables=numeric_fields(data)[:1], effort="fast")
+        vcinr.decompress(archive, tmp_path / f"{ending}.nc")
+        with vcinr.open(archive, decode=False) as back:
+            write_dataset(back, tmp_path / f"archive.{ending}")
+        write_dataset(open_dataset(tmp_path / f"{ending}.nc"), tmp_path / f"netcdf.{ending}")
+        write_dataset(data, tmp_path / f"direct.{ending}")
+        expected = (tmp_path / f"direct.{ending}").read_bytes()
+        assert (tmp_path / f"archive.{ending}").read_bytes() == expected, ending
+        assert (tmp_path / f"netcdf.{ending}").read_bytes() == expected, ending
+
+
 REFUSED = {
     "jpg": (signal("image", "y x", noise("u1", 2, 2)), r"\.jpg files are read, and not written; write \.png"),
     "gif": (signal("image", "y x", noise("u1", 2, 2)), r"\.gif files are read, and not written; write \.png"),
