@@ -75,7 +75,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
         if (attrs.get("scale_factor"), attrs.get("add_offset")) != (header.scales[axis], header.offsets[axis]):
             raise InputError(
                 f"{path}: {name} has another scale_factor or add_offset than its header, which has "
-                f"{header.scales[axis]} and {header.offsets[axis]}; open the data set with decode=False, or correct them"
+                f"{header.scales[axis]} and {header.offsets[axis]}; open it with decode=False, or correct them"
             )
     points = laspy.ScaleAwarePointRecord.zeros(dataset.sizes["point"], header=header)
     cloud = laspy.LasData(header, points)
