@@ -202,12 +202,11 @@ def _animation(opened: Any, name: str) -> xr.Dataset:
         if (colours[..., 3] != 255).any():
             raise InputError(f"{name}: an animation with transparent parts; give it a background, or split its frames")
         frames.append(colours[..., :3])
-        durations.append(Fraction(frame.info.get("duration", 0)).limit_denominator(1000))  # milliseconds
-    same = durations[0] if len(set(durations)) == 1 and durations[0] > 0 else None
-    dataset = video_dataset(np.stack(frames), None if same is None else 1000 / same)
-    if same is None:
-        dataset["video"].attrs["frame_durations_ms"] = [float(d) for d in durations]
-    return dataset
+        milliseconds = Fraction(frame.info.get("duration", 0)).limit_denominator(1000)
+        durations.append(milliseconds / 1000)
+    starts = [sum(durations[:i], Fraction(0)) for i in range(len(durations))]
+    last = starts[-1]  # how long the last frame lasts says little: viewers pause there
+    return video_dataset(np.stack(frames), starts, (len(starts) - 1) / last if last else None)
 
 
 def parts_of(dataset: xr.Dataset, path: Path) -> tuple[np.ndarray, np.ndarray | None, bytes]:

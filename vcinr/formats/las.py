@@ -74,8 +74,8 @@ def write(dataset: xr.Dataset, path: Path) -> None:
         attrs = dataset[name].attrs
         if (attrs.get("scale_factor"), attrs.get("add_offset")) != (header.scales[axis], header.offsets[axis]):
             raise InputError(
-                f"{path}: {name} has another scale_factor or add_offset than its header; give it {header.scales[axis]} "
-                f"and {header.offsets[axis]}"
+                f"{path}: {name} has another scale_factor or add_offset than its header, which has "
+                f"{header.scales[axis]} and {header.offsets[axis]}; open it with decode=False, or correct them"
             )
     points = laspy.ScaleAwarePointRecord.zeros(dataset.sizes["point"], header=header)
     cloud = laspy.LasData(header, points)

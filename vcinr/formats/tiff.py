@@ -44,6 +44,10 @@ def _groups(source: Any, name: str) -> Groups:
         series = [s for i, s in enumerate(file.series) if not i or not s.keyframe.subfiletype & _SMALLER_OR_MASK]
         if not series:
             raise InputError(f"{name}: a TIFF file without images; copy it again")
+        pages = [page for s in series for page in s.pages if page is not None]
+        end = max(o + n for p in pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=True))
+        if end > file.filehandle.size:  # the rest of a JPEG would be grey
+            raise InputError(f"{name}: cut off, it has {file.filehandle.size} of at least {end} bytes; copy it again")
         return {f"image{i}" if i else "": _dataset(s, name) for i, s in enumerate(series)}
 
 
@@ -69,6 +73,8 @@ def _dataset(series: Any, name: str) -> xr.Dataset:
     if set(axes) <= set("YXSC") and axes.count("S") + axes.count("C") <= 1:
         samples = np.moveaxis(samples, [axes.index("Y"), axes.index("X")], [0, 1])
         return _image(samples, page)
+    if page.photometric.name == "PALETTE":
+        raise InputError(f"{name}: several pages with palettes, which are not read; convert it to RGB")
     samples = _shown(samples, page)
     names = {"Y": "y", "X": "x", "Z": "z", "T": "t", "C": "channel", "S": "sample" if "C" in axes else "channel"}
     free = [d for d in ("z", "t") if d.upper() not in axes]

@@ -6,7 +6,10 @@ turn it is not followed. MP4 (H.264 of RGB) and MKV (FFV1) are written without l
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,11 +56,28 @@ def check_size(frames: int, height: int, width: int, name: str) -> None:
         )
 
 
-def video_dataset(frames: np.ndarray, rate: Fraction | None) -> xr.Dataset:
-    """The data set of frames ``[frame, y, x, channel]``; the rate is in frames a second."""
+def video_dataset(frames: np.ndarray, starts: Sequence[Fraction], rate: Fraction | None) -> xr.Dataset:
+    """The data set of a video.
+
+    Parameters
+    ----------
+    frames
+        ``[frame, y, x, channel]``.
+    starts
+        When each frame begins, in seconds; empty where it is not known. They are kept where frames last unequally
+        long: `frame_ticks`, in units of `time_base` seconds from the first frame.
+    rate
+        Frames a second, on the average, if it is known.
+    """
     attrs: dict[str, Any] = {"channels": ["red", "green", "blue"]}
     if rate:
         attrs["frame_rate"] = f"{rate.numerator}/{rate.denominator}"
+    steps = [float(b - a) for a, b in pairwise(starts)]
+    # Some containers round times to milliseconds.
+    if len(steps) > 1 and max(steps) - min(steps) > 0.002 + 0.1 * float(np.median(steps)):
+        base = math.lcm(*((s - starts[0]).denominator for s in starts))
+        attrs["time_base"] = f"1/{base}"
+        attrs["frame_ticks"] = [int((s - starts[0]) * base) for s in starts]
     return xr.Dataset({"video": (("frame", "y", "x", "channel"), frames, attrs)})
 
 
@@ -81,40 +101,39 @@ def _dataset(source: Any, name: str) -> xr.Dataset:
             check_size(len(frames), frames[0].shape[0], frames[0].shape[1], name)
         if not frames:
             raise InputError(f"{name}: cut off before its first frame; copy it again")
-        _check_end(container, decoded, len(frames), ticks, name)
-        dataset = video_dataset(np.stack(frames), stream.average_rate)
+        # Frames come in the order in which they are shown. Old files have times in the order of the stream.
+        times = sorted(t for t in ticks if t is not None)
+        times = times if len(times) == len(frames) else []
+        _check_end(container, times, decoded.duration, name)
+        dataset = video_dataset(np.stack(frames), [t * stream.time_base for t in times], stream.average_rate)
         attrs = dataset["video"].attrs
         attrs["pixel_format"] = decoded.format.name
         if int(decoded.colorspace) in _MATRICES:
             attrs["colour_matrix"] = _MATRICES[int(decoded.colorspace)]
         if int(decoded.color_range) in _RANGES:
             attrs["colour_range"] = _RANGES[int(decoded.color_range)]
-        steps = np.diff([t for t in ticks if t is not None])
-        if len(steps) > 1 and np.ptp(steps) > 2 + 0.1 * np.median(steps):  # some containers round times to milliseconds
-            attrs["frame_times"] = [0.0, *(float(t * stream.time_base) for t in np.cumsum(steps).tolist())]
     return dataset
 
 
-def _check_end(container: Any, last: Any, count: int, ticks: list[int | None], name: str) -> None:
-    """Raise InputError where the last frame ends before the file says that its video does.
+def _check_end(container: Any, times: list[int], last: int | None, name: str) -> None:
+    """Raise InputError where the last frame, which lasts `last`, ends before the file says that its video does.
 
-    Frames are counted in AVI files alone: in MP4 files some may be there to be skipped.
+    Frames are not counted: files may have some that are to be skipped, and count others that are empty.
     """
     stream = container.streams.video[0]
-    if container.format.name == "avi" and count < stream.frames:
-        raise InputError(f"{name}: cut off, it has {count} of {stream.frames} frames; copy it again")
-    if "DURATION" in stream.metadata:  # of Matroska: hours:minutes:seconds from time 0
+    steps = np.diff(times)
+    step = last or (int(np.median(steps)) if len(steps) else 0)
+    if container.format.name == "avi":  # which counts time in frames
+        declared = max(stream.frames, stream.duration or 0) * stream.time_base
+        step = max(step, int(steps.max(initial=0)))
+    elif "DURATION" in stream.metadata:  # of Matroska: hours:minutes:seconds from time 0
         hours, minutes, rest = stream.metadata["DURATION"].strip("\0 ").split(":")
         declared = int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
-    elif stream.duration:
-        declared = (stream.duration + (stream.start_time or 0)) * stream.time_base
     else:
-        return
-    times = [t for t in ticks if t is not None]
-    step = last.duration or (int(np.median(np.diff(times))) if len(times) > 1 else 0)
+        declared = ((stream.duration or 0) + (stream.start_time or 0)) * stream.time_base
     if not times or not step:
         return
-    reached = (max(times) + step) * stream.time_base
+    reached = (times[-1] + step) * stream.time_base
     if declared - reached > Fraction(6, 10) * step * stream.time_base:
         raise InputError(
             f"{name}: cut off, its frames end after {float(reached):.3f} of {float(declared):.3f} seconds; "
@@ -131,19 +150,16 @@ def write(dataset: xr.Dataset, path: Path) -> None:
         raise InputError(
             f"{path}: video is {frames.dtype} of shape {frames.shape} and needs uint8, frames and 3 colours"
         )
-    if "frame_times" in attrs or "frame_durations_ms" in attrs:
-        raise InputError(
-            f"{path}: its frames last unequally long; set attribute frame_rate of video, and delete "
-            f"{'frame_times' if 'frame_times' in attrs else 'frame_durations_ms'}"
-        )
     try:
         rate = Fraction(str(flat_list(attrs["frame_rate"])[0]))
     except (KeyError, ValueError, ZeroDivisionError):
         raise InputError(f"{path}: no frames per second; set attribute frame_rate of video, such as '25/1'") from None
+    kind = {".mp4": "mp4", ".mkv": "matroska"}[path.suffix]
+    base, ticks = _times(attrs, len(frames), path)
+    if kind == "matroska" and any((t * base * 1000).denominator > 1 for t in ticks):
+        raise InputError(f"{path}: .mkv files have times in milliseconds, and these are finer; write .mp4")
     import av
 
-    # The name of the container is given, since that of the file may be a temporary one.
-    kind = {".mp4": "mp4", ".mkv": "matroska"}[path.suffix]
     with av.open(str(path), "w", format=kind, options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream({"mp4": "libx264rgb", "matroska": "ffv1"}[kind], rate=rate)
         stream.height, stream.width = frames.shape[1:3]
@@ -152,9 +168,31 @@ def write(dataset: xr.Dataset, path: Path) -> None:
             "mp4": {"qp": "0", "x264-params": "log-level=none"},
             "matroska": {"level": "3", "slicecrc": "1"},
         }[kind]
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        if ticks:
+            stream.time_base = stream.codec_context.time_base = base
+        for i, values in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(values, format="rgb24")
+            if ticks:
+                frame.pts, frame.time_base = ticks[i], base
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _times(attrs: dict[str, Any], count: int, path: Path) -> tuple[Fraction, list[int]]:
+    """Unit and beginnings of frames that last unequally long; none where all last equally long."""
+    if "frame_ticks" not in attrs:
+        return Fraction(1), []
+    ticks = [int(t) for t in flat_list(attrs["frame_ticks"])]
+    try:
+        base = Fraction(str(flat_list(attrs["time_base"])[0]))
+    except (KeyError, ValueError, ZeroDivisionError):
+        base = Fraction(0)
+    if len(ticks) != count or base <= 0 or any(b <= a for a, b in pairwise(ticks)):
+        raise InputError(
+            f"{path}: frame_ticks and time_base do not say when each of the {count} frames begins; delete frame_ticks "
+            "to make all last equally long"
+        )
+    return base, ticks
 
 
 FORMAT = Format(
