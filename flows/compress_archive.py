@@ -97,7 +97,7 @@ def compress_source(source: Source, raw: Path, target: Path, model: Path, option
     """Compress a source's archive data: a single data set to `target`, several to NAME.zarr in the folder `target`."""
     from vcinr.archive.write import compress
     from vcinr.datasets.ingest import archive_variables, open_archive
-    from vcinr.inr.model import load_model
+    from vcinr.models import load_model
 
     artifact, watch = load_model(model), watcher("compress-archive")
     members = open_archive(source, raw, watch)

@@ -115,7 +115,7 @@ def test_train_quantiser(project, monkeypatch):
 def test_compress_archive(project, monkeypatch):
     data = xr.Dataset({"t": ("x", [1.0])})
     monkeypatch.setattr("vcinr.datasets.ingest.open_archive", lambda *_: [("a", data)])
-    monkeypatch.setattr("vcinr.inr.model.load_model", lambda path: f"model {path}")
+    monkeypatch.setattr("vcinr.models.load_model", lambda path: f"model {path}")
     fake = run_stage(monkeypatch, "vcinr.archive.write.compress", compress_archive_stage)
     assert fake.args[1] == Path("archives/s-x.zarr")
     assert fake.named["model"] == "model models/s.vcinr"

@@ -20,15 +20,16 @@ ROOMS = [
     ["training"],
     ["archive"],
     ["codec"],
+    ["models"],
     ["quantise"],
     ["meta"],
-    ["inr"],
+    ["inr", "patches"],
     ["datasets"],
     ["kinds"],
     ["formats"],
     ["signals"],
     ["coding"],
-    ["quality", "places", "progress", "config", "plugins", "errors", "compiled"],
+    ["quality", "places", "progress", "config", "plugins", "errors", "compiled", "container"],
 ]
 """From top to bottom; a room may import rooms below it, and its own members and those on its own line."""
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from vcinr.codec.promise import Bound
     from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError, VcinrError
     from vcinr.formats.open import open_dataset, open_groups
-    from vcinr.inr.model import Model, load_model
+    from vcinr.formats.write import write_dataset
+    from vcinr.inr.model import Model
+    from vcinr.models import load_model
+    from vcinr.patches.model import PatchModel
     from vcinr.training import train
 
 __version__ = "0.1.0"
@@ -28,15 +31,17 @@ _PUBLIC = {
     "compress": "vcinr.archive.write",
     "decompress": "vcinr.archive.read",
     "info": "vcinr.archive.read",
-    "load_model": "vcinr.inr.model",
+    "load_model": "vcinr.models",
     "open": "vcinr.archive.read",
     "open_dataset": "vcinr.formats.open",
     "open_groups": "vcinr.formats.open",
     "regrid": "vcinr.archive.at",
     "train": "vcinr.training",
     "verify": "vcinr.archive.verify",
+    "write_dataset": "vcinr.formats.write",
     "Bound": "vcinr.codec.promise",
     "Model": "vcinr.inr.model",
+    "PatchModel": "vcinr.patches.model",
     "BoundError": "vcinr.errors",
     "ConfigError": "vcinr.errors",
     "CorruptError": "vcinr.errors",
@@ -47,9 +52,9 @@ _PUBLIC = {
 _ELSEWHERE = {"open": "open_archive"}  # names that differ in their modules
 
 __all__ = [
-    "Bound", "BoundError", "ConfigError", "CorruptError", "InputError", "Model", "ModelError", "VcinrError",
-    "__version__", "at", "compress", "decompress", "info", "load_model", "open", "open_dataset", "open_groups",
-    "regrid", "train", "verify",
+    "Bound", "BoundError", "ConfigError", "CorruptError", "InputError", "Model", "ModelError", "PatchModel",
+    "VcinrError", "__version__", "at", "compress", "decompress", "info", "load_model", "open", "open_dataset",
+    "open_groups", "regrid", "train", "verify", "write_dataset",
 ]  # fmt: skip
 
 

@@ -29,9 +29,7 @@ Variables = Annotated[
 
 @app.command()
 def train(
-    inputs: Annotated[
-        list[str], typer.Argument(help="Files or URLs to learn from: netCDF, HDF5, Zarr, GRIB or NumPy.")
-    ],
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders of files or URLs to learn from.")],
     out: Annotated[Path, typer.Option("--out", help="The model file to write, for example t2m.vcinr.")],
     var: Variables = None,
     dims: Annotated[
@@ -45,10 +43,18 @@ def train(
         str,
         typer.Option("--features", help="Dimension along which a point has several features, for example component."),
     ] = "",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind", help="Kind of signal: grid, image, sound, video or volume. Default: it is seen from the files."
+        ),
+    ] = "",
     method: Annotated[
         str,
         typer.Option(
-            "--method", help="One of basis, vcinr, coinpp, functa, mscn, coin and gated-basis. Default: basis."
+            "--method",
+            help="One of basis, vcinr, coinpp, functa, mscn, coin, gated-basis and experts. Default: experts where "
+            "each file is one signal, such as an image, and else basis.",
         ),
     ] = "",
     profile: Annotated[
@@ -78,22 +84,32 @@ def train(
         raise InputError(
             f"--params {params}: this file says the method and the profile; leave out --method and --profile"
         )
-    chosen = kinds.load(params) if params else config.preset(method or "basis", profile or "cpu")
-    if steps is not None:
+    chosen = None
+    if params:
+        chosen = kinds.load(params)
+    elif method or profile or steps is not None or minutes is not None:
+        chosen = config.preset(method or "basis", profile or "cpu")
+    if chosen is not None and steps is not None:
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
-    if minutes is not None:
+    if chosen is not None and minutes is not None:
         chosen = chosen.model_copy(update={"minutes": minutes})
     model = run(
         inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None,
-        feature_dim=features or None, params=chosen, watch=_watch,
+        feature_dim=features or None, kind=kind or None, params=chosen, watch=_watch,
     )  # fmt: skip
     _say(f"{out}: model {model.sha256[:12]}, {len(model.data):,} bytes, for {', '.join(model.normalisation)}")
 
 
 @app.command()
 def compress(
-    source: Annotated[str, typer.Argument(help="The file or URL to compress.")],
-    target: Annotated[str, typer.Argument(help="The Zarr archive to write: a folder, NAME.zip, or a URL.")],
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE... TARGET",
+            help="The file or URL to compress, and last the Zarr archive to write: a folder, NAME.zip, or a URL. "
+            "Several files, or folders of files, of which each is one signal (images, sounds, ...) share an archive.",
+        ),
+    ],
     model: Annotated[
         Path | None,
         typer.Option(
@@ -135,15 +151,18 @@ def compress(
     """
     from vcinr.archive.read import info as describe
     from vcinr.archive.write import compress as run
-    from vcinr.formats.open import open_groups
-    from vcinr.inr.model import load_model
+    from vcinr.models import load_model
 
+    if len(places) < 2:
+        raise InputError(f"{places[0]}: name the archive to write after it, for example {Path(places[0]).stem}.zip")
+    *sources, target = places
+    source = sources[0]
     loaded = load_model(model) if model else None
-    groups = open_groups(source)
+    groups, signals = _open_files(sources)
     try:
         run(
             groups, target, model=loaded, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
-            psnr=psnr, rate=rate, variables=var, chunk=chunk, overwrite=overwrite,
+            psnr=psnr, rate=rate, variables=var or signals, chunk=chunk, overwrite=overwrite,
             effort=effort, watch=_watch,
         )  # fmt: skip
     except InputError as error:
@@ -155,27 +174,43 @@ def compress(
 @app.command()
 def decompress(
     archive: Annotated[str, typer.Argument(help="The archive to read: a folder, a .zip file or a URL.")],
-    target: Annotated[Path, typer.Argument(help="The netCDF file to write.")],
+    target: Annotated[
+        Path,
+        typer.Argument(help="The netCDF file to write; of images, sounds and the like the folder, or the one file."),
+    ],
 ) -> None:
-    """Write the contents of an archive to a netCDF file."""
+    """Write the contents of an archive to a netCDF file, and signals such as images to files of their usual formats."""
     from vcinr.archive.read import decompress as run
+    from vcinr.archive.read import raw_groups
 
-    run(archive, target)
-    _say(f"{target}: {target.stat().st_size:,} bytes")
+    groups = None if target.suffix == ".nc" else raw_groups(archive)
+    if groups is None or not groups[""].attrs.get("kind_of_signal"):
+        run(archive, target)
+        _say(f"{target}: {target.stat().st_size:,} bytes")
+        return
+    files = _kinds_files()
+    kind = files.kind_of_archive(groups[""])
+    if kind is None:
+        raise InputError(f"{archive}: it holds signals of a kind that this vcinr does not know; upgrade it")
+    written = files.write_files(files.separated(groups), kind, target)
+    _say(f"{target}: {len(written)} file{'s' if len(written) > 1 else ''}")
 
 
 @app.command()
 def verify(
     archive: Annotated[str, typer.Argument(help="The archive to check: a folder, a .zip file or a URL.")],
     against: Annotated[
-        str | None, typer.Option("--against", help="The original file or URL, to check every bound against it.")
+        list[str] | None,
+        typer.Option(
+            "--against",
+            help="The original file or URL, or a folder of files, to check every bound against it; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds."""
     from vcinr.archive.verify import verify as run
-    from vcinr.formats.open import open_groups
 
-    problems, facts = run(archive, None if against is None else open_groups(against), watch=_watch)
+    problems, facts = run(archive, _open_files(against)[0] if against else None, watch=_watch)
     for problem in problems:
         print(f"vcinr: {problem}", file=sys.stderr)
     if problems:
@@ -187,7 +222,31 @@ def verify(
     for name, fact in facts.items():
         error = fact["max_abs_error"]
         _say(f"{name}: {fact['chunks']} chunks sound" + ("" if error is None else f", largest error {error:g}"))
-    _say(f"{archive}: verified" + ("" if against is None else f" against {against}"))
+    _say(f"{archive}: verified" + (f" against {', '.join(against)}" if against else ""))
+
+
+def _open_files(paths: list[str]) -> tuple[Any, list[str] | None]:
+    """The data sets of files by group, and the variables to compress where each file is one signal."""
+    from vcinr.formats.open import open_groups
+
+    try:
+        files = _kinds_files()
+    except InputError:
+        if len(paths) > 1:
+            raise
+        return open_groups(paths[0]), None
+    return files.open_files(paths)
+
+
+def _kinds_files() -> Any:
+    """The module that joins and separates files; raises InputError where the packages for it are missing."""
+    try:
+        from vcinr.kinds import files
+    except ImportError as error:
+        raise InputError(
+            f"files of signals such as images need the package {error.name}: pip install 'vcinr[formats]'"
+        ) from None
+    return files
 
 
 @app.command()

@@ -311,6 +311,34 @@ class Quantiser(_Frozen):
         return self.blocks if self.width else 0
 
 
+class Patches(_Frozen):
+    """The method ``experts``: signals are cut into patches, each predicted from those before it (:mod:`vcinr.patches`).
+
+    Parameters
+    ----------
+    size : tuple of int, optional
+        Lengths of a patch along the dimensions of a signal. Default: (64,), (8, 8) or (4, 4, 4).
+    back, ahead : tuple of int, optional
+        How far the prediction of a patch looks, before its first and beyond its last point along each dimension.
+    experts : int
+        Largest number of experts. More of them need fewer bits, and make a larger model.
+    rounds : int
+        Rounds of their clustering.
+    count : int
+        Number of patches to learn from.
+    psnr : float
+        The quality, in dB of the training range, at which they are to need few bits.
+    """
+
+    size: tuple[Positive, ...] | None = None
+    back: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    ahead: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    experts: Annotated[int, Field(ge=1, le=32)] = 8
+    rounds: Positive = 8
+    count: Positive = 100_000
+    psnr: PositiveFloat = 34.0
+
+
 class Codec(_Frozen):
     """How the pipeline writes the archive.
 
@@ -438,8 +466,9 @@ class Params(_Frozen):
         Where training and the extraction of latents run. Archives are always written and read on the CPU.
     sources : mapping of str to Source
         Known data sets.
-    inr, meta, quantiser, codec, evaluate, experiments
-        Parameters of the stages; see their classes.
+    inr, meta, quantiser, patches, codec, evaluate, experiments
+        Parameters of the stages; see their classes. `patches` are those of the method ``experts``, which has no use for
+        the three before.
     """
 
     source: Active | None = None
@@ -453,6 +482,7 @@ class Params(_Frozen):
     inr: Inr = Inr()
     meta: Meta = Meta()
     quantiser: Quantiser = Quantiser()
+    patches: Patches = Patches()
     codec: Codec = Codec()
     evaluate: Evaluate = Evaluate()
     experiments: Experiments | None = None
@@ -510,7 +540,7 @@ def _completed(data: dict[str, Any], origin: str) -> dict[str, Any]:
     values = _presets()[method]
     gpu_values = values.get("gpu", {}) if data.get("profile") == "gpu" else {}
     result = dict(data)
-    for name in ("inr", "meta", "quantiser"):
+    for name in ("inr", "meta", "quantiser", "patches"):
         given = data.get(name) or {}
         if isinstance(given, dict):
             not_null = {key: value for key, value in given.items() if value is not None}

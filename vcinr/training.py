@@ -14,12 +14,17 @@ from typing import Literal
 
 import xarray as xr
 
-from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling
+from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling, preset
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import InputError
-from vcinr.inr.model import Model, load_model
+from vcinr.formats.open import open_dataset, open_groups
+from vcinr.kinds import KINDS
+from vcinr.kinds.base import Kind
+from vcinr.kinds.files import expanded, kind_of_data
 from vcinr.meta.extract import extract_modulations
 from vcinr.meta.outer import meta_train
+from vcinr.models import AnyModel, load_model
+from vcinr.patches.train import train_patches
 from vcinr.progress import Watch, silent
 from vcinr.quantise.train import train_quantiser
 
@@ -32,9 +37,10 @@ def train(
     signal_dims: Sequence[str] | None = None,
     feature_dim: str | None = None,
     system: Literal["auto", "box", "sphere"] = "auto",
+    kind: str | None = None,
     params: Params | None = None,
     watch: Watch = silent,
-) -> Model:
+) -> AnyModel:
     """Train a model and write it.
 
     Parameters
@@ -51,8 +57,11 @@ def train(
         The dimension along which the features of a point lie, such as the components of a wind: they share a latent.
     system : str
         How coordinates enter the network: ``sphere``, ``box``, or ``auto``.
+    kind : str, optional
+        The kind of signal (:mod:`vcinr.kinds`). Default: it is seen from the first file.
     params : Params, optional
-        Parameters of network, training and quantiser. Default: those of :class:`vcinr.config.Params`. Its `minutes`
+        Parameters of network, training and quantiser. Default: those of the method ``basis`` or, for kinds of which
+        each file is one signal, ``experts``. Its `minutes`
         limit the time of the whole call: meta-training and the quantiser share what ingestion and extraction leave.
         When an interrupted run is resumed, the time that its meta-training took is included.
     watch : callable
@@ -60,7 +69,7 @@ def train(
 
     Returns
     -------
-    Model
+    Model or PatchModel
         The model that was written.
 
     Raises
@@ -70,8 +79,7 @@ def train(
     ConfigError
         For parameters that do not fit together.
     """
-    began = time.monotonic()
-    params, out = params or Params(), Path(out)
+    began, out = time.monotonic(), Path(out)
     if out.is_dir():
         raise InputError(f"{out}: this is a folder; name the model's file, for example {out / 'model.vcinr'}")
     work_folder = out.with_name(f".{out.name}.work")
@@ -79,13 +87,28 @@ def train(
     if isinstance(inputs, xr.Dataset):
         inputs.to_netcdf(work_folder / "input.nc")
         inputs = work_folder / "input.nc"
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    chosen = tuple(Selection(path=str(p)) for p in paths)
+    paths = expanded([str(inputs)] if isinstance(inputs, str | Path) else [str(p) for p in inputs])
+    kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
+    one_signal = kind in KINDS and KINDS[kind].variable is not None
+    params = params or preset("experts" if one_signal else "basis")
+    chosen = tuple(Selection(path=p) for p in paths)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
-    source = Source(variables=tuple(variables), train=chosen, archive=chosen, tiling=tiling)
+    own = {"tile": _tile(paths, KINDS[kind])} if one_signal else {}
+    source = Source(
+        kind=kind,
+        variables=tuple(variables),
+        train=chosen,
+        archive=chosen,
+        tiling=tiling,
+        **own,  # type: ignore[arg-type]
+    )
     signals = work_folder / "signals.zarr"
     try:
         ingest(source, work_folder, signals, watch)
+        if params.method == "experts":
+            train_patches(signals, params.patches, seed=params.seed, out=out, watch=watch)
+            shutil.rmtree(work_folder, ignore_errors=True)
+            return load_model(out)
         budget = None if params.minutes is None else max(1.0, 60 * params.minutes - (time.monotonic() - began))
         trained, modulations = work_folder / "training" / "model.vcinr", work_folder / "modulations.zarr"
         started = time.monotonic()
@@ -117,3 +140,13 @@ def _quantiser_seconds(budget: float, spent: float) -> float:
     """
     share = QUANTISER_SHARE / (1 - META_SHARE)
     return max(0.02 * budget, share * (budget - spent))
+
+
+def _tile(paths: Sequence[str], kind: Kind) -> int:
+    """Length of the tiles to learn from: the usual one, or less where a signal is shorter than that."""
+    shortest = int(kind.options.model_fields["tile"].default)
+    for path in paths:
+        dataset = open_dataset(path)
+        if kind.variable in dataset:
+            shortest = min(shortest, *(dataset[kind.variable].sizes.get(d, shortest) for d in kind.dims))
+    return max(1, shortest)

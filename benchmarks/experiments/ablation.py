@@ -14,7 +14,7 @@ from vcinr.codec.encode import Encoded, encode
 from vcinr.codec.promise import Field
 from vcinr.config import Params, Quantiser
 from vcinr.errors import BoundError
-from vcinr.inr.model import load_model
+from vcinr.inr.model import Model, load_model
 from vcinr.progress import Watch
 from vcinr.quality import psnr_db
 
@@ -131,7 +131,7 @@ def _coded(
 
 def _latents_alone(values: np.ndarray, field: Field, bound: float) -> tuple[Encoded, np.ndarray]:
     """Code at the coarsest rate whose largest error keeps the bound, else at the finest."""
-    assert field.model is not None
+    assert isinstance(field.model, Model)
     rates = field.model.quantiser["offset"].shape[0]
     for rate in range(rates):
         encoded, error = _coded(values, field, None, rate)

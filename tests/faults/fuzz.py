@@ -30,9 +30,10 @@ from vcinr.codec.encode import encode
 from vcinr.codec.promise import Bound, Effort, Field
 from vcinr.errors import VcinrError
 from vcinr.inr.at import ModelAt
-from vcinr.inr.model import Model, from_bytes
+from vcinr.inr.model import Model
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
+from vcinr.models import from_bytes
 from vcinr.signals import Grid
 
 Target = tuple[bytes, Callable[[bytes], object]]

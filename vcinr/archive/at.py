@@ -206,7 +206,8 @@ class _Variable:
     def evaluated(self, wanted: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         """Dimensions, values and spread at places, as stored; the last dimension is `POINT`."""
         codec = codec_of(self.array)
-        if codec is None or codec.model is None or self.array.shards is not None:
+        # Where a model is not evaluated at coordinates, as experts for patches are not, it has no axes.
+        if codec is None or codec.model is None or not codec.axes or self.array.shards is not None:
             return self._interpolated(codec, wanted)
         return self._predicted(codec, wanted)
 

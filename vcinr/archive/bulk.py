@@ -19,7 +19,7 @@ from vcinr.archive.write import compress
 from vcinr.codec.promise import Effort
 from vcinr.errors import InputError, VcinrError
 from vcinr.formats.open import open_groups
-from vcinr.inr.model import Model, load_model
+from vcinr.models import AnyModel, load_model
 from vcinr.places import is_url
 from vcinr.progress import Watch, silent
 
@@ -74,7 +74,7 @@ def compress_file(
 
 
 def _answers(
-    facts: dict[str, Any], path: str, model: Model | None, abs_error: float | None, variables: list[str] | None
+    facts: dict[str, Any], path: str, model: AnyModel | None, abs_error: float | None, variables: list[str] | None
 ) -> bool:
     """Whether an archive is what compressing `path` now would give: newer, sound, of the same request and values."""
     archive = Path(facts["archive"])

@@ -14,15 +14,15 @@ from zarr.core.buffer import default_buffer_prototype
 from vcinr.archive.metadata import RESERVED
 from vcinr.archive.store import get
 from vcinr.errors import ModelError
-from vcinr.inr.model import Model, from_bytes
+from vcinr.models import AnyModel, from_bytes
 
 GROUP = f"{RESERVED}/models"
-_CACHE: dict[str, Model] = {}
+_CACHE: dict[str, AnyModel] = {}
 _LIMIT = 8  # models that a process remembers
 _LOCK = threading.Lock()  # chunks are decoded by many threads
 
 
-def register(model: Model) -> str:
+def register(model: AnyModel) -> str:
     """Make a model known to this process.
 
     Parameters
@@ -43,12 +43,12 @@ def register(model: Model) -> str:
     return model.sha256
 
 
-def lookup(sha256: str) -> Model | None:
+def lookup(sha256: str) -> AnyModel | None:
     """Return a model that this process has registered or read before, or None."""
     return _CACHE.get(sha256)
 
 
-def registered(sha256: str) -> Model:
+def registered(sha256: str) -> AnyModel:
     """Return a model like `lookup`; raise ModelError naming the hash when there is none."""
     model = lookup(sha256)
     if model is None:
@@ -56,7 +56,7 @@ def registered(sha256: str) -> Model:
     return model
 
 
-def put(root: zarr.Group, model: Model) -> None:
+def put(root: zarr.Group, model: AnyModel) -> None:
     """Store a model in an archive.
 
     Parameters
@@ -80,7 +80,7 @@ def put(root: zarr.Group, model: Model) -> None:
     register(model)
 
 
-async def find(store: Any, path: str, sha256: str) -> Model | None:
+async def find(store: Any, path: str, sha256: str) -> AnyModel | None:
     """Search a model in the groups above an array.
 
     Parameters
@@ -94,7 +94,7 @@ async def find(store: Any, path: str, sha256: str) -> Model | None:
 
     Returns
     -------
-    Model or None
+    Model, PatchModel or None
         None where it is in none of them. A model that was read is registered.
 
     Raises

@@ -27,6 +27,8 @@ from vcinr.coding.neighbours import Positions
 from vcinr.errors import NOT_DAMAGE, InputError, ModelError, one_line
 from vcinr.formats.open import numeric_fields
 from vcinr.inr.model import Model
+from vcinr.models import AnyModel
+from vcinr.patches.model import PatchModel
 from vcinr.signals import Layout, layout_of
 
 CHUNK_VALUES = 1 << 25
@@ -65,7 +67,7 @@ class Job:
     name: str
     values: xr.DataArray
     layout: Layout | None = None
-    model: Model | None = None
+    model: AnyModel | None = None
     bound: Bound | None = None
     asked: bool = False
     note: str | None = None
@@ -112,7 +114,7 @@ class Job:
         if self.model is None:
             return 0.0, 1.0
         factor, shift = self.packing
-        offset, scale = self.model.scaling(self.name)
+        offset, scale = self.model.scaling(known_as(self.name, self.model))
         return (offset - shift) / factor, scale / factor
 
     @property
@@ -167,7 +169,7 @@ class ArrayPlan:
 def plan(
     groups: Groups,
     *,
-    model: Model | None = None,
+    model: AnyModel | None = None,
     abs_error: float | Mapping[str, float] | None = None,
     bounds: Mapping[str, float | None] | None = None,
     variables: Sequence[str] | None = None,
@@ -201,7 +203,7 @@ def plan(
 
 
 def _jobs(
-    groups: Groups, model: Model | None, abs_error: float | Mapping[str, float] | None,
+    groups: Groups, model: AnyModel | None, abs_error: float | Mapping[str, float] | None,
     requests: Mapping[str, float | None], variables: Sequence[str] | None,
 ) -> list[Job]:  # fmt: skip
     """Every array of numbers, and what was named and is none, as a job."""
@@ -291,13 +293,13 @@ def _bound(
     return (Bound("rate", float(rate)) if (rate := requests["rate"]) else None), limits
 
 
-def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layout, Model | None]:
+def _fitted(name: str, values: xr.DataArray, model: AnyModel | None) -> tuple[Layout, AnyModel | None]:
     """The layout of `values`, by the model's dimensions and coordinate system where there is one."""
     if model is None:
         return layout_of(values), None
-    model.scaling(name)
+    model.scaling(known_as(name, model))
     dims = model.dims if set(model.dims) <= set(values.dims) else None
-    feature, features = model.feature_dim, model.spec.d_out
+    feature, features = model.feature_dim, model.features
     have = 1 if feature is None else values.sizes.get(feature, 0)
     if have != features:
         along = "" if feature is None else f" along dimension {feature!r}"
@@ -305,10 +307,22 @@ def _fitted(name: str, values: xr.DataArray, model: Model | None) -> tuple[Layou
             f"variable {name!r}: the model was trained on signals of {features} features{along}, and here are "
             f"{have}; train one on this variable, or compress without a model"
         )
+    if isinstance(model, PatchModel):
+        if dims is None:
+            raise ModelError(
+                f"variable {name!r} has the dimensions {', '.join(map(str, values.dims))}, the model was trained on "
+                f"{', '.join(model.dims)}; rename them, or compress without a model"
+            )
+        return layout_of(values, dims, "box", feature), model
     layout = layout_of(values, dims, "sphere" if model.system["system"] == "sphere" else "box", feature)
     if len(layout.dims) != len(model.dims):
         raise ModelError(f"variable {name!r} has the grid {layout.dims}, the model was trained on {model.dims}")
     return layout, model
+
+
+def known_as(name: str, model: AnyModel) -> str:
+    """The name by which a model may know a variable: its full name in the archive or, within groups, its last part."""
+    return name if name in model.normalisation else name.rpartition("/")[2]
 
 
 def _packing(values: xr.DataArray) -> tuple[float, float]:
@@ -324,7 +338,7 @@ def _packing(values: xr.DataArray) -> tuple[float, float]:
     return factor, shift
 
 
-def default_variables(groups: Groups, model: Model | None) -> list[str]:
+def default_variables(groups: Groups, model: AnyModel | None) -> list[str]:
     """Choose what is compressed when nothing is named.
 
     Parameters
@@ -361,7 +375,7 @@ def default_variables(groups: Groups, model: Model | None) -> list[str]:
         n for n in numeric if n not in positions and (_on_points(groups, n, located) or _dimensions(groups, n) > 1)
     ]
     if model is not None:
-        known = [n for n in fields if n in model.normalisation]
+        known = [n for n in fields if known_as(n, model) in model.normalisation]
         if not known:
             raise ModelError(
                 f"the model was trained on {', '.join(model.normalisation)}, none of which is in the file "
@@ -487,6 +501,13 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
     return tuple(shape[d] for d in sizes)
 
 
+def _axes(job: Job) -> tuple[dict[str, Any], ...]:
+    """Coordinates of the signal's axes, where a network is evaluated at them."""
+    if job.layout is None or not isinstance(job.model, Model):
+        return ()
+    return tuple(encode_axis(a) for a in job.layout.grid.columns)
+
+
 def _array(job: Job, chunk: int | None) -> ArrayPlan:
     values, bound, layout = job.values, job.stored_bound, job.layout
     grid = () if layout is None else tuple(values.dims.index(d) for d in layout.dims)
@@ -494,9 +515,9 @@ def _array(job: Job, chunk: int | None) -> ArrayPlan:
     if feature is None and grid == tuple(range(max(0, values.ndim - 2), values.ndim)):
         grid = ()  # what the codec takes where nothing is said
     serializer = VcinrCodec(
-        variable=job.name,
+        variable=job.name if job.model is None else known_as(job.name, job.model),
         signal_axes=grid,
-        axes=() if job.model is None or layout is None else tuple(encode_axis(a) for a in layout.grid.columns),
+        axes=_axes(job),
         model=job.model.sha256 if job.model else None,
         scaling=job.scaling,
         bound=(bound.kind, bound.value) if bound else None,

@@ -76,6 +76,12 @@ def opened(archive: Archive, group: str, decode: bool) -> xr.Dataset:
         raise InputError(f"{path}: cannot be opened ({one_line(error)}); `vcinr verify` names the damage") from None
 
 
+def raw_groups(path: str | Path) -> dict[str, xr.Dataset]:
+    """Open all groups of an archive lazily and undecoded, by their paths; raises as `open_archive` does."""
+    archive = sound(path)
+    return {group: opened(archive, group, decode=False) for group in archive.groups()}
+
+
 def info(path: str | Path) -> dict[str, Any]:
     """Describe an archive.
 

@@ -34,7 +34,7 @@ from vcinr.archive.work import ChunkFacts, encode_all
 from vcinr.codec.chunk import VERSION
 from vcinr.codec.promise import Effort
 from vcinr.errors import InputError, VcinrError
-from vcinr.inr.model import Model
+from vcinr.models import AnyModel
 from vcinr.progress import Watch, silent
 from vcinr.quality import psnr_db
 
@@ -45,7 +45,7 @@ def compress(
     dataset: Data,
     target: str | Path,
     *,
-    model: Model | None = None,
+    model: AnyModel | None = None,
     abs_error: float | Mapping[str, float] | None = None,
     rel_error: float | None = None,
     point_rel_error: float | None = None,

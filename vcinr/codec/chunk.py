@@ -268,6 +268,11 @@ def prior_section(rate: int, coder: int) -> Sections:
     return Sections(prior=bytes([rate << 3 | coder]))
 
 
+def patches_section(rate: int) -> Sections:
+    """The section that names the rate of a model of patches (:mod:`vcinr.patches.model`)."""
+    return Sections(prior=bytes([rate]))
+
+
 def read_prior(section: bytes) -> tuple[int, int]:
     """The rate of the model's quantiser, and the number of the latents' coder."""
     if len(section) != 1:

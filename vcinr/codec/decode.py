@@ -17,7 +17,6 @@ from vcinr.codec.chunk import (
     apply_exceptions,
     read_constant,
     read_extent,
-    read_prior,
     read_residual,
     read_signs,
     read_specials,
@@ -88,8 +87,7 @@ def values_of(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Fie
     valid = None if sections.mask is None else ~lossless.decode_mask(sections.mask, signals)
     prior, correction = None, None
     if sections.prior is not None:
-        rate, coder = read_prior(sections.prior)
-        prior = decode_prior(field, shape, rate, coder, chunk.stream, field.counts_of(shape))
+        prior = decode_prior(field, shape, sections.prior, chunk.stream, field.counts_of(shape))
     constant = read_constant(sections.constant)
     if sections.residual is not None:
         step, plan, stream = read_residual(sections.residual)

@@ -11,11 +11,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
 
+from vcinr.codec import prior
 from vcinr.codec.chunk import (
     LOSSLESS,
     LOSSY,
@@ -29,6 +31,7 @@ from vcinr.codec.chunk import (
 )
 from vcinr.codec.decode import decode
 from vcinr.codec.latents import Latents, latents_of
+from vcinr.codec.patch_priors import PatchPriors
 from vcinr.codec.promise import (
     Bound,
     Comparison,
@@ -40,10 +43,19 @@ from vcinr.codec.promise import (
     tolerance_of,
     valid_values,
 )
-from vcinr.codec.search import PsnrTarget, best_candidate, meet_psnr, meet_rate, quick_candidate
-from vcinr.codec.trial import LARGEST, Candidate, Trial, prior_alone
+from vcinr.codec.search import (
+    PsnrTarget,
+    best_candidate,
+    coarsest_rate,
+    finest_rate,
+    meet_psnr,
+    meet_rate,
+    quick_candidate,
+)
+from vcinr.codec.trial import LARGEST, Candidate, Priors, Trial, prior_alone
 from vcinr.coding import lossless
 from vcinr.errors import BoundError, InputError
+from vcinr.patches.model import PER_HALVING, RATES, PatchModel
 from vcinr.signals.tiling import gather
 
 
@@ -126,13 +138,25 @@ def encode(
         bound = Bound("absolute", float(bound))
     if bound is not None and bound.kind == "relative":
         latents = None  # the model predicts no logarithms
-    candidates = None
+    candidates: Priors | None = None
     if latents is not None:
         candidates = Latents(field, latents, field.signal_of(native.shape), rate)
+    elif _in_patches(native, field) and not (bound is not None and bound.kind == "relative"):
+        assert isinstance(field.model, PatchModel)
+        signal = field.signal_of(native.shape)
+        candidates = PatchPriors(field, field.model, field.grid_of(native.shape), signal, rate)
     job = _Job(native, field, shape, candidates, effort)
     if bound is None or bound.kind in ("absolute", "relative"):
         return job.within(bound)
     return _for_psnr(job, bound) if bound.kind == "psnr" else _for_rate(job, bound)
+
+
+def _in_patches(values: np.ndarray, field: Field) -> bool:
+    """Whether the field's model predicts these values patch by patch."""
+    model = field.model
+    if not isinstance(model, PatchModel) or values.dtype.kind not in "fiu" or values.size == 0:
+        return False
+    return prior.applies(field, values.shape)
 
 
 def _for_psnr(job: _Job, bound: Bound) -> Encoded:
@@ -140,6 +164,8 @@ def _for_psnr(job: _Job, bound: Bound) -> Encoded:
     spread = job.spread
     if not 0.0 < spread < LARGEST or bound.peak >= 1e150:  # the square of such a peak would overflow
         return job.exact()
+    if isinstance(job.latents, PatchPriors) and job.latents.rate is None:
+        return _patches_for_psnr(job, PsnrTarget(bound, spread, RATES, 0.0, PER_HALVING))
     rates, slack = 0, 0.0
     if job.latents is not None:
         rates = 0 if job.latents.rate is not None else len(job.latents.rates)
@@ -151,10 +177,28 @@ def _for_psnr(job: _Job, bound: Bound) -> Encoded:
     )  # fmt: skip
 
 
+def _patches_for_psnr(job: _Job, target: PsnrTarget) -> Encoded:
+    """Encode a chunk by patches alone, or without them where that may need fewer bytes."""
+    best = coarsest_rate(target, lambda rate: job.within(None, alone=rate))
+    plain = replace(job, latents=None)
+
+    def at_error(error: float) -> Encoded:
+        return plain.within(Bound("absolute", error), mean=True)
+
+    if best is not None:
+        quick = replace(plain, effort="fast").within(Bound("absolute", target.error), mean=True)
+        if len(quick.data) > _FAR * len(best.data):
+            return best
+    other = meet_psnr(replace(target, rates=0), lambda rate: plain.exact(), at_error, plain.exact)
+    return other if best is None or len(other.data) < len(best.data) else best
+
+
 def _for_rate(job: _Job, bound: Bound) -> Encoded:
     """Encode a chunk in at most as many bits per value as `bound` says; raises BoundError where that is impossible."""
     allowed, spread = bound.value * job.values.size / 8, job.spread
     if 0.0 < spread < LARGEST:
+        if isinstance(job.latents, PatchPriors):
+            return _patches_for_rate(job, allowed) or _for_rate(replace(job, latents=None), bound)
         encoded = meet_rate(job.within_error, allowed, spread)
         if job.effort == "fast" and len(encoded.data) > allowed:  # search thoroughly before giving up
             encoded = meet_rate(replace(job, effort="best").within_error, allowed, spread)
@@ -168,6 +212,18 @@ def _for_rate(job: _Job, bound: Bound) -> Encoded:
     return encoded
 
 
+def _patches_for_rate(job: _Job, allowed: float) -> Encoded | None:
+    """Encode a chunk by patches alone in so many bytes; None where coding without them may have a smaller error."""
+    patched = finest_rate(lambda rate: job.within(None, alone=rate), allowed, RATES)
+    if len(patched.data) > allowed:
+        return None
+    error = math.sqrt(3 * patched.squared_error / max(1, patched.valid))
+    quick = replace(job, latents=None, effort="fast").within(Bound("absolute", error), mean=True)
+    return patched if len(quick.data) > _FAR * len(patched.data) else None
+
+
+_FAR = 1.5
+"""Factor on the bytes of patches: where quick coding without them needs more than that, no thorough one is tried."""
 _LARGE = 1 << 16  # bytes of values from which on a chunk is large
 _SMALL = {"best": 1 / 8, "fast": 1 / 2}
 """Share of the values' own size up to which lossless coding, which takes time, is not tried for a large chunk."""
@@ -180,7 +236,7 @@ class _Job:
     values: np.ndarray
     field: Field
     chunk_shape: tuple[int, ...]
-    latents: Latents | None
+    latents: Priors | None
     effort: Effort
 
     @property

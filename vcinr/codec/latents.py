@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from typing import NamedTuple
 
 import numpy as np
 
 from vcinr.codec import prior
 from vcinr.codec.chunk import prior_section
 from vcinr.codec.promise import Field, valid_values
-from vcinr.codec.trial import Prior, Trial
+from vcinr.codec.trial import Choice, Prior, Trial
 from vcinr.errors import ModelError
 from vcinr.inr.model import Model
+from vcinr.patches.model import PatchModel
 from vcinr.quantise.refine import outside_bits, refine
 from vcinr.signals import normalise
 from vcinr.signals.tiling import gather
@@ -51,6 +51,8 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
         Where the inner loop needs torch and torch is not installed.
     """
     model = field.model
+    if isinstance(model, PatchModel):
+        return None
     if model is None or not prior.applies(field, values.shape) or values.dtype.kind not in "fiu" or values.size == 0:
         return None
     offset, scale = field.scaling
@@ -73,29 +75,6 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
             "or compress without a model"
         ) from None
     return find_latents(at, y, weight, variable) - model.start(field.variable)
-
-
-class Choice(NamedTuple):
-    """A rate and a number of latents, with what a sample of the values says about them.
-
-    Choices compare by their first element, `bits`.
-
-    Attributes
-    ----------
-    bits : float
-        Estimated bits of the latents and of the residual.
-    rate : int
-        The rate of the model's quantiser.
-    length : int
-        The number of latents; the others are zero.
-    share : float
-        The share of values that the prior leaves outside the bound.
-    """
-
-    bits: float
-    rate: int
-    length: int
-    share: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +103,7 @@ class Latents:
     @property
     def model(self) -> Model:
         """The field's model."""
-        assert self.field.model is not None
+        assert isinstance(self.field.model, Model)
         return self.field.model
 
     @property

@@ -7,10 +7,13 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from vcinr.codec import patches
+from vcinr.codec.chunk import read_prior
 from vcinr.codec.promise import Field
 from vcinr.errors import CorruptError, ModelError
 from vcinr.inr.at import ModelAt
 from vcinr.inr.model import Model
+from vcinr.patches.model import PatchModel
 from vcinr.quantise.state import Quantiser
 from vcinr.signals.domain import Domain
 
@@ -81,6 +84,8 @@ def on_domain(model: Model, domain: Domain) -> ModelOnDomain:
 def applies(field: Field, shape: tuple[int, ...]) -> bool:
     """Whether the field's model can predict a chunk of `shape`: it is complete, and the chunk holds whole signals."""
     model = field.model
+    if isinstance(model, PatchModel):
+        return patches.applies(model, field, shape)
     if model is None or not model.quantiser:
         return False
     return field.grid_of(shape) == field.domain.shape and field.features_of(shape) == model.spec.d_out
@@ -104,7 +109,7 @@ def to_units(field: Field, output: np.ndarray) -> np.ndarray:
 
 
 def decode_prior(
-    field: Field, shape: tuple[int, ...], rate: int, coder: int, stream: bytes, signals: tuple[int, int]
+    field: Field, shape: tuple[int, ...], section: bytes, stream: bytes, signals: tuple[int, int]
 ) -> np.ndarray:
     """Decode the latents in a chunk's stream, and evaluate the model for them.
 
@@ -114,8 +119,8 @@ def decode_prior(
         The field of the chunk.
     shape : tuple of int
         Shape of the part of the chunk that lies inside the array.
-    rate, coder : int
-        The rate of the model's quantiser and the number of the latents' coder, as the chunk states them.
+    section : bytes
+        The chunk's section `prior`: a rate, and for latents the number of their coder.
     stream : bytes
         The latents' bitstream.
     signals : (int, int)
@@ -133,6 +138,11 @@ def decode_prior(
     CorruptError
         Where the chunk cannot have been written with the field's model.
     """
+    if isinstance(field.model, PatchModel):
+        if len(section) != 1:
+            raise CorruptError("section has a wrong length")
+        return patches.decode(field.model, field, shape, section[0], stream)
+    rate, coder = read_prior(section)
     prior = checked(field, shape)
     z = prior.codes(coder, stream, signals, rate)
     return arranged(prior.output(field.variable, z, rate), field.signal_of(shape))
@@ -142,6 +152,6 @@ def checked(field: Field, shape: tuple[int, ...]) -> ModelOnDomain:
     """The field's model on its domain, to decode a chunk of `shape` that has a prior; raises as `decode_prior` does."""
     if field.model is None:
         raise ModelError(f"variable {field.variable!r}: this chunk needs its model, which is not at hand")
-    if not applies(field, shape):
+    if isinstance(field.model, PatchModel) or not applies(field, shape):
         raise CorruptError("chunk has a prior but not the grid of its field")
     return on_domain(field.model, field.domain)

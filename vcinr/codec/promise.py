@@ -13,7 +13,7 @@ import numpy as np
 from vcinr.coding import residual
 from vcinr.coding.neighbours import Positions
 from vcinr.errors import CorruptError, InputError
-from vcinr.inr.model import Model
+from vcinr.models import AnyModel
 from vcinr.signals.domain import EMPTY, Domain
 
 Kind = Literal["absolute", "relative", "psnr", "rate"]
@@ -56,7 +56,7 @@ class Field:
         The array axes over which the samples of one signal lie, in the order of the domain's axes.
     domain : Domain
         The coordinates of a signal's samples; the empty grid where no model needs them.
-    model : Model, optional
+    model : Model or PatchModel, optional
         The model that predicts the signals. It works on (value - offset) / scale.
     scaling : (float, float)
         The offset and the scale just named.
@@ -76,7 +76,7 @@ class Field:
     variable: str
     signal_axes: tuple[int, ...]
     domain: Domain = EMPTY
-    model: Model | None = None
+    model: AnyModel | None = None
     scaling: tuple[float, float] = (0.0, 1.0)
     fill: tuple[float | int, ...] = ()
     limits: tuple[float, float] | None = None

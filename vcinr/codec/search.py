@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from vcinr.codec.latents import SHORT, SLOWER, Latents
+from vcinr.codec.latents import SHORT, SLOWER
 from vcinr.codec.promise import Bound
-from vcinr.codec.trial import Candidate, Prior, Trial, constant_prior, cost_of
+from vcinr.codec.trial import Candidate, Prior, Priors, Trial, constant_prior, cost_of
 from vcinr.coding.residual import CODERS, Plan, ResidualCoder, coder_of
 
 _RARE = 0.002
@@ -36,14 +36,14 @@ _RAW = tuple(c for c in _THOROUGH if not c.predicts)
 # --- one bound
 
 
-def best_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
+def best_candidate(trial: Trial, latents: Priors | None) -> Candidate | None:
     """Find the candidate that needs the fewest bytes.
 
     Parameters
     ----------
     trial : Trial
         The chunk and its tolerance.
-    latents : Latents or None
+    latents : Priors or None
         The priors of a model. Where they prescribe a rate, no constant priors are tried.
 
     Returns
@@ -71,7 +71,7 @@ def best_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
     return best
 
 
-def quick_candidate(trial: Trial, latents: Latents | None) -> Candidate | None:
+def quick_candidate(trial: Trial, latents: Priors | None) -> Candidate | None:
     """Choose a candidate from estimates, without coding the chunk several times.
 
     It uses the model where that should need fewer bytes, and else a constant. Parameters and result are those of
@@ -121,7 +121,7 @@ def _constants(trial: Trial) -> tuple[float, float]:
     return mean, common if common == float(np.float32(common)) else mean
 
 
-def _best_latents(trial: Trial, latents: Latents) -> Candidate | None:
+def _best_latents(trial: Trial, latents: Priors) -> Candidate | None:
     """The best candidate with one of the model's priors.
 
     From a likely rate, the search goes to coarser and to finer ones until two in a row need more bytes: in order of the
@@ -225,12 +225,30 @@ class PsnrTarget:
         Number of rates at which the model's prior alone may be tried; 0 without a model.
     slack : float
         How much another machine's evaluation of the model may differ, in the units of the values.
+    halving : float
+        By how many rates the squared error halves, about; 0 where that is not known.
     """
 
     bound: Bound
     spread: float
     rates: int
     slack: float
+    halving: float = 0.0
+
+    @property
+    def allowed(self) -> float:
+        """The largest mean squared error."""
+        return float(self.bound.peak**2 * 10 ** (-self.bound.value / 10))
+
+    @property
+    def error(self) -> float:
+        """The absolute bound at which errors that are uniform within it have the largest mean squared error."""
+        return math.sqrt(3 * self.allowed)
+
+    def room(self, encoded: Coded) -> float:
+        """The factor by which the mean squared error of a chunk may still grow, the model's slack considered."""
+        rms = math.sqrt(encoded.squared_error / max(1, encoded.valid))
+        return self.allowed / max((rms + (self.slack if encoded.mode.startswith("prior") else 0.0)) ** 2, 1e-300)
 
 
 def meet_psnr(
@@ -252,27 +270,12 @@ def meet_psnr(
     exact : callable
         Encodes the chunk without any error, for a PSNR that nothing else reaches.
     """
-    bound, spread = target.bound, target.spread
-    allowed = bound.peak**2 * 10 ** (-bound.value / 10)
-
-    def room(encoded: _C) -> float:
-        # The factor by which the mean squared error may still grow, the model's slack considered.
-        rms = math.sqrt(encoded.squared_error / max(1, encoded.valid))
-        return allowed / max((rms + (target.slack if encoded.mode.startswith("prior") else 0.0)) ** 2, 1e-300)
-
-    best, first, last = None, 0, target.rates
-    while first < last:
-        middle = (first + last) // 2
-        encoded = at_rate(middle)
-        if room(encoded) >= 1:
-            best, last = encoded, middle
-        else:
-            first = middle + 1
-    # Errors that are uniform within +-e have a mean squared error of e^2 / 3.
-    error, met = min(math.sqrt(3 * allowed), spread), False
+    spread = target.spread
+    best = coarsest_rate(target, at_rate)
+    error, met = min(target.error, spread), False
     for _ in range(12):
         encoded = at_error(error)
-        ratio = room(encoded)
+        ratio = target.room(encoded)
         met |= ratio >= 1
         if ratio >= 1 and (best is None or len(encoded.data) < len(best.data)):
             best = encoded
@@ -280,6 +283,35 @@ def meet_psnr(
             break
         error = min(error * min(max(0.98 * math.sqrt(ratio), 0.25), 3.0), spread)
     return best or exact()
+
+
+def coarsest_rate(target: PsnrTarget, at_rate: Callable[[int], _C]) -> _C | None:
+    """Encode a chunk with a prior alone, at the coarsest rate that reaches a PSNR.
+
+    Parameters
+    ----------
+    target : PsnrTarget
+        What is to be reached.
+    at_rate : callable
+        Encodes the chunk with the prior of a rate alone.
+
+    Returns
+    -------
+    Coded or None
+        None where no rate reaches the PSNR.
+    """
+    best, first, last = None, 0, target.rates
+    middle = last // 2
+    while first < last:
+        encoded = at_rate(middle)
+        ratio = target.room(encoded)
+        if ratio >= 1:
+            best, last = encoded, middle
+        else:
+            first = middle + 1
+        likely = middle - target.halving * math.log2(max(ratio, 1e-30)) if target.halving else (first + last) / 2
+        middle = min(max(math.floor(likely), first), last - 1)
+    return best
 
 
 def meet_rate(at_error: Callable[[float], _C], allowed: float, spread: float) -> _C:
@@ -305,4 +337,30 @@ def meet_rate(at_error: Callable[[float], _C], allowed: float, spread: float) ->
             best, high = encoded, middle
         else:
             low = middle
+    return best
+
+
+def finest_rate(at_rate: Callable[[int], _C], allowed: float, rates: int) -> _C:
+    """Encode a chunk with a prior alone, at the finest of its rates that a number of bytes allows.
+
+    Parameters
+    ----------
+    at_rate : callable
+        Encodes the chunk with the prior of a rate alone.
+    allowed : float
+        The largest number of bytes. Where even the coarsest rate needs more, its chunk is returned.
+    rates : int
+        Number of rates.
+    """
+    first, last, best = 0, rates - 1, None
+    while first < last or best is None:
+        middle = (first + last + 1) // 2 if first < last else first
+        encoded = at_rate(middle)
+        if len(encoded.data) <= allowed or middle == 0:
+            best = encoded
+            if first == last:
+                break
+            first = middle
+        else:
+            last = middle - 1
     return best

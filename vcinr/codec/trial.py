@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -192,3 +193,60 @@ class Trial:
         target, valid, values = (v.reshape(self.planes)[:quarter] for v in (self.target, self.valid, prior.values))
         part = replace(self, target=target, valid=valid, planes=target.shape)
         return cost_of(part.code(replace(prior, values=values), plan))
+
+
+class Choice(NamedTuple):
+    """A rate and a number of latents, with what a sample of the values says about them.
+
+    Choices compare by their first element, `bits`.
+
+    Attributes
+    ----------
+    bits : float
+        Estimated bits of the latents and of the residual.
+    rate : int
+        The rate of the model's quantiser.
+    length : int
+        The number of latents; the others are zero.
+    share : float
+        The share of values that the prior leaves outside the bound.
+    """
+
+    bits: float
+    rate: int
+    length: int
+    share: float
+
+
+class Priors(Protocol):
+    """The priors that a model offers for a chunk, as the search sees them.
+
+    Attributes
+    ----------
+    rate : int or None
+        The only rate to try; None for all.
+    """
+
+    @property
+    def rate(self) -> int | None:
+        """The only rate to try; None for all."""
+
+    @property
+    def rates(self) -> list[int]:
+        """The rates to try, from coarse to fine."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Smaller numbers of latents to try."""
+
+    def slack(self, output: np.ndarray) -> float:
+        """How much another machine's decoder may differ from `output`, in the data's units."""
+
+    def make_prior(self, trial: Trial, rate: int, length: int | None = None, *, for_bound: bool = True) -> Prior:
+        """The prior at a rate, with all latents or the first few, as a decoder will have it."""
+
+    def error(self, trial: Trial, rate: int) -> float:
+        """RMS error of the prior at a rate over the valid values, in the data's units."""
+
+    def cheapest(self, trial: Trial) -> Choice | None:
+        """The choice that should need the fewest bytes; None where the residual coders should work alone."""

@@ -111,8 +111,9 @@ def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Wat
 
 def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
     """The signals of a source of files, in their splits."""
-    training = _open(source, source.train, raw, watch)
+    training = _learnable(source, _open(source, source.train, raw, watch))
     archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
+    archive = _learnable(source, archive)
     layout, known, dropped = _collect(source, training, None, "ingest train", watch)
     layout, test, dropped_test = _collect(source, archive, layout, "ingest test", watch)
     held = _every(known, source.valid_every)
@@ -139,6 +140,14 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
     )
 
 
+def _learnable(source: Source, opened: Opened) -> Opened:
+    """What a model learns from, or is judged on, of data sets: by default all of them."""
+    training, options = kind_of(source).training, options_of(source)
+    if training is None:
+        return opened
+    return [(path, training(dataset, options, path)) for path, dataset in opened]
+
+
 def _collect(
     source: Source, opened: Opened, layout: Layout | None, stage: str, watch: Watch
 ) -> tuple[Layout, SignalSet, int]:
@@ -159,6 +168,7 @@ def _collect(
     dropped = 0
     origin = source.train[0].path
     dims = kind_of(source).signal_dims or source.tiling.signal_dims
+    usual_feature = kind_of(source).feature_dim
     for step, (path, stored) in enumerate(opened):
         # Times stay numbers, as in the archive, so that a model gets the same coordinates from both.
         dataset = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
@@ -168,7 +178,8 @@ def _collect(
         for name in names:
             data = field(dataset, name, path)
             try:
-                field_layout = layout_of(data, dims, source.tiling.system, source.tiling.feature_dim)
+                feature_dim = source.tiling.feature_dim or (usual_feature if usual_feature in data.dims else None)
+                field_layout = layout_of(data, dims, source.tiling.system, feature_dim)
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
             if layout is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ class Format:
         For a format that is a folder: names of which it holds at least one.
     read_folder : callable, optional
         From the local path or the URL of such a folder to its groups.
+    written : tuple of str
+        Those of `suffixes` that `write` makes. They are recommended where another is asked for.
+    write : callable, optional
+        From a data set like those that `read` returns as the root group, to a local file. The suffix of the path
+        chooses the variant (PNG, WebP, ...). What is written reads as the same data set. It raises InputError, naming
+        the file and the remedy, where the format cannot hold the data set.
     """
 
     name: str
@@ -75,6 +82,8 @@ class Format:
     by_suffix: bool = False
     members: tuple[str, ...] = ()
     read_folder: Callable[[str, str], Groups] | None = None
+    written: tuple[str, ...] = ()
+    write: Callable[[xr.Dataset, Path], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,3 +193,100 @@ def attributes(attrs: Any) -> dict[str, Any]:
 def parent(path: str) -> str:
     """The path of the group that a member of a group is in."""
     return path.rpartition("/")[0]
+
+
+def only(dataset: xr.Dataset, path: Path, needed: str, *others: str) -> None:
+    """Check that a data set has a variable, and none but that and some others, before it is written.
+
+    Raises
+    ------
+    InputError
+        Where the variable is missing, or something would be left out of the file.
+    """
+    have = [str(name) for name in dataset.variables]
+    if needed not in have:
+        raise InputError(
+            f"{path}: {path.suffix} files hold the variable {needed!r}, and the data set has "
+            f"{', '.join(have) or 'no variables'}; rename the variable, or choose another format"
+        )
+    if extra := [name for name in have if name not in (needed, *others)]:
+        raise InputError(
+            f"{path}: {path.suffix} files have no place for the variables {', '.join(extra)}; "
+            "leave them out with drop_vars, or choose another format"
+        )
+
+
+def values_of(dataset: xr.Dataset, path: Path, name: str, *dims: tuple[str, ...], packed: bool = False) -> np.ndarray:
+    """Values of a variable that is to be written.
+
+    Parameters
+    ----------
+    dataset
+        The data set.
+    path
+        The file, for messages.
+    name
+        The variable.
+    *dims
+        The dimensions that it may have.
+    packed
+        Whether the format has a place for scale_factor and add_offset.
+
+    Returns
+    -------
+    numpy.ndarray
+        The values in the machine's byte order, as a contiguous array.
+
+    Raises
+    ------
+    InputError
+        For other dimensions, for packed values that would lose their units, and for values that are not numbers.
+    """
+    variable = dataset.variables[name]
+    if not packed and {"scale_factor", "add_offset"} & set(variable.attrs):
+        raise InputError(
+            f"{path}: {name} is packed, and {path.suffix} files have no place for its scale_factor and add_offset; "
+            "unpack it with xarray.decode_cf, or choose another format"
+        )
+    if variable.dims not in dims:
+        allowed = " or ".join(f"({', '.join(d)})" for d in dims)
+        raise InputError(
+            f"{path}: {name} has the dimensions ({', '.join(map(str, variable.dims))}) and needs {allowed}; "
+            "rename or transpose them"
+        )
+    if variable.dtype.kind not in "iuf":
+        raise InputError(f"{path}: {name} holds {variable.dtype}, and no numbers; leave it out with drop_vars")
+    values = np.ascontiguousarray(variable.values)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def check_table(dataset: xr.Dataset, path: Path) -> None:
+    """Check that all variables of a data set are columns ``(row,)`` that can be written as they are."""
+    if not dataset.variables:
+        raise InputError(f"{path}: the data set has no variables; choose some")
+    for name, variable in dataset.variables.items():
+        if variable.dims != ("row",):
+            raise InputError(
+                f"{path}: {name} has the dimensions ({', '.join(map(str, variable.dims))}), and tables have one, row; "
+                "rename it, or leave the variable out with drop_vars"
+            )
+        if {"scale_factor", "add_offset"} & set(variable.attrs):
+            raise InputError(f"{path}: {name} is packed, which tables do not say; unpack it with xarray.decode_cf")
+
+
+def flat_list(value: Any) -> list[Any]:
+    """An attribute that is a list, which some formats turn into an array or, where it has one item, into a number."""
+    return list(np.asarray(value).ravel().tolist())
+
+
+def encoded(data: bytes) -> str:
+    """Bytes as text (base 64), to be kept in an attribute."""
+    return base64.b64encode(data).decode()
+
+
+def decoded(text: str, path: Path, what: str) -> bytes:
+    """Bytes of an attribute that `encoded` made; raises InputError for other text."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise InputError(f"{path}: the attribute {what!r} is damaged; remove it to write the values alone") from None

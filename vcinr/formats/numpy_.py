@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -50,4 +51,33 @@ def _npz(source: Any) -> xr.Dataset:
         return plain([(name, arrays[name]) for name in arrays.files])
 
 
-FORMAT = Format(name="NumPy", recognises=recognises, read=read, read_stream=read_stream, suffixes=(".npy", ".npz"))
+def write(dataset: xr.Dataset, path: Path) -> None:
+    """Write the values of one variable (.npy) or of all (.npz); these files hold no dimensions and attributes."""
+    arrays = {str(name): np.asarray(variable.values) for name, variable in dataset.variables.items()}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise InputError(f"{path}: {name} is text or other objects; leave it out with drop_vars")
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():  # np.savez takes names as keywords, and has some of its own
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+        return
+    if len(arrays) != 1:
+        raise InputError(
+            f"{path}: a .npy file holds one array, and the data set has {', '.join(arrays) or 'none'}; "
+            "choose one, or write .npz"
+        )
+    (array,) = arrays.values()
+    np.save(path, array, allow_pickle=False)
+
+
+FORMAT = Format(
+    name="NumPy",
+    recognises=recognises,
+    read=read,
+    read_stream=read_stream,
+    suffixes=(".npy", ".npz"),
+    written=(".npy", ".npz"),
+    write=write,
+)

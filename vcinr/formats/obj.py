@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from vcinr.errors import InputError
+from vcinr.formats import mesh
 from vcinr.formats.base import Format, Groups
 
 
@@ -84,4 +85,6 @@ FORMAT = Format(
     read_stream=read_stream,
     suffixes=(".obj",),
     by_suffix=True,
+    written=(".obj",),
+    write=mesh.write,
 )

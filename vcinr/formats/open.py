@@ -15,9 +15,9 @@ from vcinr.errors import InputError, one_line
 from vcinr.formats.base import File, Format, Groups, locate
 from vcinr.places import suffix
 
-# Attributes of CF and UGRID in which a variable names parts of its grid.
+# Attributes of CF and UGRID in which a variable names parts of its grid; an image names its colour profile.
 _GRID_PARTS = {"bounds", "climatology", "grid_mapping", "cell_measures", "formula_terms", "geometry"}
-_GRID_PARTS |= {"node_count", "part_node_count", "interior_ring"}
+_GRID_PARTS |= {"node_count", "part_node_count", "interior_ring", "icc_profile"}
 
 
 def open_groups(path: str | Path) -> Groups:
@@ -49,7 +49,9 @@ def open_groups(path: str | Path) -> Groups:
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"{name}: a package needed to read it is not installed ({one_line(error)})") from None
+        raise InputError(
+            f"{name}: a package needed to read it is not installed ({one_line(error)}); pip install 'vcinr[formats]'"
+        ) from None
     except FileNotFoundError:
         raise InputError(f"{name}: no such file or store; check the path") from None
     except PermissionError as error:

@@ -1,8 +1,6 @@
 """The model file: everything that a decoder and an encoder need to know of a model, named by its SHA-256.
 
-Layout, little-endian: ``VCINRMDL`` | u16 version | u32 header length | header, JSON | tensors | u32 CRC-32 of all that
-comes before it. The header lists the name, type, shape and stored length of each tensor. Weight matrices of the network
-are stored in 8 bits, other large float tensors as float16, small ones as float32, and integers deflated.
+It is a container (:mod:`vcinr.container`) in which weight matrices of the network are stored in 8 bits.
 
 A model should be used only after `freeze` has rounded it to these types, so that figures of training hold for the
 network that a reader evaluates.
@@ -11,10 +9,7 @@ network that a reader evaluates.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,20 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from vcinr.errors import ConfigError, ModelError
+from vcinr import container
+from vcinr.errors import ModelError
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.siren import shapes
 from vcinr.inr.spec import InrSpec
 from vcinr.places import written_aside
 from vcinr.signals import coordinates
 
-MAGIC = b"VCINRMDL"
-VERSION = 1
-MAX_BYTES = 1 << 30
-"""Largest size of a model file, and of its tensors in memory."""
-_MALFORMED = (
-    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, ConfigError, zlib.error,
-)  # fmt: skip
 DELTA = 2.0**-18
 """Smallest slack for differences between machines and BLAS builds in float32, as a fraction of the model's scale."""
 
@@ -93,12 +82,6 @@ class Model:
         """The bytes of the model file."""
         tensors = {**{f"inr/{k}": v for k, v in self.params.items()}}
         tensors.update({f"quantiser/{k}": v for k, v in self.quantiser.items()})
-        table, blobs = [], []
-        for name in sorted(tensors):
-            array = np.asarray(tensors[name])
-            kind, blob = _pack(name, array)
-            table.append([name, kind, list(array.shape), len(blob)])
-            blobs.append(blob)
         header = {
             "spec": self.spec.to_dict(),
             "system": dict(self.system),
@@ -110,11 +93,8 @@ class Model:
             "encode_points": self.encode_points,
             "slack": self.slack,
             "provenance": dict(self.provenance),
-            "tensors": table,
         }
-        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        body = MAGIC + struct.pack("<HI", VERSION, len(text)) + text + b"".join(blobs)
-        return body + struct.pack("<I", zlib.crc32(body))
+        return container.pack(header, tensors, _in_8_bits, version=1)
 
     @cached_property
     def sha256(self) -> str:
@@ -138,6 +118,11 @@ class Model:
     def start(self, variable: str) -> np.ndarray:
         """phi_0 of a variable ``[d]``, from which its inner loop starts; its latents are coded relative to it."""
         return self.params["phi_0"][self.index(variable)]
+
+    @property
+    def features(self) -> int:
+        """Number of features of a point."""
+        return self.spec.d_out
 
     @property
     def linear(self) -> bool:
@@ -180,23 +165,12 @@ def from_bytes(data: bytes, origin: str) -> Model:
     ModelError
         For bytes that are not a model, or that are damaged, malformed or of a later version.
     """
-    fixed = len(MAGIC) + 6
-    if data[: len(MAGIC)] != MAGIC or len(data) < fixed + 4 or len(data) > MAX_BYTES:
-        raise ModelError(f"{origin}: not a vcinr model; train one with `vcinr train`")
-    version, length = struct.unpack_from("<HI", data, len(MAGIC))
-    if version > VERSION:
-        raise ModelError(f"{origin}: model of format version {version}, this vcinr reads up to {VERSION}; upgrade it")
-    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
-        raise ModelError(f"{origin}: the model is damaged (checksum mismatch); copy it again")
+    return from_parts(*container.unpack(data, origin), data, origin)
+
+
+def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], data: bytes, origin: str) -> Model:
+    """The model of an unpacked container; raises ModelError, which names `origin`, where its parts do not fit."""
     try:
-        header = json.loads(data[fixed : fixed + length])
-        tensors, position, room = {}, fixed + length, MAX_BYTES  # room: bytes that further tensors may have in memory
-        for name, kind, shape, stored in header["tensors"]:
-            if kind not in _KINDS:  # np.dtype would accept many other texts
-                raise ValueError(f"tensor {name!r} has the type {kind!r}")
-            tensors[name] = _unpack(data[position : position + stored], kind, tuple(shape), room)
-            room -= tensors[name].nbytes
-            position += stored
         groups: dict[str, dict[str, np.ndarray]] = {"inr": {}, "quantiser": {}}
         for name, array in tensors.items():
             group, _, key = name.partition("/")
@@ -218,8 +192,8 @@ def from_bytes(data: bytes, origin: str) -> Model:
         _check(model)
         # The digest that names the model is of these very bytes; another zlib might deflate to different ones.
         model.__dict__["data"] = data
-    except _MALFORMED as error:
-        raise ModelError(f"{origin}: the model is malformed ({type(error).__name__}: {error})") from None
+    except container.MALFORMED as error:
+        raise container.malformed(origin, error) from None
     return model
 
 
@@ -260,64 +234,6 @@ def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance
     return replace(model, quantiser=dict(quantiser), provenance={**model.provenance, **provenance})
 
 
-_KINDS = ("<i4", "|u1", "<f4", "<f2", "rows8")
-"""How tensors are stored: integers deflated, floats as they are, and ``rows8`` (see `rows_in_8_bits`) for matrices: a
-float32 step for each row, then the int8 codes, deflated."""
-
-
-def _pack(name: str, array: np.ndarray) -> tuple[str, bytes]:
-    """Choose how to store a tensor; returns the kind, one of `_KINDS`, and the bytes.
-
-    Weight matrices of the network with more than 8 rows and columns take 8 bits for each number, other tensors of more
-    than 1024 numbers 16 bits, all others 32 bits.
-    """
-    if array.dtype.kind in "iu":
-        kind = "|u1" if array.dtype == np.uint8 else "<i4"
-        return kind, zlib.compress(array.astype(kind).tobytes(), 9)
-    if name.startswith("inr/siren.") and array.ndim == 2 and min(array.shape) > 8:
-        steps, codes = rows_in_8_bits(array)
-        return "rows8", steps.astype("<f4").tobytes() + zlib.compress(codes.tobytes(), 9)
-    kind = "<f2" if array.size > 1024 else "<f4"
-    return kind, array.astype(kind).tobytes()
-
-
-def rows_in_8_bits(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantise a matrix, each row with a step of its own.
-
-    Returns
-    -------
-    steps : numpy.ndarray
-        float32 ``[rows]``. They have 16 significant bits, so that step * code is exact in float32.
-    codes : numpy.ndarray
-        int8 ``[rows, columns]``, from -127 to 127.
-
-    Notes
-    -----
-    A matrix that has been rounded in this way is not changed by doing it again, since the largest code of a row is 127.
-    """
-    exact = np.abs(array.astype(np.float64)).max(1) / 127
-    fraction, exponent = np.frexp(exact)
-    steps = np.ldexp(np.ceil(fraction * 2**16) / 2**16, exponent)
-    codes = np.rint(array / np.where(steps > 0, steps, 1)[:, None])
-    return steps.astype(np.float32), np.clip(codes, -127, 127).astype(np.int8)
-
-
-def _unpack(blob: bytes, kind: str, shape: tuple[int, ...], room: int) -> np.ndarray:
-    """Inverse of `_pack`; raises ValueError for a malformed tensor, or one of more than `room` bytes in memory."""
-    if any(not isinstance(n, int) or n < 0 for n in shape) or (kind == "rows8" and len(shape) != 2):
-        raise ValueError("tensor of a wrong shape")
-    dtype = np.dtype("i1" if kind == "rows8" else kind)
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if size > room:
-        raise ValueError("tensors too large")
-    steps = None
-    if kind == "rows8":
-        steps, blob = np.frombuffer(blob[: 4 * shape[0]], "<f4"), blob[4 * shape[0] :]
-    if dtype.kind in "iu":
-        blob = zlib.decompressobj().decompress(blob, size + 1)
-    if len(blob) != size or (steps is not None and len(steps) != shape[0]):
-        raise ValueError("tensor length does not fit its shape")
-    array = np.frombuffer(blob, dtype).reshape(shape)
-    if steps is not None:
-        return steps[:, None].astype(np.float32) * array.astype(np.float32)
-    return array.astype({"i": np.int32, "u": np.uint8, "f": np.float32}[dtype.kind])
+def _in_8_bits(name: str, array: np.ndarray) -> bool:
+    """Whether a tensor is stored in 8 bits a number: weight matrices of the network with over 8 rows and columns."""
+    return name.startswith("inr/siren.") and array.ndim == 2 and min(array.shape) > 8

@@ -12,10 +12,18 @@ from pathlib import Path
 from vcinr import config, plugins
 from vcinr.config import Params, Source
 from vcinr.errors import ConfigError
-from vcinr.kinds import grid, python, voxels
+from vcinr.kinds import grid, image, python, sound, video, volume, voxels
 from vcinr.kinds.base import Kind, Options
 
-KINDS: dict[str, Kind] = {"grid": grid.KIND, "voxels": voxels.KIND, "python": python.KIND}
+KINDS: dict[str, Kind] = {
+    "grid": grid.KIND,
+    "image": image.KIND,
+    "sound": sound.KIND,
+    "video": video.KIND,
+    "volume": volume.KIND,
+    "voxels": voxels.KIND,
+    "python": python.KIND,
+}
 """By what `kind` of a source in params.yaml says."""
 
 

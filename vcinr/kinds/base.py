@@ -61,6 +61,19 @@ class Kind:
     signals : callable, optional
         From a source and the kind's own parameters to all its signals in their splits. Default: they are cut from the
         source's files.
+    training : callable, optional
+        From a data set, the kind's own parameters and the file's path to the data set whose signals are learned from,
+        which must be of one size. Default: the data set itself.
+    variable : str, optional
+        For a kind of which each file holds one signal: the name that formats give it. The kind is seen by it.
+    dims : tuple of str
+        The dimensions of such a signal.
+    feature_dim : str, optional
+        The dimension of the features of its points; a signal may lack it.
+    ragged : bool
+        Whether such signals are joined end to end, not stacked.
+    endings : tuple of str
+        How files may end into which they are written without loss; the first is the usual one.
     """
 
     open: Callable[[str, Selection, Any, Watch], xr.Dataset]
@@ -69,6 +82,12 @@ class Kind:
     signal_dims: tuple[str, ...] | None = None
     options: type[Options] = Options
     signals: Callable[[Source, Any], Signals] | None = None
+    training: Callable[[xr.Dataset, Any, str], xr.Dataset] | None = None
+    variable: str | None = None
+    dims: tuple[str, ...] = ()
+    feature_dim: str | None = None
+    ragged: bool = False
+    endings: tuple[str, ...] = ()
 
 
 def cut(dataset: xr.Dataset, ranges: Ranges, path: str) -> xr.Dataset:

@@ -1,0 +1,283 @@
+"""Many files of one kind as one data set, and back: their signals share arrays, and so one stream.
+
+Signals of equal shape, type and attributes are stacked along the dimension ``item``. Signals of a ragged kind, such as
+sounds, are joined end to end instead, and ``row_size(item)`` says how long each is (CF's contiguous ragged arrays).
+``name(item)`` keeps the files' names. Where signals differ in other ways, each sort of them is a group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vcinr.errors import InputError
+from vcinr.formats.base import Groups
+from vcinr.formats.open import open_dataset, open_groups
+from vcinr.formats.write import write_dataset
+from vcinr.kinds import KINDS
+from vcinr.kinds.base import Kind, Opened
+from vcinr.places import is_url
+
+ITEM, NAME, ROW_SIZE = "item", "name", "row_size"
+_STORES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")  # members of folders that are stores
+ATTRIBUTE = "kind_of_signal"
+"""Attribute of the root group that names the kind of the signals."""
+
+
+def expanded(paths: Sequence[str]) -> list[str]:
+    """Replace folders that are no store of a known format by the files in them, sorted by name.
+
+    Raises
+    ------
+    InputError
+        For a folder without files.
+    """
+    result: list[str] = []
+    for path in paths:
+        folder = Path(path).expanduser()
+        if is_url(path) or not folder.is_dir() or any((folder / member).exists() for member in _STORES):
+            result.append(path)
+            continue
+        files = sorted(str(f) for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
+        if not files:
+            raise InputError(f"{path}: a folder without files; give files, or a folder that has some")
+        result += files
+    return result
+
+
+def kind_of_data(dataset: xr.Dataset) -> str | None:
+    """The name of the kind whose variable a data set has; None where it is of no such kind."""
+    return next((name for name, kind in KINDS.items() if kind.variable and kind.variable in dataset.data_vars), None)
+
+
+def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, list[str] | None]:
+    """Open files that are to share an archive.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Paths or URLs of files, or folders of files.
+    kind : str, optional
+        The kind of their signals. Default: it is seen from the files.
+
+    Returns
+    -------
+    groups : dict
+        Data sets by group path: of files of one kind of signal as `joined` makes them, of any other single file as
+        `vcinr.formats.open.open_groups` does.
+    variables : list of str or None
+        The variables that hold the signals; None for files of no such kind.
+
+    Raises
+    ------
+    InputError
+        For files that cannot be read or do not go together; the message names the file.
+    """
+    files = expanded(paths)
+    first = open_groups(files[0])
+    seen = kind or kind_of_data(first[""])
+    if seen is None or KINDS[seen].variable is None:
+        if len(files) > 1:
+            raise InputError(
+                f"{files[1]}: several files share an archive only where each is one signal, such as an image; "
+                f"compress files like {files[0]} one by one"
+            )
+        return first, None
+    opened = [(path, first[""] if path == files[0] else open_dataset(path)) for path in files]
+    groups = joined(opened, seen)
+    return groups, [f"{path}/{KINDS[seen].variable}".lstrip("/") for path in groups if groups[path].data_vars]
+
+
+def joined(opened: Opened, kind: str) -> Groups:
+    """Join the data sets of files, each of which holds one signal.
+
+    Parameters
+    ----------
+    opened : list of (str, xarray.Dataset)
+        Paths and data sets, as formats read them.
+    kind : str
+        The kind of their signals.
+
+    Returns
+    -------
+    dict
+        Data sets by group path: the root alone where all signals go together, else a group for each sort of them.
+
+    Raises
+    ------
+    InputError
+        For a data set of another kind, and for two files of one name; the message names the file.
+    """
+    spec = KINDS[kind]
+    sorts: dict[str, Opened] = {}
+    names: set[str] = set()
+    for path, dataset in sorted(opened, key=lambda o: Path(o[0]).name):
+        if spec.variable not in dataset.data_vars:
+            have = ", ".join(map(str, dataset.data_vars)) or "nothing"
+            raise InputError(f"{path}: no {spec.variable}, it holds {have}; compress it on its own")
+        name = Path(path).name
+        if name in names:
+            raise InputError(f"{path}: two files are called {name}; rename one")
+        names.add(name)
+        sorts.setdefault(_sort(dataset, spec), []).append((name, dataset))
+    groups: Groups = {}
+    for members in sorts.values():
+        whole = _end_to_end(members, spec) if spec.ragged else _stacked(members, spec)
+        path = "" if len(sorts) == 1 else _group_name(members[0][1], spec, set(groups))
+        groups[path] = whole
+    groups.setdefault("", xr.Dataset())
+    groups[""].attrs[ATTRIBUTE] = kind
+    return dict(sorted(groups.items()))
+
+
+def kind_of_archive(root: xr.Dataset) -> Kind | None:
+    """The kind of the signals in an archive, by its root group; None for an archive of other data."""
+    return KINDS.get(str(root.attrs.get(ATTRIBUTE)))
+
+
+def separated(groups: Groups) -> Opened:
+    """Take joined data sets apart: inverse of `joined`, but for the paths, which are names of files."""
+    kind = kind_of_archive(groups[""])
+    assert kind is not None
+    result: Opened = []
+    for dataset in groups.values():
+        if kind.variable not in dataset.data_vars:
+            continue
+        parts = _of_ragged(dataset, kind) if kind.ragged else _of_stack(dataset)
+        names = [str(n) for n in np.atleast_1d(dataset[NAME].values)]
+        result += [(name, part.drop_vars(NAME, errors="ignore")) for name, part in zip(names, parts, strict=True)]
+    return sorted(result)
+
+
+def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
+    """Write signals as files of the usual formats.
+
+    Parameters
+    ----------
+    signals : list of (str, xarray.Dataset)
+        From `separated`.
+    kind : Kind
+        Their kind.
+    target : Path
+        The file to write, where there is one signal and the name has a suffix; else the folder.
+
+    Returns
+    -------
+    list of Path
+        The files. A file is of its original's format where that is written without loss, and of the kind's usual format
+        otherwise, such as PNG in place of JPEG.
+
+    Raises
+    ------
+    InputError
+        Where a file exists already or cannot be written; the message names it.
+    """
+    if len(signals) == 1 and target.suffix and not target.is_dir():
+        places = [target]
+    else:
+        target.mkdir(parents=True, exist_ok=True)
+        places = [target / _usual(name, kind) for name, _ in signals]
+    for place in places:
+        if place.exists():
+            raise InputError(f"{place}: exists already; choose another place or remove it")
+    doubled = next((p for p in places if places.count(p) > 1), None)
+    if doubled is not None:
+        raise InputError(f"{doubled}: two signals would be written to this file; rename one and compress again")
+    for place, (_, dataset) in zip(places, signals, strict=True):
+        write_dataset(dataset, place)
+    return places
+
+
+def _usual(name: str, kind: Kind) -> str:
+    """The name of the file in which a signal comes back."""
+    lower = name.lower()
+    if any(lower.endswith(ending) for ending in kind.endings):
+        return name
+    return name.partition(".")[0] + kind.endings[0] if "." in name else name + kind.endings[0]
+
+
+def _sort(dataset: xr.Dataset, kind: Kind) -> str:
+    """A text that is equal for signals that can share an array."""
+    facts: list[Any] = []
+    for name, variable in sorted(dataset.variables.items()):
+        shape = dict(variable.sizes)
+        if kind.ragged:
+            shape.pop(kind.dims[0], None)
+        shared = _is_shared(variable, kind)
+        content = hashlib.sha256(np.ascontiguousarray(variable.values).tobytes()).hexdigest() if shared else ""
+        facts.append([name, list(shape.items()), variable.dtype.str, _text(variable.attrs), content])
+    return json.dumps([facts, _text(dataset.attrs)])
+
+
+def _text(attrs: Any) -> str:
+    return repr(sorted((str(k), repr(v)) for k, v in attrs.items()))
+
+
+def _is_shared(variable: xr.Variable, kind: Kind) -> bool:
+    """Whether a variable is no part of the signal's grid, such as a colour profile: it is stored once."""
+    return not set(kind.dims) & set(map(str, variable.dims))
+
+
+def _stacked(members: Opened, kind: Kind) -> xr.Dataset:
+    first = members[0][1]
+    variables: dict[str, Any] = {}
+    for name, variable in first.variables.items():
+        if _is_shared(variable, kind):
+            variables[str(name)] = variable
+            continue
+        values = np.stack([np.asarray(dataset.variables[name].values) for _, dataset in members])
+        variables[str(name)] = xr.Variable((ITEM, *variable.dims), values, variable.attrs)
+    return _named(variables, first, [name for name, _ in members])
+
+
+def _end_to_end(members: Opened, kind: Kind) -> xr.Dataset:
+    first, dim = members[0][1], kind.dims[0]
+    variables: dict[str, Any] = {}
+    for name, variable in first.variables.items():
+        if _is_shared(variable, kind):
+            variables[str(name)] = variable
+            continue
+        axis = variable.dims.index(dim)
+        values = np.concatenate([np.asarray(dataset.variables[name].values) for _, dataset in members], axis)
+        variables[str(name)] = xr.Variable(variable.dims, values, variable.attrs)
+    sizes = np.array([dataset.sizes[dim] for _, dataset in members], np.int64)
+    variables[ROW_SIZE] = xr.Variable((ITEM,), sizes, {"sample_dimension": dim})
+    return _named(variables, first, [name for name, _ in members])
+
+
+def _named(variables: dict[str, Any], first: xr.Dataset, names: list[str]) -> xr.Dataset:
+    coords = [str(c) for c in first.coords]
+    dataset = xr.Dataset(variables, attrs=first.attrs).set_coords(coords)
+    return dataset.assign_coords({NAME: (ITEM, np.array(names, dtype=object))})
+
+
+def _of_stack(dataset: xr.Dataset) -> list[xr.Dataset]:
+    return [dataset.isel({ITEM: i}) for i in range(dataset.sizes[ITEM])]
+
+
+def _of_ragged(dataset: xr.Dataset, kind: Kind) -> list[xr.Dataset]:
+    ends = np.cumsum(dataset[ROW_SIZE].values)
+    whole = dataset.drop_vars([ROW_SIZE, NAME])
+    return [
+        whole.isel({kind.dims[0]: slice(int(end) - int(size), int(end))})
+        for end, size in zip(ends, dataset[ROW_SIZE].values, strict=True)
+    ]
+
+
+def _group_name(dataset: xr.Dataset, kind: Kind, taken: set[str]) -> str:
+    """A name for a group of signals: their lengths, and a number where that is not enough."""
+    assert kind.variable is not None
+    variable = dataset[kind.variable]
+    lengths = [str(n) for d, n in variable.sizes.items() if not (kind.ragged and d == kind.dims[0])]
+    stem = "x".join([kind.variable, *lengths]).replace(f"{kind.variable}x", f"{kind.variable}-", 1)
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    return name

@@ -1,0 +1,132 @@
+"""Coding of signals patch by patch, many signals in one stream."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vcinr.coding import kernels
+from vcinr.errors import CorruptError
+from vcinr.patches.geometry import extended, parts, windows
+from vcinr.patches.model import PatchModel, bits_of, step_of
+
+LIKELY = 2
+"""Number of experts that an encoder tries in full for each patch."""
+
+
+def encode(
+    model: PatchModel, signals: np.ndarray, rate: int, likely: list[np.ndarray] | None = None
+) -> tuple[bytes, np.ndarray]:
+    """Encode signals.
+
+    Parameters
+    ----------
+    model : PatchModel
+        The model.
+    signals : numpy.ndarray
+        float64 ``[n, Z, Y, X, F]``, in the model's units.
+    rate : int
+        Which step, see `step_of`.
+    likely : list of numpy.ndarray, optional
+        For each signal the experts to try, from `likely_experts`. Default: all of them, which takes longer.
+
+    Returns
+    -------
+    stream : bytes
+        The bitstream.
+    decoded : numpy.ndarray
+        float64, of the signals' shape: what a decoder will have.
+    """
+    coders, data = _coders(), np.empty(1 << 16, np.uint8)
+    decoded = np.empty(signals.shape)
+    for i, signal in enumerate(signals):
+        target = np.ascontiguousarray(extended(signal, model.geometry))
+        out = np.zeros(target.shape)
+        experts = _all(model, target.shape) if likely is None else likely[i]
+        data = kernels.patches(coders, data, model.writing, target, experts, out, step_of(rate), True)
+        decoded[i] = out[tuple(slice(n) for n in signal.shape)]
+    return kernels.stream(coders[0], data), decoded
+
+
+def decode(model: PatchModel, stream: bytes, shape: tuple[int, ...], rate: int) -> np.ndarray:
+    """Inverse of `encode`.
+
+    Parameters
+    ----------
+    model : PatchModel
+        The model.
+    stream : bytes
+        The bitstream.
+    shape : tuple of int
+        The signals' shape (n, Z, Y, X, F).
+    rate : int
+        Which step.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, the same on every machine.
+
+    Raises
+    ------
+    CorruptError
+        For bytes that no encoder makes.
+    """
+    step = step_of(rate)
+    coders = _coders()
+    data = kernels.open_stream(coders[0], stream)
+    decoded = np.empty(shape)
+    nothing, no_experts = np.zeros((0, 0, 0, 0)), np.zeros((0, 0, 0, 0), np.int64)
+    for i in range(shape[0]):
+        out = np.zeros((*model.geometry.padded(shape[1:4]), shape[4]))
+        kernels.patches(coders, data, model.reading, nothing, no_experts, out, step, False)
+        decoded[i] = out[tuple(slice(n) for n in shape[1:])]
+    kernels.check_end(coders[0], data)
+    if not np.isfinite(decoded).all():
+        raise CorruptError("patches are not made of numbers")
+    return decoded
+
+
+def likely_experts(model: PatchModel, signals: np.ndarray, rate: int) -> list[np.ndarray]:
+    """Find the experts that should suit each patch best, judged by the signals themselves around it.
+
+    Parameters
+    ----------
+    model, signals, rate
+        As in `encode`.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        For each signal int64 ``[nz, ny, nx, L]``, the best first.
+    """
+    result = []
+    for signal in signals:
+        target = np.ascontiguousarray(extended(signal, model.geometry), np.float32)
+        counts = tuple(n // s for n, s in zip(target.shape[:3], model.geometry.size, strict=True))
+        if len(model.basis) <= LIKELY:
+            result.append(_all(model, target.shape))
+            continue
+        index = np.stack(np.unravel_index(np.arange(math.prod(counts)), counts), 1)
+        found = np.empty((len(index), LIKELY), np.int64)
+        for part in parts(len(index)):
+            around, values = windows(target, model.geometry, index[part], model.middle)
+            costs = bits_of(around, values, zip(model.predict, model.basis, strict=True), step_of(rate))
+            found[part] = np.argsort(costs, axis=0, kind="stable")[:LIKELY].T
+        result.append(found.reshape(*counts, LIKELY))
+    return result
+
+
+def _all(model: PatchModel, shape: tuple[int, ...]) -> np.ndarray:
+    """All experts, for every patch of a signal of `shape`."""
+    counts = [n // s for n, s in zip(shape[:3], model.geometry.size, strict=True)]
+    experts = len(model.basis)
+    return np.broadcast_to(np.arange(experts), (*counts, experts)).copy()
+
+
+def _coders() -> tuple[kernels.Coder, kernels.Coder, kernels.Coder]:
+    """New coders of the latents' codes, the experts and the numbers of codes, which share a stream."""
+    first = kernels.coder(kernels.PATCH_CONTEXTS)
+    experts, lengths = (kernels.sharing(first, kernels.coder(kernels.PATCH_CONTEXTS)) for _ in range(2))
+    return first, experts, lengths

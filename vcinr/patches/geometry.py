@@ -1,0 +1,128 @@
+"""The geometry of patches: which points around a patch are known when it is coded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The size of patches, and how far around a patch its prediction looks. Axes are z, y, x; a missing one has size 1.
+
+    Patches are coded row by row, so the known points around one are those in patches of lower z, of equal z and lower
+    y, or of equal z and y and lower x.
+
+    Parameters
+    ----------
+    size : (int, int, int)
+        Lengths of a patch.
+    back, ahead : (int, int, int)
+        How far the prediction looks along each axis, before the patch's first and beyond its last point.
+    """
+
+    size: tuple[int, int, int]
+    back: tuple[int, int, int]
+    ahead: tuple[int, int, int]
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """Where the known points around a patch lie, from its first point: int64 ``[C, 3]``."""
+        axes = [range(-b, n + a) for n, b, a in zip(self.size, self.back, self.ahead, strict=True)]
+        return np.array([o for o in itertools.product(*axes) if self._before(o)], np.int64).reshape(-1, 3)
+
+    def _before(self, offset: tuple[int, ...]) -> bool:
+        """Whether a point is in a patch that is coded earlier."""
+        return tuple(o // n for o, n in zip(offset, self.size, strict=True)) < (0, 0, 0)
+
+    @cached_property
+    def near(self) -> np.ndarray:
+        """For each of the C points all of them, the nearest first: int64 ``[C, C]``."""
+        apart = self.offsets[:, None] - self.offsets[None]
+        return np.argsort((apart * apart).sum(-1), axis=1, kind="stable")
+
+    @property
+    def points(self) -> int:
+        """Number of points of a patch."""
+        return self.size[0] * self.size[1] * self.size[2]
+
+    def padded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Lengths of a signal, z y x, when it is extended to whole patches."""
+        return tuple(-(-n // s) * s for n, s in zip(shape, self.size, strict=True))
+
+
+def extended(signal: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Extend a signal ``[Z, Y, X, F]`` to whole patches by repeating its last values."""
+    shape = geometry.padded(signal.shape[:3])
+    return np.pad(signal, [*((0, n - m) for n, m in zip(shape, signal.shape[:3], strict=True)), (0, 0)], "edge")
+
+
+def usual(axes: int) -> Geometry:
+    """The geometry that is taken where none is given, for signals of one to three axes."""
+    if axes == 1:
+        return Geometry((1, 1, 64), (0, 0, 128), (0, 0, 0))
+    if axes == 2:
+        return Geometry((1, 8, 8), (0, 2, 2), (0, 0, 8))
+    return Geometry((4, 4, 4), (2, 2, 2), (0, 2, 2))
+
+
+def three(lengths: tuple[int, ...], fill: int) -> tuple[int, int, int]:
+    """Lengths of one to three axes as those of z, y and x."""
+    padded = (*[fill] * (3 - len(lengths)), *lengths)
+    return padded[0], padded[1], padded[2]
+
+
+def windows(
+    signal: np.ndarray, geometry: Geometry, index: np.ndarray, middle: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a decoder knows around patches, and what they hold; the same as `kernels.patches` has it.
+
+    Parameters
+    ----------
+    signal : numpy.ndarray
+        float32 ``[Z, Y, X, F]``, of whole patches.
+    geometry : Geometry
+        Size of the patches.
+    index : numpy.ndarray
+        ``[N, 3]``: which patches.
+    middle : numpy.ndarray
+        ``[F]``: the mean around a patch that has nothing around it.
+
+    Returns
+    -------
+    around, target : numpy.ndarray
+        float32 ``[N, C F]`` and ``[N, Q]``, less the mean around.
+    """
+    size, features = np.array(geometry.size), signal.shape[-1]
+    corner = index * size
+    places = corner[:, None] + geometry.offsets  # [N, C, 3]
+    known = ((places >= 0) & (places < np.array(signal.shape[:3]))).all(-1)
+    if not known.all():
+        for row in np.flatnonzero(~known.all(1) & known.any(1)):
+            first = known[row][geometry.near].argmax(1)  # of each point, the nearest known one
+            places[row] = places[row][geometry.near[np.arange(len(first)), first]]
+    lonely = ~known.any(1)
+    places[lonely] = 0
+    z, y, x = np.moveaxis(places, -1, 0)
+    around = signal[z, y, x]  # [N, C, F]
+    mean = around.mean(1) if around.shape[1] else np.zeros((len(index), features), np.float32)
+    mean[lonely] = middle
+    around = around - mean[:, None]
+    around[lonely] = 0
+    grid = np.stack(np.meshgrid(*map(np.arange, geometry.size), indexing="ij"), -1).reshape(-1, 3)
+    z, y, x = np.moveaxis(corner[:, None] + grid, -1, 0)
+    target = signal[z, y, x] - mean[:, None]
+    return around.reshape(len(index), -1), target.reshape(len(index), -1)
+
+
+_AT_ONCE = 1 << 13  # patches that are looked at together
+
+
+def parts(count: int) -> Iterator[slice]:
+    """Cut `count` patches into runs that take little memory."""
+    for first in range(0, count, _AT_ONCE):
+        yield slice(first, first + _AT_ONCE)
