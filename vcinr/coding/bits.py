@@ -32,9 +32,9 @@ _CONTEXTS = 7
 _CONTEXT_COUNT = np.uint64(7)  # _CONTEXTS; an unsigned index spares the check for negative ones
 _INPUTS = 14  # a slow and a fast counter of each context
 _INPUT_COUNT = np.uint64(14)
-_FAST_LIMIT = 10  # where the count of a fast counter stops; that of a slow one stops at kernels.COUNT_LIMIT
-_RATE = 12  # how fast weights learn
-_BITS = 18  # log2 of the largest number of counters of a context
+_FAST_LIMIT = 8  # where the count of a fast counter stops; that of a slow one stops at kernels.COUNT_LIMIT
+_RATE = 14  # how fast weights learn
+_BITS = 20  # log2 of the largest number of slots of a context
 _HASH = 0x9E3779B1  # 2^32 divided by the golden ratio
 
 _STEP = 192  # width of a cell of the adaptive probability map, on the scale of logits
@@ -55,7 +55,6 @@ _RARE = 22
 _ROOM = 16  # bytes that may be needed for each bit
 _LITTLE = 1 << 20  # bytes that may be needed in any case
 _VOXELS_PER_CALL = 1 << 16
-_ZERO: Any = np.int64(0)
 
 
 class _Mixer(NamedTuple):
@@ -75,8 +74,8 @@ class _Mixer(NamedTuple):
     logit, slot, column, around : numpy.ndarray
         Scratch, int64 ``[_INPUTS]``, ``[_CONTEXTS]``, ``[W + 5]`` and ``[W]``.
     past : numpy.ndarray
-        int64 ``[3]``: whether the last plane repeated the one before, whether the last one that did not repeated that of
-        the item before, and whether the last plane is empty.
+        int64 ``[3]``: whether the last plane repeated the one before; whether the last one that did not repeated that
+        of the item before; and whether the last plane is empty.
     """
 
     counter: np.ndarray
@@ -127,9 +126,9 @@ def encode(bits: np.ndarray) -> bytes:
     """
     if not possible(bits.shape):
         raise ValueError(f"bits of shape {bits.shape} cannot be coded")
-    given = np.ascontiguousarray(bits, bool).view(np.int8).reshape(_planes(bits.shape))
+    planes = np.array(bits, bool, order="C").view(np.int8).reshape(_planes(bits.shape))
     c = kernels.coder(1, _RARE)
-    data = _code(c, np.empty(0, np.uint8), given, np.empty_like(given), items_of(bits.shape), True)
+    data = _code(c, np.empty(16, np.uint8), planes, items_of(bits.shape), True)
     return kernels.stream(c, data)
 
 
@@ -155,12 +154,12 @@ def decode(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """
     if not possible(shape):
         raise CorruptError("bits of such a shape cannot be coded")
-    out = np.zeros(_planes(shape), np.int8)
+    planes = np.zeros(_planes(shape), np.int8)
     c = kernels.coder(1, _RARE)
     array = kernels.open_stream(c, data)
-    _code(c, array, out, out, items_of(shape), False)
+    _code(c, array, planes, items_of(shape), False)
     kernels.check_end(c, array)
-    return out.view(bool).reshape(shape)
+    return planes.view(bool).reshape(shape)
 
 
 def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -170,17 +169,13 @@ def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _code(
-    c: Coder, data: np.ndarray, given: np.ndarray, out: np.ndarray, items: tuple[int, int, int, int], writing: bool
+    c: Coder, data: np.ndarray, planes: np.ndarray, items: tuple[int, int, int, int], writing: bool
 ) -> np.ndarray:
-    """Code all planes, and return the buffer, which may be a larger one.
-
-    `given` and `out` are int8 ``[N * D, H, W]``. A writer takes bits from `given`, and both fill `out`.
-    """
-    count, depth, height, width = items
-    planes = count * depth
-    if planes * height * width == 0:
+    """Code all planes, int8 ``[N * D, H, W]``, which a reader fills; returns the buffer, which may be a larger one."""
+    _, depth, height, width = items
+    if planes.size == 0:
         return data
-    slots = max(10, min(_BITS, given.size.bit_length()))
+    slots = max(10, min(_BITS, planes.size.bit_length() - 2))
     cells = np.clip((np.arange(_CELLS) - _CELLS // 2) * _STEP, -_LOGIT, _LOGIT) + _LOGIT
     mixer = _Mixer(
         np.full((_CONTEXTS, 1 << slots, 2), 1 << 30, np.int32), np.full((192, _INPUTS), 5617, np.int64),
@@ -190,21 +185,21 @@ def _code(
     )  # fmt: skip
     volume = np.zeros((2, *(n + b for n, b in zip((depth, height, width), _BORDER, strict=True))), np.int8)
     per_call = max(1, _VOXELS_PER_CALL // (height * width))
-    for first in range(0, planes, per_call):
-        last = min(first + per_call, planes)
+    for first in range(0, len(planes), per_call):
+        last = min(first + per_call, len(planes))
         if writing:
             # A voxel takes at most little more than two bytes.
             data = kernels.reserve(c.state, data, (last - first) * (height * width // 32 + 1))
-        _code_planes(c, data, mixer, volume, given, out, first, last, 32 - slots, writing)
+        _code_planes(c, data, mixer, volume, planes, first, last, 32 - slots, writing)
     return data
 
 
 @outer
 def _code_planes(
-    c: Coder, data: np.ndarray, m: _Mixer, volume: np.ndarray, given: np.ndarray, out: np.ndarray, begin: int,
-    end: int, shift: int, writing: bool,
+    c: Coder, data: np.ndarray, m: _Mixer, volume: np.ndarray, planes: np.ndarray, begin: int, end: int, shift: int,
+    writing: bool,
 ) -> None:  # fmt: skip
-    """Code planes ``[begin, end)`` of `given` and `out`.
+    """Code planes ``[begin, end)``.
 
     `volume` ``[2, D + 4, H + 4, W + 5]`` holds this item and the one before, each with its border; they change places
     from one item to the next. A hash of 32 bits is shifted right by `shift` to give a slot.
@@ -217,23 +212,24 @@ def _code_planes(
             for k in range(now.shape[0]):
                 _clear(now[k])
             past[0], past[1], past[2] = 1, 0, 1
-        same = 1 if writing and _is_equal(given[p], now[z - 1]) else 0
+        same = 1 if writing and _is_equal(planes[p], now[z - 1]) else 0
         past[0] = rare(c, data, _REPEATS_PLANE + 2 * past[0] + past[2], same, writing)
         if past[0]:
             _copy(now[z - 1], now[z])
         else:
             if i > 0:
-                same = 1 if writing and _is_equal(given[p], before[z]) else 0
+                same = 1 if writing and _is_equal(planes[p], before[z]) else 0
                 past[1] = rare(c, data, _REPEATS_ITEM + past[1], same, writing)
             if past[1]:
                 _copy(before[z], now[z])
             else:
-                for y in range(given.shape[1]):
-                    _code_row(c, data, m, now, before, given[p, y], z, y + _Y0, shift, writing)
+                for y in range(planes.shape[1]):
+                    _code_row(c, data, m, now, before, planes[p, y], z, y + _Y0, shift, writing)
             past[2] = 1 if _is_empty(now[z]) else 0
-        for y in range(out.shape[1]):
-            for x in range(out.shape[2]):
-                out[p, y, x] = now[z, y + _Y0, x + _X0]
+        if not writing:
+            for y in range(planes.shape[1]):
+                for x in range(planes.shape[2]):
+                    planes[p, y, x] = now[z, y + _Y0, x + _X0]
 
 
 @inner()
@@ -298,7 +294,7 @@ def _code_row(
     c: Coder, data: np.ndarray, m: _Mixer, now: np.ndarray, before: np.ndarray, given: np.ndarray, z: int, y: int,
     shift: int, writing: bool,
 ) -> None:  # fmt: skip
-    """Code row `y` of plane `z`; both count the border."""
+    """Code row `y` of plane `z`; both count the border. A writer takes the voxels from `given`."""
     _count_around(m, now, z, y)
     width = given.size
     # The mirrored places; a voxel is known there where it comes earlier in the order of decoding.
@@ -354,7 +350,7 @@ def _code_row(
             m.slot[6] = near & 0xFFFF | across_z << 16 | beside_z << 18 | across_y << 24 | beside_y << 26
             value = _mixed(c, data, m, near, known, shift, value, writing)
         now[z, y, x] = value
-        # How long the row has agreed with its mirror image, and with the plane and the row before; how often it has not.
+        # How long the row has agreed with its mirror image, the plane before and the row before; how often it has not.
         if known & 1:
             like_mirror = like_mirror + 1 if across_x == 1 + value else 0
         like_plane = like_plane + 1 if value == under else 0
@@ -412,9 +408,7 @@ def _diagonal(now: np.ndarray, z: int, y: int, x: int) -> int:
 
 
 @inner(forceinline=True)
-def _mixed(
-    c: Coder, data: np.ndarray, m: _Mixer, near: int, known: int, shift: int, value: int, writing: bool
-) -> int:
+def _mixed(c: Coder, data: np.ndarray, m: _Mixer, near: int, known: int, shift: int, value: int, writing: bool) -> int:
     """Code one decision under the contexts in `m.slot`, which become slots of counters."""
     for i in range(_CONTEXT_COUNT):
         m.slot[i] = (m.slot[i] * _HASH & 0xFFFFFFFF) >> shift
