@@ -45,7 +45,7 @@ INFINITE[0, 0, 0], INFINITE[4, 2, 2] = np.inf, -np.inf
 SIGNED = np.where(GONE, 0, FIELD * 10.0 ** RNG.integers(-5, 5, FIELD.shape))
 SQUARED = ((np.indices((12, 9, 12)) - np.array([6, 4, 6])[:, None, None, None]) ** 2).sum(0)  # from the centre
 SPOTS = np.random.default_rng(1).random((3, 12, 9, 12)) < 0.05
-SOLID = np.stack([SQUARED < r for r in (30, 20, 30)])
+SOLID = np.array([30, 20, 30])[:, None, None, None] > SQUARED
 ALIKE = np.sin(X[0] * 3)[None] + 0.1 * RNG.standard_normal((60, 12, 9))  # maps that their mean predicts
 
 

@@ -14,6 +14,9 @@ def _pin(registry: Literal["pypi", "debian"], name: str, version: str, sha256: s
 FERRET = _pin(
     "debian", "ferret-datasets", "7.6.0-5", "e5770222647ebfe2ab77b845e07a7e05cb6fed7b12dec9ae287a1f8046031744"
 )
+FURNITURE = _pin(
+    "debian", "sweethome3d-furniture", "1.8-1", "3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668"
+)
 PACKAGES = (
     _pin("pypi", "iris-sample-data", "2.5.2", "39d45283bf9e7bff6067bffa635fa189b6c4dd47608840d087bfa639399f4656"),
     FERRET,
