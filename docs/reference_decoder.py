@@ -738,7 +738,7 @@ class Bits:
         self.stream = stream
         self.hash_bits = min(max(size.bit_length() - 2, 10), 20)
         self.counters: list[dict[int, list[Counter]]] = [{} for _ in range(7)]  # by context, slot: first and second
-        self.weights = [[5617] * 14 for _ in range(192)]
+        self.weights = [[6553] * 14 for _ in range(192)]
         self.final = [[2**15] * 2 for _ in range(8)]
         ends = [SQUASH[cut_logit(192 * (m - 16)) + 3071] << 6 for m in range(33)]
         self.maps = [ends.copy() for _ in range(1024)]
@@ -824,12 +824,12 @@ class Bits:
         table[end] += (2**22 * voxel - table[end]) >> 6
         for j, (weights, result) in enumerate(zip(chosen, results, strict=True)):
             final[j] += (result * (2**16 * voxel - p_0) + 2**19) >> 20
-            error = 14 * (2**16 * voxel - SQUASH[result + 3071])
+            error = 24 * (2**16 * voxel - SQUASH[result + 3071])
             for k in range(14):
                 weights[k] += (logits[k] * error + 2**19) >> 20
         for pair in pairs:
             p, n = learn(pair[1], voxel)
-            pair[:] = [learn(pair[0], voxel), (p, min(n, 8))]
+            pair[:] = [learn(pair[0], voxel), (p, min(n, 4))]
         return voxel
 
 

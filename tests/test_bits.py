@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vcinr
+from benchmarks import occupancy
 from tests.golden.reference import decoder
+from vcinr.codec.encode import encode
+from vcinr.codec.promise import Field
 from vcinr.coding import bits, lossless
 from vcinr.errors import CorruptError
 
@@ -198,9 +201,9 @@ def test_masks_with_ragged_coasts(ragged):
 def test_quick_encoding_of_large_arrays_is_deflate():
     mask = coast(20, 300, 300, 0.001)
     assert mask.size > 1 << 20
-    for encode in (lossless.encode, lossless.encode_mask):
-        assert encode(mask, quick=True)[:1] == b"\x78" and encode(mask)[:1] == b"\1"
-        assert encode(mask[:2], quick=True)[:1] == b"\1"
+    for function in (lossless.encode, lossless.encode_mask):
+        assert function(mask, quick=True)[:1] == b"\x78" and function(mask)[:1] == b"\1"
+        assert function(mask[:2], quick=True)[:1] == b"\1"
 
 
 def test_occupancy_through_an_archive(tmp_path):
@@ -213,6 +216,24 @@ def test_occupancy_through_an_archive(tmp_path):
     assert vcinr.verify(tmp_path / "a.zip", data)[0] == []
 
 
+def test_large_occupancy_is_coded_as_bits_within_a_bound_too():
+    values = solid(3, 36).astype("u1")
+    field = Field("occupancy", (1, 2, 3))
+    coded = encode(values, field, 0.25)
+    assert coded.mode == "lossless" and len(coded.data) == len(encode(values, field, None).data)
+
+
+def test_patterns_of_arrays():
+    long = np.zeros(5000, "f4")
+    assert lossless.patterns_of(long).tolist() == [0]
+    long[4000] = 1
+    assert lossless.patterns_of(long).view("<f4").tolist() == [0, 1]
+    long[4999] = 2
+    assert lossless.patterns_of(long) is None and lossless.patterns_of(np.arange(3)) is None
+    assert lossless.patterns_of(np.zeros(0)) is None
+    assert lossless.patterns_of(np.array([[1, 0]], ">i2").T).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("effort", ["best", "fast"])
 def test_a_field_with_a_ragged_coast_through_an_archive(effort, tmp_path):
     mask = coast(6, 40, 50, 0.01)
@@ -222,3 +243,12 @@ def test_a_field_with_a_ragged_coast_through_an_archive(effort, tmp_path):
     with vcinr.open(tmp_path / "a.zarr") as back:
         assert (np.isnan(back["v"].values) == mask).all()
         assert np.nanmax(np.abs(back["v"].values - values)) <= 0.1
+
+
+def test_the_benchmark_of_solids():
+    rows = occupancy.compare(solid(4, 16).astype("u1"))
+    assert all(row["exact"] for row in rows) and len(rows) == 7
+    best = {row["setting"]: row["bytes"] for row in rows if row["codec"] == occupancy.OURS}
+    assert best["stream of all shapes"] < best["archive, one chunk"]
+    assert best["stream of all shapes"] < 0.5 * min(row["bytes"] for row in rows if row["codec"] != occupancy.OURS)
+    assert occupancy.table(rows).count("\n") == 9

@@ -170,7 +170,9 @@ def _for_rate(job: _Job, bound: Bound) -> Encoded:
 
 _LARGE = 1 << 16  # bytes of values from which on a chunk is large
 _SMALL = {"best": 1 / 8, "fast": 1 / 2}
-"""Share of the values' own size up to which lossless coding, which takes time, is not tried for a large chunk."""
+"""Share of the values' own size up to which lossless coding, which takes time, is not tried for a large chunk.
+
+Values of one or two kinds are an exception, since nothing else codes them in so few bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +252,8 @@ class _Job:
         if measured.missed.size:
             chunk = replace(chunk, sections=chunk.sections | exceptions_section(values, measured.missed))
             data, decoded, measured = self._decoded(chunk, promised)
-        if len(data) > _SMALL[self.effort] * values.nbytes or values.nbytes < _LARGE:
+        small = len(data) <= _SMALL[self.effort] * values.nbytes and values.nbytes >= _LARGE
+        if not small or lossless.patterns_of(values) is not None:
             exact = self._lossless(extent, promised)
             if len(exact.data) <= len(data):
                 return exact

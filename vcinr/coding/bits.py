@@ -32,8 +32,9 @@ _CONTEXTS = 7
 _CONTEXT_COUNT = np.uint64(7)  # _CONTEXTS; an unsigned index spares the check for negative ones
 _INPUTS = 14  # a slow and a fast counter of each context
 _INPUT_COUNT = np.uint64(14)
-_FAST_LIMIT = 8  # where the count of a fast counter stops; that of a slow one stops at kernels.COUNT_LIMIT
-_RATE = 14  # how fast weights learn
+_FAST_LIMIT = 4  # where the count of a fast counter stops; that of a slow one stops at kernels.COUNT_LIMIT
+_RATE = 24  # how fast weights learn
+_FIRST_WEIGHT = 6553  # 0.1
 _BITS = 20  # log2 of the largest number of slots of a context
 _HASH = 0x9E3779B1  # 2^32 divided by the golden ratio
 
@@ -178,7 +179,7 @@ def _code(
     slots = max(10, min(_BITS, planes.size.bit_length() - 2))
     cells = np.clip((np.arange(_CELLS) - _CELLS // 2) * _STEP, -_LOGIT, _LOGIT) + _LOGIT
     mixer = _Mixer(
-        np.full((_CONTEXTS, 1 << slots, 2), 1 << 30, np.int32), np.full((192, _INPUTS), 5617, np.int64),
+        np.full((_CONTEXTS, 1 << slots, 2), 1 << 30, np.int32), np.full((192, _INPUTS), _FIRST_WEIGHT, np.int64),
         np.full((8, 2), 32768, np.int64), np.tile(c.squash[cells].astype(np.int64) << 6, (1024, 1)),
         np.zeros(_INPUTS, np.int64), np.zeros(_CONTEXTS, np.int64), np.zeros(width + _BORDER[2], np.int64),
         np.zeros(width, np.int64), np.zeros(3, np.int64),

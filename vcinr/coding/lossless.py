@@ -84,28 +84,43 @@ def encode(values: np.ndarray, *, quick: bool = False) -> bytes:
     return deflated if coded is None or len(deflated) <= len(coded) else coded
 
 
+def patterns_of(values: np.ndarray) -> np.ndarray | None:
+    """The one or two different bit patterns of an array, in ascending order; None where it has more, or no values.
+
+    Patterns, not numbers: NaN is not equal to itself, and 0.0 is equal to -0.0.
+    """
+    if values.size == 0 or values.dtype.itemsize not in (1, 2, 4, 8):
+        return None
+    pattern = np.dtype(f"<u{values.dtype.itemsize}")
+    flat = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).reshape(-1).view(pattern)
+    few = np.unique(flat[:_SAMPLE])
+    if len(few) > 2:
+        return None
+    if len(few) == 1:
+        others = flat != few[0]
+        where = int(others.argmax())
+        if not others[where]:
+            return few
+        few = np.sort(np.append(few, flat[where]))
+    return few if ((flat == few[0]) | (flat == few[1])).all() else None
+
+
+_SAMPLE = 1024  # values that are looked at first: most arrays have more than two different ones
+
+
 def _encode_two(values: np.ndarray, quick: bool) -> bytes | None:
     """Encode values, little-endian and contiguous, that have one or two different bit patterns.
 
     None where they have more, and where two are not to be coded as bits.
     """
-    if values.size == 0 or values.dtype.itemsize not in (1, 2, 4, 8):
+    patterns = patterns_of(values)
+    if patterns is None:
         return None
-    pattern = np.dtype(f"<u{values.dtype.itemsize}")
-    patterns = values.view(pattern)  # NaN is not equal to itself, but its bits are
-    first = patterns.flat[0]
-    others = patterns != first
-    where = int(others.argmax())
-    if not others.flat[where]:
-        return _BITS + np.array([first], pattern).tobytes()
+    if len(patterns) == 1:
+        return _BITS + patterns.tobytes()
     if not _fits_bits(values.shape, quick):
         return None
-    second = patterns.flat[where]
-    low, high = min(first, second), max(first, second)
-    ones = patterns == high
-    if int(np.count_nonzero(ones)) + int(np.count_nonzero(patterns == low)) != values.size:
-        return None
-    return _BITS + np.array([low, high], pattern).tobytes() + bits.encode(ones)
+    return _BITS + patterns.tobytes() + bits.encode(values.view(patterns.dtype) == patterns[1])
 
 
 def _fits_bits(shape: tuple[int, ...], quick: bool) -> bool:
