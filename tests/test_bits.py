@@ -1,6 +1,9 @@
 """Bits in context: exact round trips, sizes, and bytes that are no stream."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 import zlib
 
@@ -252,3 +255,26 @@ def test_the_benchmark_of_solids():
     assert best["stream of all shapes"] < best["archive, one chunk"]
     assert best["stream of all shapes"] < 0.5 * min(row["bytes"] for row in rows if row["codec"] != occupancy.OURS)
     assert occupancy.table(rows).count("\n") == 9
+
+
+PLAIN = """
+import sys
+import numpy as np
+from vcinr.coding import bits
+array = np.random.default_rng(1).random((2, 5, 7, 9)) < 0.3
+array[1, 2:, 2:5] = True
+data = bits.encode(array)
+assert (bits.decode(data, array.shape) == array).all()
+sys.stdout.write(data.hex())
+"""
+
+
+def test_plain_python_makes_the_same_bytes():
+    made = [
+        subprocess.run(
+            [sys.executable, "-c", PLAIN], env={**os.environ, "NUMBA_DISABLE_JIT": jit}, capture_output=True, text=True,
+            check=True,
+        ).stdout
+        for jit in ("0", "1")
+    ]  # fmt: skip
+    assert made[0] == made[1] and len(made[0]) > 100

@@ -14,6 +14,9 @@ An array is taken as items ``[N, D, H, W]`` of planes ``[H, W]``, which are code
    the ten nearest neighbours (adaptive probability map).
 
 Everything is integers, and learns from what has been decoded already; no table is stored.
+
+The range coder and single counters are inlined from `vcinr.coding.kernels`. Numba would not notice here that they have
+changed, but what has been written does not let them change.
 """
 
 from __future__ import annotations
@@ -46,14 +49,14 @@ _Z0: Any = np.int64(3)
 _Y0: Any = np.int64(2)
 _X0: Any = np.int64(3)
 _BORDER = (4, 4, 5)
-_WINDOW = 40  # voxels that `_around` counts
+_WINDOW = 40  # voxels that `_count_around` counts
 
 # Contexts of single decisions: 16 of quiet voxels come first.
 _REPEATS_PLANE = 16
 _REPEATS_ITEM = 20
 _RARE = 22
 
-_ROOM = 16  # bytes that may be needed for each bit
+_ROOM = 16  # bytes of memory that may be needed for each bit
 _LITTLE = 1 << 20  # bytes that may be needed in any case
 _VOXELS_PER_CALL = 1 << 16
 
@@ -299,8 +302,8 @@ def _code_row(
     _count_around(m, now, z, y)
     width = given.size
     # The mirrored places; a voxel is known there where it comes earlier in the order of decoding.
-    z_mirror = now.shape[0] - 1 + _Z0 - 1 - z
-    y_mirror = now.shape[1] - 1 + _Y0 - 2 - y
+    z_mirror = (now.shape[0] - 4) - 1 + 2 * _Z0 - z
+    y_mirror = (now.shape[1] - 4) - 1 + 2 * _Y0 - y
     known_yz = (2 if y > y_mirror else 0) + (4 if z > z_mirror else 0)
     like_plane, like_row, like_mirror, unlike_plane, unlike_row = 0, 0, 0, 0, 0
     for j in range(width):
