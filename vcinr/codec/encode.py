@@ -186,10 +186,6 @@ class _Job:
     effort: Effort
 
     @property
-    def _quick(self) -> bool:
-        return self.effort == "fast"
-
-    @property
     def valid(self) -> np.ndarray:
         """The valid values, for which a bound is kept, in one dimension."""
         if self.values.dtype.kind not in "fiu":
@@ -234,13 +230,13 @@ class _Job:
             valid &= signals != 0  # zeros have no logarithm; the mask keeps them exactly
             with np.errstate(divide="ignore"):
                 target = np.where(valid, np.log(np.abs(np.where(valid, signals, 1).astype(np.float64))), 0.0)
-            common |= log_section(signals, valid, quick=self._quick)
+            common |= log_section(signals, valid, quick=self.effort == "fast")
             tolerance = log_tolerance_of(bound.value, values.dtype)
         else:
             target = (signals if valid.all() else np.where(valid, signals, 0)).astype(np.float64)
             if bound is not None:
                 tolerance = tolerance_of(bound.value, values.dtype, float(np.abs(target[valid]).max(initial=0.0)))
-        common |= mask_sections(signals, valid, quick=self._quick)
+        common |= mask_sections(signals, valid, quick=self.effort == "fast")
         planes, counts = field.planes_of(values.shape), field.counts_of(values.shape)
         trial = Trial(target, valid, planes, counts, tolerance, mean)
         promised = None if mean else bound
@@ -271,8 +267,7 @@ class _Job:
 
     def _lossless(self, sections: Sections, bound: Bound | None) -> Encoded:
         """The values coded losslessly, with the section of the extent; `bound` is checked all the same."""
-        stream = lossless.encode(self.values, quick=self._quick)
-        data, decoded, measured = self._decoded(Chunk(LOSSLESS, sections, stream), bound)
+        data, decoded, measured = self._decoded(Chunk(LOSSLESS, sections, lossless.encode(self.values)), bound)
         return self._checked(data, decoded, measured, "lossless", {"lossless": len(data)})
 
     def _decoded(self, chunk: Chunk, bound: Bound | None) -> tuple[bytes, np.ndarray, Comparison]:

@@ -52,14 +52,13 @@ def inflate(data: bytes, size: int) -> bytes:
 
 
 _BITS = b"\1"  # first byte of what is coded as bits
-_QUICK = 1 << 20
-"""Largest number of values that is coded as bits where time counts: DEFLATE reads some hundred million a second."""
+_QUICK = 1 << 16
+"""Largest size of a mask that is coded as bits where time counts: DEFLATE reads some hundred million bits a second."""
+_SHORT = 9  # bytes: no deflated stream is shorter
+_SAMPLE = 1024  # values that are looked at first: most arrays have more than two different ones
 
 
-_SHORT = 8  # bytes: no deflated stream is shorter
-
-
-def encode(values: np.ndarray, *, quick: bool = False) -> bytes:
+def encode(values: np.ndarray) -> bytes:
     """Encode any array exactly.
 
     Parameters
@@ -67,8 +66,6 @@ def encode(values: np.ndarray, *, quick: bool = False) -> bytes:
     values : numpy.ndarray
         Values of any real dtype. Where they are one or two different ones, the shape matters: the last three axes are
         those of a volume.
-    quick : bool
-        Whether large arrays are deflated without a search for the smaller form.
 
     Returns
     -------
@@ -77,7 +74,7 @@ def encode(values: np.ndarray, *, quick: bool = False) -> bytes:
         deflated.
     """
     ordered = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
-    coded = _encode_two(ordered, quick)
+    coded = _encode_two(ordered)
     if coded is not None and len(coded) <= _SHORT:  # as for a constant, however many values there are
         return coded
     deflated = deflate(ordered.reshape(-1).view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes())
@@ -105,27 +102,19 @@ def patterns_of(values: np.ndarray) -> np.ndarray | None:
     return few if ((flat == few[0]) | (flat == few[1])).all() else None
 
 
-_SAMPLE = 1024  # values that are looked at first: most arrays have more than two different ones
-
-
-def _encode_two(values: np.ndarray, quick: bool) -> bytes | None:
+def _encode_two(values: np.ndarray) -> bytes | None:
     """Encode values, little-endian and contiguous, that have one or two different bit patterns.
 
-    None where they have more, and where two are not to be coded as bits.
+    None where they have more, and where bits of such a shape cannot be coded.
     """
     patterns = patterns_of(values)
     if patterns is None:
         return None
     if len(patterns) == 1:
         return _BITS + patterns.tobytes()
-    if not _fits_bits(values.shape, quick):
+    if not bits.possible(values.shape):
         return None
     return _BITS + patterns.tobytes() + bits.encode(values.view(patterns.dtype) == patterns[1])
-
-
-def _fits_bits(shape: tuple[int, ...], quick: bool) -> bool:
-    """Whether an array of this shape is coded as bits, if that is smaller."""
-    return bits.possible(shape) and not (quick and math.prod(shape) > _QUICK)
 
 
 def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -169,7 +158,7 @@ def encode_mask(mask: np.ndarray, *, quick: bool = False) -> bytes:
     mask : numpy.ndarray
         bool ``[n, ...]``.
     quick : bool
-        As for `encode`.
+        Whether a large mask is deflated without a search for the smaller form.
 
     Returns
     -------
@@ -179,7 +168,7 @@ def encode_mask(mask: np.ndarray, *, quick: bool = False) -> bytes:
     change = mask.copy()
     change[1:] ^= mask[:-1]
     deflated = deflate(np.packbits(change).tobytes())
-    if not _fits_bits(mask.shape, quick):
+    if (quick and mask.size > _QUICK) or not bits.possible(mask.shape):
         return deflated
     coded = _BITS + bits.encode(mask)
     return deflated if len(deflated) <= len(coded) else coded
