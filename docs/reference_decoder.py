@@ -736,7 +736,7 @@ class Bits:
 
     def __init__(self, stream: Binary, size: int):
         self.stream = stream
-        self.hash_bits = min(max(size.bit_length() - 2, 10), 20)
+        self.hash_bits = min(max(size.bit_length() - 4, 10), 20)
         self.counters: list[dict[int, list[Counter]]] = [{} for _ in range(7)]  # by context, slot: first and second
         self.weights = [[6553] * 14 for _ in range(192)]
         self.final = [[2**15] * 2 for _ in range(8)]

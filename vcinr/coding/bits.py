@@ -179,7 +179,7 @@ def _code(
     _, depth, height, width = items
     if planes.size == 0:
         return data
-    slots = max(10, min(_BITS, planes.size.bit_length() - 2))
+    slots = max(10, min(_BITS, planes.size.bit_length() - 4))
     cells = np.clip((np.arange(_CELLS) - _CELLS // 2) * _STEP, -_LOGIT, _LOGIT) + _LOGIT
     mixer = _Mixer(
         np.full((_CONTEXTS, 1 << slots, 2), 1 << 30, np.int32), np.full((192, _INPUTS), _FIRST_WEIGHT, np.int64),
