@@ -275,7 +275,7 @@ def decode_chunk(
             lengths.append(length)
         extent = tuple(lengths)
     if mode == 0:
-        values = lossless(stream, dtype).reshape(extent)
+        values = lossless(stream, dtype, extent)
     else:
         values = decode_signals(sections, stream, configuration, dtype, extent, signal_axes, axes, model, places)
     if EXCEPTIONS in sections:
@@ -312,7 +312,7 @@ def decode_signals(
     shape = (math.prod(index), *features, *grid)
 
     planes = planes_of(index + features, grid)
-    mask = inflate_mask(sections[MASK], shape) if MASK in sections else np.zeros(shape, bool)
+    mask = decode_mask(sections[MASK], shape) if MASK in sections else np.zeros(shape, bool)
     value = np.zeros(shape)
     if PRIOR in sections:
         if model is None:
@@ -330,12 +330,12 @@ def decode_signals(
         value = value + decode_residual(sections[RESIDUAL], mask.reshape(planes), places).reshape(shape)
     if LOG in sections:
         kind = sections[LOG][:1]
-        negative = inflate_mask(sections[LOG][1:], shape) if kind == b"\2" else np.full(shape, kind == b"\1")
+        negative = decode_mask(sections[LOG][1:], shape) if kind == b"\2" else np.full(shape, kind == b"\1")
         value = np.where(negative, -1.0, 1.0) * exponential(value)
     values = to_dtype(within_limits(value, dtype, configuration["limits"]), dtype)
     if SPECIALS in sections:
         kind, rest = sections[SPECIALS][0], sections[SPECIALS][1:]
-        values[mask] = np.frombuffer(rest, dtype)[0] if kind == 0 else lossless(rest, dtype)
+        values[mask] = np.frombuffer(rest, dtype)[0] if kind == 0 else lossless(rest, dtype, (int(mask.sum()),))
     return values.reshape(transposed).transpose(np.argsort(order).astype(int))
 
 
@@ -404,14 +404,19 @@ def leb128(data: bytes, position: int) -> tuple[int, int]:
             return value, position
 
 
-def lossless(data: bytes, dtype: np.dtype) -> Array:
-    """Values of lossless coding: deflated, all first bytes first."""
+def lossless(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> Array:
+    """Values of lossless coding: one or two and bits, or deflated, all first bytes first."""
+    if data[:1] == b"\1":
+        two = np.frombuffer(data[: 1 + 2 * dtype.itemsize], dtype, offset=1)
+        return np.full(shape, two[0]) if len(two) < 2 else two[decode_bits(data[1 + two.nbytes :], shape).astype(int)]
     inflated = np.frombuffer(zlib.decompress(data), np.uint8).reshape(dtype.itemsize, -1)
-    return np.frombuffer(inflated.T.tobytes(), dtype).copy()
+    return np.frombuffer(inflated.T.tobytes(), dtype).copy().reshape(shape)
 
 
-def inflate_mask(data: bytes, shape: tuple[int, ...]) -> Array:
-    """A mask over the signals: each signal's bits are XOR those of the signal before."""
+def decode_mask(data: bytes, shape: tuple[int, ...]) -> Array:
+    """A mask over the signals: bits, or deflated, each signal's bits XOR those of the signal before."""
+    if data[:1] == b"\1":
+        return decode_bits(data[1:], shape)
     bits = np.unpackbits(np.frombuffer(zlib.decompress(data), np.uint8), count=math.prod(shape))
     return np.bitwise_xor.accumulate(bits.reshape(shape), axis=0).astype(bool)
 
@@ -680,6 +685,179 @@ def scale(v: int) -> int:
 def sign(v: int) -> int:
     """0, 1 or 2 for negative, zero or positive."""
     return (v > 0) - (v < 0) + 1
+
+
+# Bits
+
+NEAREST = [
+    (0, 0, -1), (0, -1, 0), (-1, 0, 0), (0, -1, -1), (-1, 0, -1), (-1, -1, 0), (0, -1, 1), (-1, 0, 1), (-1, 1, 0),
+    (0, 0, -2), (0, -2, 0), (-2, 0, 0), (-1, -1, -1), (-1, -1, 1), (-1, 1, -1), (-1, 1, 1), (0, -1, -2), (0, -1, 2),
+    (-1, 0, -2), (-1, 0, 2), (-2, 0, 1), (-2, 1, 0), (-2, -1, 0), (-2, 0, -1), (-1, 2, 0), (-1, -2, 0), (0, 0, -3),
+    (0, -2, 1), (0, -2, -1), (-3, 0, 0),
+]  # fmt: skip
+QUIET = [
+    *product((-1,), range(-2, 3), range(-2, 3)), *product((0,), (-1, -2), range(-2, 3)),
+    (-2, 0, 0), (-2, -1, 0), (-2, 1, 0), (-2, 0, -1), (-2, 0, 1), (0, 0, -1), (0, 0, -2), (0, 0, -3),
+]  # fmt: skip
+
+
+def decode_bits(data: bytes, shape: tuple[int, ...]) -> Array:
+    """An array of bits."""
+    longer = [n for n in shape if n != 1]
+    depth, height, width = [1, 1, 1, *longer][-3:]
+    count = math.prod(longer[:-3])
+    if not math.prod(shape):
+        return np.zeros(shape, bool)
+    coder = Bits(Binary(data, []), count * depth * height * width)
+    items = []
+    before = Item(depth, height, width)
+    for i in range(count):
+        item, repeats, copies = Item(depth, height, width), 1, 0
+        for z in range(depth):
+            empty = int(not np.any(item.plane(z - 1)))
+            repeats = coder.stream.single(16 + 2 * repeats + empty)
+            if repeats:
+                item.plane(z)[:] = item.plane(z - 1)
+                continue
+            if i:
+                copies = coder.stream.single(20 + copies)
+            if copies:
+                item.plane(z)[:] = before.plane(z)
+                continue
+            for y in range(height):
+                coder.row(item, before, z, y)
+        items.append(item.voxels[3:-1, 2:-2, 3:-2] > 0)
+        before = item
+    coder.stream.check_end()
+    return np.array(items).reshape(shape)
+
+
+class Item:
+    """Voxels of one item, with a border of zeros."""
+
+    def __init__(self, depth: int, height: int, width: int):
+        self.size = depth, height, width
+        self.voxels = np.zeros((depth + 4, height + 4, width + 5), np.int64)
+
+    def plane(self, z: int) -> Array:
+        """A plane, with its border."""
+        return self.voxels[z + 3]
+
+    def at(self, z: int, y: int, x: int) -> int:
+        """A voxel."""
+        return int(self.voxels[z + 3, y + 2, x + 3])
+
+
+def packed(bits: list[int]) -> int:
+    """An integer, the first bit being its lowest."""
+    return sum(bit << k for k, bit in enumerate(bits))
+
+
+def cut_logit(x: int) -> int:
+    """A logit within the table of squash."""
+    return min(max(x, -3071), 3071)
+
+
+class Bits:
+    """A decoder of voxels, with all that it learns from them."""
+
+    def __init__(self, stream: Binary, size: int):
+        self.stream = stream
+        self.hash_bits = min(max(size.bit_length() - 4, 10), 20)
+        self.counters: list[dict[int, list[Counter]]] = [{} for _ in range(7)]  # by context, slot: first and second
+        self.weights = [[6553] * 14 for _ in range(192)]
+        self.final = [[2**15] * 2 for _ in range(8)]
+        ends = [SQUASH[cut_logit(192 * (m - 16)) + 3071] << 6 for m in range(33)]
+        self.maps = [ends.copy() for _ in range(1024)]
+
+    def row(self, item: Item, before: Item, z: int, y: int) -> None:
+        """The voxels of a row."""
+        depth, height, width = item.size
+        at, z_, y_ = item.at, depth - 1 - z, height - 1 - y
+        like_p = like_r = like_m = unlike_p = unlike_r = 0
+        for x in range(width):
+            x_ = width - 1 - x
+            mirrored = (
+                1 + at(z, y, x_) if x > x_ else 0, 1 + at(z, y_, x) if y > y_ else 0, 1 + at(z_, y, x) if z > z_ else 0
+            )  # fmt: skip
+            known = packed([int(m > 0) for m in mirrored])
+            west, row, plane = at(z, y, x - 1), at(z, y - 1, x), at(z - 1, y, x)
+            if 2 - west not in mirrored and all(at(z + a, y + b, x + c) == west for a, b, c in QUIET):
+                voxel = west ^ self.stream.single(2 * known + west)
+            else:
+                near = packed([at(z + a, y + b, x + c) for a, b, c in NEAREST])
+                six = near & 7 | (near >> 6 & 7) << 3
+                beside_x = packed([at(z, y, x_ - 1), at(z, y, x_ + 1)]) if x > x_ else 0
+                beside_y = beside_z = 0
+                if y > y_:
+                    beside_y = packed([at(z, y_, x + 1), at(z, y_, x - 1), at(z, y_ - 1, x), at(z, y_ + 1, x)])
+                if z > z_:
+                    beside_z = packed([
+                        at(z_, y, x + 1), at(z_, y, x - 1), at(z_, y + 1, x), at(z_, y - 1, x), at(z_ - 1, y, x),
+                        at(z_ + 1, y, x),
+                    ])  # fmt: skip
+                old = before.at
+                previous = packed([
+                    old(z, y, x), old(z, y, x + 1), old(z, y + 1, x), old(z + 1, y, x), old(z, y, x - 1),
+                    old(z, y - 1, x), old(z - 1, y, x),
+                ])  # fmt: skip
+                uneven = (row != at(z, y - 1, x_)) + (plane != at(z - 1, y, x_))
+                uneven += 4 * (x > x_ + 1 and west != at(z, y, x_ + 1))
+                diagonal = 0
+                if depth == width:
+                    diagonal += 1 + at(x, y, z) if x < z else 0
+                    diagonal += 4 * (1 + at(x_, y, z)) + 16 * (1 + at(x_, y, z_)) if x_ < z else 0
+                across = mirrored[0] + 4 * mirrored[1] + 16 * mirrored[2]
+                contexts = [
+                    near & 0xFFFF,
+                    near,
+                    (near & 63) + (across << 6) + (uneven << 12) + (beside_x << 15),
+                    six + (previous << 6),
+                    six + (across << 6) + (diagonal << 12),
+                    six + (min(like_p, 15) << 6) + (min(like_r, 15) << 10) + (min(like_m, 7) << 14)
+                    + (mirrored[0] << 17) + (min(unlike_p, 2) << 19) + (min(unlike_r, 2) << 21),
+                    (near & 0xFFFF) + (mirrored[2] << 16) + (beside_z << 18) + (mirrored[1] << 24) + (beside_y << 26),
+                ]  # fmt: skip
+                voxel = self.mixed(contexts, near, known)
+            item.voxels[z + 3, y + 2, x + 3] = voxel
+            like_p = like_p + 1 if voxel == plane else 0
+            like_r = like_r + 1 if voxel == row else 0
+            if x > x_:
+                like_m = like_m + 1 if voxel == mirrored[0] - 1 else 0
+            unlike_p += voxel != plane
+            unlike_r += voxel != row
+
+    def mixed(self, contexts: list[int], near: int, known: int) -> int:
+        """A voxel mixed from its contexts."""
+        pairs = []
+        for table, c in zip(self.counters, contexts, strict=True):
+            slot = (c * 2654435761 % 2**32) >> (32 - self.hash_bits)
+            pairs.append(table.setdefault(slot, [(2**20, 0), (2**20, 0)]))
+        logits = [STRETCH[p >> 5] for pair in pairs for p, _ in pair]
+        chosen = [self.weights[known + 8 * min(pairs[1][0][1], 15)], self.weights[128 + (near & 63)]]
+        results = [
+            cut_logit(sum(w * l for w, l in zip(weights, logits, strict=True)) >> 16)  # noqa: E741
+            for weights in chosen
+        ]
+        final = self.final[near & 7]
+        x = cut_logit((final[0] * results[0] + final[1] * results[1]) >> 16)
+        p_0 = SQUASH[x + 3071]
+        table = self.maps[near & 1023]
+        m, f = divmod(x + 3072, 192)
+        p_1 = (table[m] * (192 - f) + table[m + 1] * f) // 192 >> 6
+        voxel = self.stream.decision(min(max((p_0 + p_1) >> 1, 1), 65535))
+
+        end = m + (f >= 96)
+        table[end] += (2**22 * voxel - table[end]) >> 6
+        for j, (weights, result) in enumerate(zip(chosen, results, strict=True)):
+            final[j] += (result * (2**16 * voxel - p_0) + 2**19) >> 20
+            error = 24 * (2**16 * voxel - SQUASH[result + 3071])
+            for k in range(14):
+                weights[k] += (logits[k] * error + 2**19) >> 20
+        for pair in pairs:
+            p, n = learn(pair[1], voxel)
+            pair[:] = [learn(pair[0], voxel), (p, min(n, 4))]
+        return voxel
 
 
 # Latents

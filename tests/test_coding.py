@@ -477,7 +477,7 @@ def test_side_information_is_found_coded_and_counted():
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i1", "u2", "i8", "?"])
 def test_lossless_bytes(dtype):
     values = np.random.default_rng(0).integers(0, 2, 77).astype(dtype)
-    back = lossless.decode(lossless.encode(values), 77, np.dtype(dtype))
+    back = lossless.decode(lossless.encode(values), (77,), np.dtype(dtype))
     assert (back == values).all()
 
 

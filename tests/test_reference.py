@@ -43,6 +43,9 @@ HOLES = np.where(GONE, np.nan, FIELD)
 INFINITE = HOLES.copy()
 INFINITE[0, 0, 0], INFINITE[4, 2, 2] = np.inf, -np.inf
 SIGNED = np.where(GONE, 0, FIELD * 10.0 ** RNG.integers(-5, 5, FIELD.shape))
+SQUARED = ((np.indices((12, 9, 12)) - np.array([6, 4, 6])[:, None, None, None]) ** 2).sum(0)  # from the centre
+SPOTS = np.random.default_rng(1).random((3, 12, 9, 12)) < 0.05
+SOLID = np.array([30, 20, 30])[:, None, None, None] > SQUARED
 ALIKE = np.sin(X[0] * 3)[None] + 0.1 * RNG.standard_normal((60, 12, 9))  # maps that their mean predicts
 
 
@@ -60,7 +63,7 @@ def check(path: Path, name: str) -> np.ndarray:
 
 def parts(path: Path, name: str) -> list[set[str]]:
     """What the format has that each chunk makes use of."""
-    result = []
+    result, itemsize = [], stored(path, name).dtype.itemsize
     for file in sorted(p for p in [path / name / "c", *(path / name / "c").rglob("*")] if p.is_file()):
         data, position, found = file.read_bytes(), 10, set()
         found.add(f"mode {data[3]}")
@@ -70,6 +73,8 @@ def parts(path: Path, name: str) -> list[set[str]]:
                 content = data[position : position + length]
                 position += length
                 found.add(section)
+                if section == "MASK" and content[0] == 1:
+                    found.add("bits")
                 if section == "SPECIALS":
                     found.add(("one value", "values")[content[0]])
                 if section == "LOG":
@@ -83,6 +88,8 @@ def parts(path: Path, name: str) -> list[set[str]]:
                         ("no past", "temporal")[plan >> 2 & 1],
                     }
                     found |= {"tighten"} if plan >> 3 else set()
+        if "mode 0" in found and data[position] == 1:
+            found.add("bits" if len(data) > position + 2 * itemsize else "one")
         result.append(found)
     return result
 
@@ -96,6 +103,11 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
     "uint8": ((10 * FIELD).clip(-120, 120).astype("i1").view("u1"), {}, {"abs_error": 2.0}, {"RESIDUAL"}),
     "int64": ((2.0**62 * FIELD / 10).clip(-(2.0**62), 2.0**62).astype("i8"), {}, {"rel_error": 1e-3}, set()),
     "bool": (FIELD > 0, {}, {"abs_error": 0.1}, {"mode 0"}),
+    "solids": (SOLID.astype("u1"), {}, {}, {"mode 0", "bits"}),
+    "ragged solids": ((SOLID ^ SPOTS).astype("u1"), {}, {"chunk": 5}, {"bits", "EXTENT"}),
+    "two numbers": (np.where(SOLID, np.nan, -2.5), {}, {}, {"mode 0", "bits"}),
+    "one number": (np.full((3, 4, 5), -7, "i2"), {}, {}, {"mode 0", "one"}),
+    "coast": (np.where(SOLID[0] ^ SPOTS[0], np.nan, np.sin(0.1 * SQUARED)), {}, {"abs_error": 0.1}, {"MASK", "bits"}),
     "0-d": (np.array(3.5, "f4"), {}, {"abs_error": 0.1}, {"mode 0"}),
     "0-d bool": (np.array(True), {}, {}, {"mode 0"}),
     "1-d": (FIELD[:, 3, 3], {}, {"abs_error": 1e-3}, set()),

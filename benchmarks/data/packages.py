@@ -19,6 +19,9 @@ NCARG = _pin(
     "debian", "libncarg-data", "6.6.2.dfsg.1-1", "52b4f825c6ab75d8f324185b96defab7a2b746ab15850a047198ee3f6da3bb3d"
 )
 FESOM = _pin("pypi", "pyfesom2", "0.4.1", "6235921ac0659cd2324c7f84fce7318b6936ee304b97297966b7c56262a59b53")
+FURNITURE = _pin(
+    "debian", "sweethome3d-furniture", "1.8-1", "3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668"
+)
 PACKAGES = (
     IRIS,
     FERRET,

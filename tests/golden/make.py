@@ -1,7 +1,8 @@
-"""Make the golden archives of the current format version: ``python -m tests.golden.make``.
+"""Make the golden archives of the current format version: ``python -m tests.golden.make [NAME ...]``.
 
 They are made once for a version and then only read, by every later release: run this for a new version, or while the
-format of the current one is not frozen yet, and commit what it writes. Each ``NAME.zip`` is an archive, ``NAME.npz``
+format of the current one is not frozen yet, and commit what it writes. With names, only those archives are made, and
+the others stay: this is for what the format has gained. Each ``NAME.zip`` is an archive, ``NAME.npz``
 holds its variables as they were decoded then; those with a model may differ by the stated slack on another machine.
 """
 
@@ -82,6 +83,15 @@ def data(name: str) -> dict[str, xr.Dataset]:
             longitude=("node", longitude, {"units": "degrees_east"}),
             scattered=(("t", "node"), np.where(values > 0.9, np.nan, values)),
         )
+    if name == "bits":
+        z, y, x = np.indices((12, 14, 16)) - np.array([6, 7, 8])[:, None, None, None]
+        squared = z * z + y * y + x * x
+        shells = np.stack([(squared < outer) & (squared > inner) for outer, inner in ((36, 0), (50, 12), (50, 12))])
+        shells[1] ^= np.random.default_rng(2).random(shells[1].shape) < 0.02
+        land = np.where(shells.any(1), np.nan, 0.1 * squared[6])
+        groups[""] = groups[""].assign(
+            solid=(("item", "z", "y_", "x_"), shells.astype("u1")), land=(("item", "y_", "x_"), land)
+        )
     return groups
 
 
@@ -125,6 +135,7 @@ def archives() -> dict[str, dict[str, Any]]:
         "psnr": {"psnr": 45.0, "variables": ["single", "double"], "chunk": 7},
         "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},
         "lossless": {"variables": both, "chunk": 5},
+        "bits": {"abs_error": 0.25, "variables": ["land", "solid"], "chunk": 36},
         "model": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model("gates")},
         **{
             name: {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model(name)}
@@ -145,12 +156,15 @@ def stored(path: Path) -> dict[str, np.ndarray]:
 
 
 def main() -> int:
-    """Write the archives of this version."""
-    folder = FOLDER / f"v{VERSION}"
+    """Write the archives of this version, or those named on the command line."""
+    folder, chosen = FOLDER / f"v{VERSION}", sys.argv[1:]
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
-        old.unlink()
+        if not chosen or old.stem in chosen:
+            old.unlink()
     for name, arguments in archives().items():
+        if chosen and name not in chosen:
+            continue
         # The untrained prior is never the smallest candidate: have it taken all the same.
         forced = partial(encode, rate=1) if name in ("model", "linear", "vector") else encode
         work.encode = forced  # type: ignore[attr-defined]
