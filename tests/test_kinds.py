@@ -36,7 +36,7 @@ def load(folder: Path, source: str) -> Source:
         ("kind: voxels, resolution: many", r"resolution: .*valid integer, got 'many'"),
         ("resolution: 8", r"resolution: unknown parameter; known: kind, .*valid_every"),
         ("kind: voxels, function: 'm:f'", r"function: unknown parameter; known: .*resolution, limit"),
-        ("kind: vocals", r"kind: kinds: unknown 'vocals'; known: grid, voxels, python"),
+        ("kind: vocals", r"kind: kinds: unknown 'vocals'; known: grid, image, sound, video, volume, voxels, python"),
     ],
 )
 def test_a_wrong_parameter_is_named(source: str, message: str, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ KIND = Kind(
     info = tmp_path / "outside_kinds-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-kinds\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[vcinr.kinds]\nsound = outside_kinds:KIND\nbroken = outside_kinds:NONE\n")
+    (info / "entry_points.txt").write_text("[vcinr.kinds]\nrecording = outside_kinds:KIND\nbroken = outside_kinds:NONE\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield
     sys.modules.pop("outside_kinds", None)
@@ -104,11 +104,11 @@ def test_another_package_adds_a_kind(tmp_path: Path) -> None:
     samples = np.sin(np.arange(250) / 5).astype("f4")
     np.save(tmp_path / "a.npy", samples)
     with pytest.raises(ConfigError, match=r"sources\.mine\.lenght: unknown parameter; did you mean 'length'\?"):
-        load(tmp_path, "kind: sound, lenght: 10")
+        load(tmp_path, "kind: recording, lenght: 10")
     with pytest.raises(ConfigError, match=r"sources\.mine\.kind: vcinr\.kinds: 'broken' .* cannot be loaded"):
         load(tmp_path, "kind: broken")
     chosen = (Selection(path=str(tmp_path / "a.npy")),)
-    source = load(tmp_path, "kind: sound, length: 10").model_copy(update={"train": chosen, "archive": chosen})
+    source = load(tmp_path, "kind: recording, length: 10").model_copy(update={"train": chosen, "archive": chosen})
     summary = ingest(source, tmp_path, tmp_path / "signals")
     assert summary["signals"] == {"train": 23, "valid": 2, "test": 25} and summary["grid"] == {"time": 10}
     signals = read_signals(tmp_path / "signals")
