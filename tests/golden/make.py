@@ -1,7 +1,8 @@
-"""Make the golden archives of the current format version: ``python -m tests.golden.make``.
+"""Make the golden archives of the current format version: ``python -m tests.golden.make [NAME ...]``.
 
 They are made once for a version and then only read, by every later release: run this for a new version, or while the
-format of the current one is not frozen yet, and commit what it writes. Each ``NAME.zip`` is an archive, ``NAME.npz``
+format of the current one is not frozen yet, and commit what it writes. With names it makes those alone, for what has
+been added to the format, and leaves the others as they are. Each ``NAME.zip`` is an archive, ``NAME.npz``
 holds its variables as they were decoded then; those with a model may differ by the stated slack on another machine.
 """
 
@@ -25,13 +26,17 @@ from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import DELTA, Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
+from vcinr.patches.geometry import Geometry
+from vcinr.patches.learn import learn
+from vcinr.patches.learn import stored as stored_model
+from vcinr.patches.model import PatchModel
 from vcinr.quantise.state import Quantiser
 
 FOLDER = Path(__file__).parent
 
 
-SLACK = {"weights": 2.0**-15}
-"""Of a network of large random weights, whose rounding is larger than a trained one's."""
+SLACK = {"weights": 2.0**-15, "patches": 0.0}
+"""Of a network of large random weights, whose rounding is larger than a trained one's; experts are exact."""
 
 
 def fields() -> dict[str, xr.Dataset]:
@@ -65,9 +70,9 @@ def fields() -> dict[str, xr.Dataset]:
 
 
 def data(name: str) -> dict[str, xr.Dataset]:
-    """What the golden archive of that name is made of: `fields`, and a wind of two components for ``vector``."""
+    """What that golden archive is made of: `fields`, for ``vector`` and ``patches`` with a wind of two components."""
     groups = fields()
-    if name == "vector":
+    if name in ("vector", "patches"):
         east = groups[""]["double"].values
         wind = np.stack([east, 0.5 * east[:, ::-1] - 10], axis=1)
         wind[1:3, 1, 4, 5] = 1e20
@@ -105,6 +110,15 @@ def small_model(name: str, features: int = 1) -> Model:
     return with_quantiser(model, quantiser.to_tensors(), {})
 
 
+def small_experts() -> PatchModel:
+    """Two experts for patches of the wind."""
+    geometry = Geometry((1, 2, 2), (0, 1, 1), (0, 0, 1))
+    wind = data("patches")[""]["wind"].values
+    signals = np.moveaxis((np.where(wind == 1e20, -10, wind) + 45) / 30, 1, -1)[:, None]
+    middle, predict, basis, _ = learn(list(signals), geometry, experts=2, rounds=3, patches=200, psnr=34.0)
+    return stored_model(PatchModel(geometry, ("y", "x"), "component", {"wind": (-45.0, 30.0)}, middle, predict, basis))
+
+
 def archives() -> dict[str, dict[str, Any]]:
     """Arguments of `compress` for each golden archive."""
     both = ["single", "double", "packed", "constant", "clipped", "deep/er/half", "deep/er/line"]
@@ -121,6 +135,7 @@ def archives() -> dict[str, dict[str, Any]]:
             for name in ("linear", "gated-basis", "shifts", "sparse", "weights")
         },
         "vector": {"abs_error": 0.5, "variables": ["wind"], "chunk": 4, "model": small_model("linear", features=2)},
+        "patches": {"abs_error": 0.1, "variables": ["wind"], "chunk": 4, "model": small_experts()},
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
 
@@ -137,11 +152,15 @@ def main() -> int:
     """Write the archives of this version."""
     folder = FOLDER / f"v{VERSION}"
     folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
+    wanted = sys.argv[1:]
+    for old in [] if wanted else folder.iterdir():
         old.unlink()
+    # The untrained prior is never the smallest candidate: have it taken all the same.
+    rates = {"model": 1, "linear": 1, "vector": 1, "patches": 70}
     for name, arguments in archives().items():
-        # The untrained prior is never the smallest candidate: have it taken all the same.
-        forced = partial(encode, rate=1) if name in ("model", "linear", "vector") else encode
+        if wanted and name not in wanted:
+            continue
+        forced = partial(encode, rate=rates[name]) if name in rates else encode
         work.encode = forced  # type: ignore[attr-defined]
         compress(data(name), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]
