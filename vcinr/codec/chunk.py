@@ -22,6 +22,7 @@ import numpy as np
 
 from vcinr.codec.promise import Field
 from vcinr.coding import lossless
+from vcinr.coding.leb128 import leb128, read_leb128
 from vcinr.coding.residual import Plan, coder_of, pack, unpack
 from vcinr.errors import CorruptError
 
@@ -365,27 +366,3 @@ def _number(section: bytes, layout: str) -> float:
     if not math.isfinite(value):
         raise CorruptError("section holds no finite number")
     return value
-
-
-def leb128(value: int) -> bytes:
-    """Encode a number >= 0 as LEB128: seven bits in each byte, the lowest first, in as few bytes as possible."""
-    out = bytearray()
-    while True:
-        value, low = value >> 7, value & 0x7F
-        out.append(low | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
-
-
-def read_leb128(data: bytes, position: int) -> tuple[int, int]:
-    """Decode the LEB128 number that starts at `position`; returns it and the position after it."""
-    value = 0
-    for shift in range(0, 63, 7):
-        if position >= len(data):
-            break
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise CorruptError("length is malformed")
