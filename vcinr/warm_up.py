@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from vcinr.codec.decode import restore
-from vcinr.coding import bits, huffman, latents, residual
+from vcinr.coding import bits, huffman, latents, numbers, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
 from vcinr.coding.neighbours import on_sphere
@@ -42,6 +42,7 @@ def warm_up(watch: Watch = silent) -> None:
         _latents,
         _patches,
         _bits,
+        _numbers,
         _values,
     ]
     for done, job in enumerate(jobs, 1):
@@ -72,6 +73,12 @@ def _bits() -> None:
     """Run the kernels that code bits."""
     some = np.arange(24).reshape(2, 3, 4) % 5 == 0
     bits.decode(bits.encode(some), some.shape)
+
+
+def _numbers() -> None:
+    """Run the kernels that code numbers."""
+    some = np.repeat([1e9, 0.0, 1e-9], 9)  # of few different values, so that a dictionary is tried too
+    numbers.decode(numbers.encode(some) or b"", some.shape, some.dtype)
 
 
 def _patches() -> None:

@@ -237,7 +237,7 @@ def mask_sections(signals: np.ndarray, valid: np.ndarray, *, quick: bool = False
     valid : numpy.ndarray
         bool, of the same shape: False for values that are set aside.
     quick : bool
-        Whether time counts more than bytes where the mask is large.
+        Whether time counts more than bytes: where the mask is large, and for the values.
 
     Returns
     -------
@@ -251,7 +251,7 @@ def mask_sections(signals: np.ndarray, valid: np.ndarray, *, quick: bool = False
     if (bits == bits[0]).all():
         body = b"\0" + hidden[:1].astype(hidden.dtype.newbyteorder("<")).tobytes()
     else:
-        body = b"\1" + lossless.encode(hidden)
+        body = b"\1" + lossless.encode(hidden, quick=quick)
     return Sections(mask=lossless.encode_mask(~valid, quick=quick), specials=body)
 
 

@@ -306,7 +306,7 @@ class _Job:
             data, decoded, measured = self._decoded(chunk, promised)
         small = len(data) <= _SMALL[self.effort] * values.nbytes and values.nbytes >= _LARGE
         if not small or lossless.patterns_of(values) is not None:
-            exact = self._lossless(extent, promised)
+            exact = self._lossless(extent, promised, quick=self.effort == "fast")
             if len(exact.data) <= len(data):
                 return exact
         names = [name for name, used in (("prior", candidate.rate), ("residual", candidate.plan)) if used is not None]
@@ -321,9 +321,13 @@ class _Job:
             return prior_alone(self.latents.make_prior(trial, self.latents.rates[-1] if alone is None else alone))
         return (best_candidate if self.effort == "best" else quick_candidate)(trial, self.latents)
 
-    def _lossless(self, sections: Sections, bound: Bound | None) -> Encoded:
-        """The values coded losslessly, with the section of the extent; `bound` is checked all the same."""
-        data, decoded, measured = self._decoded(Chunk(LOSSLESS, sections, lossless.encode(self.values)), bound)
+    def _lossless(self, sections: Sections, bound: Bound | None, *, quick: bool = False) -> Encoded:
+        """The values coded losslessly, with the section of the extent; `bound` is checked all the same.
+
+        `quick`: whether time counts more than bytes.
+        """
+        stream = lossless.encode(self.values, quick=quick)
+        data, decoded, measured = self._decoded(Chunk(LOSSLESS, sections, stream), bound)
         return self._checked(data, decoded, measured, "lossless", {"lossless": len(data)})
 
     def _decoded(self, chunk: Chunk, bound: Bound | None) -> tuple[bytes, np.ndarray, Comparison]:

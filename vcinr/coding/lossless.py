@@ -1,8 +1,9 @@
 """Lossless coding of masks, of the values under them, and of values stored verbatim.
 
-Values and masks have two forms, of which the smaller is written. One is made with the standard library's DEFLATE, whose
-streams begin with the byte 0x78. The other is for arrays of one or two different values, which are coded as bits in
-context (`vcinr.coding.bits`); it begins with the byte 1.
+Values have three forms, of which the smallest is written, and masks the first two. One is made with the standard
+library's DEFLATE, whose streams begin with the byte 0x78. Another is for arrays of one or two different values, which
+are coded as bits in context (`vcinr.coding.bits`); it begins with the byte 1. The third is for numbers, which are
+predicted from those before (`vcinr.coding.numbers`); it begins with the byte 2.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import zlib
 
 import numpy as np
 
-from vcinr.coding import bits
+from vcinr.coding import bits, numbers
 from vcinr.errors import CorruptError
 
 
@@ -52,33 +53,59 @@ def inflate(data: bytes, size: int) -> bytes:
 
 
 _BITS = b"\1"  # first byte of what is coded as bits
+_NUMBERS = b"\2"  # and of numbers
 _QUICK = 1 << 16
 """Largest size of a mask that is coded as bits where time counts: DEFLATE reads some hundred million bits a second."""
 _SHORT = 9  # bytes: no deflated stream is shorter
 _SAMPLE = 1024  # values that are looked at first: most arrays have more than two different ones
+_LARGE = 1 << 15  # values from which on a sample of a quarter as many tells which forms to try
+_CLEAR = 0.9  # one form is not tried where the other takes less than this share of its bytes for the sample
 
 
-def encode(values: np.ndarray) -> bytes:
+def encode(values: np.ndarray, *, quick: bool = False) -> bytes:
     """Encode any array exactly.
 
     Parameters
     ----------
     values : numpy.ndarray
         Values of any real dtype. Where they are one or two different ones, the shape matters: the last three axes are
-        those of a volume.
+        those of a volume; where they are numbers of more, the last two are those of a plane.
+    quick : bool
+        Whether values are not tried as numbers, which takes longer than DEFLATE.
 
     Returns
     -------
     bytes
-        Either the values coded as bits, or their bytes shuffled, so that bytes of equal significance lie together, and
-        deflated.
+        Either the values coded as bits, or coded as numbers, or their bytes shuffled, so that bytes of equal
+        significance lie together, and deflated.
     """
     ordered = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
     coded = _encode_two(ordered)
     if coded is not None and len(coded) <= _SHORT:  # as for a constant, however many values there are
         return coded
-    deflated = deflate(ordered.reshape(-1).view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes())
-    return deflated if coded is None or len(deflated) <= len(coded) else coded
+    forms = [] if coded is None else [coded]
+    number, deflated = (False, True) if quick or coded is not None else _worthwhile(ordered)
+    if number and (numbered := numbers.encode(ordered)) is not None:
+        forms.append(_NUMBERS + numbered)
+    if deflated or not forms:
+        forms.append(_deflate_values(ordered))
+    return min(forms, key=len)
+
+
+def _deflate_values(values: np.ndarray) -> bytes:
+    """The bytes of values, little-endian and contiguous, shuffled and deflated."""
+    return deflate(values.reshape(-1).view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes())
+
+
+def _worthwhile(values: np.ndarray) -> tuple[bool, bool]:
+    """Whether it is worthwhile to code values as numbers, and to deflate them; one of both is."""
+    if values.size == 0 or not numbers.possible(values.dtype):
+        return False, True
+    if values.size < _LARGE:
+        return True, True
+    sample = numbers.block(values, _LARGE // 4)
+    numbered, deflated = len(numbers.encode(sample) or b""), len(_deflate_values(sample))
+    return _CLEAR * numbered <= deflated, _CLEAR * deflated <= numbered
 
 
 def patterns_of(values: np.ndarray) -> np.ndarray | None:
@@ -146,6 +173,8 @@ def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         if len(data) < 1 + 2 * size:
             raise CorruptError("two values are malformed")
         return np.frombuffer(data, little, 2, 1).astype(native)[bits.decode(data[1 + 2 * size :], shape).view(np.uint8)]
+    if data[:1] == _NUMBERS:
+        return numbers.decode(data[1:], shape, dtype)
     raw = np.frombuffer(inflate(data, math.prod(shape) * size), np.uint8)
     return np.ascontiguousarray(raw.reshape(size, -1).T).view(little).reshape(shape).astype(native, copy=False)
 

@@ -49,6 +49,7 @@ _LEAST: Any = np.int64(-(2**63))
 _ZERO: Any = np.int64(0)
 
 _DICTIONARY_BITS = 16
+_FEW = 64  # different numbers for which a dictionary is tried in any case
 _SLOT_BITS = 20  # log2 of the largest number of slots of an index's contexts
 _HASH = 0x9E3779B1  # 2^32 divided by the golden ratio
 
@@ -93,7 +94,7 @@ def encode(values: np.ndarray) -> bytes | None:
     array = array.reshape(_planes(array.shape))
     forms = _forms(array)
     if array.size > _SMALL:
-        sample = _block(array, _SMALL)
+        sample = block(array, _SMALL)
         sizes = [math.inf if coded is None else len(coded) for coded in (form(sample) for form in forms)]
         forms = [forms[i] for i in sorted(range(len(forms)), key=sizes.__getitem__)]
         return next((coded for form in forms if (coded := form(array)) is not None), None)
@@ -142,8 +143,9 @@ def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return math.prod(longer[:-2]), height, width
 
 
-def _block(array: np.ndarray, size: int) -> np.ndarray:
-    """A block of about so many values from the middle of an array ``[P, H, W]``, of two planes where there are more."""
+def block(array: np.ndarray, size: int) -> np.ndarray:
+    """A block ``[P, H, W]`` of about so many values from the middle of an array, of two planes where there are more."""
+    array = array.reshape(_planes(array.shape))
     planes, height, width = array.shape
     deep = min(planes, 2)
     wide = min(width, size // deep if height == 1 else max(64, size // deep // height))
@@ -212,8 +214,8 @@ def _beside(axis: int, first: int) -> tuple[tuple[slice, ...], tuple[slice, ...]
 
 
 def _orders(integers: np.ndarray, width: int) -> tuple[tuple[int, int, int], float]:
-    """How often to difference, which is what makes a sample's differences smallest; and about how many bits one takes."""
-    sample = _block(integers, _PROBE)
+    """How often to difference, so that a sample's differences are smallest, and about how many bits one takes then."""
+    sample = block(integers, _PROBE)
     most = [min(_ORDER, n - 1) for n in (integers.shape[2], integers.shape[1])]
     best, least = (0, 0, 0), math.inf
     for orders in product(range(most[0] + 1), range(most[1] + 1), range(2 if sample.shape[0] > 1 else 1)):
@@ -373,8 +375,8 @@ def _near(size: int, likely: int) -> int:
 def _bits(value: int) -> int:
     """The number of bits of the magnitude of an int64."""
     if value == _LEAST:
-        return np.int64(64)
-    rest, size = (-value if value < 0 else value), np.int64(0)
+        return 64
+    rest, size = (-value if value < 0 else value), 0
     for step in (32, 16, 8, 4, 2, 1):
         if rest >> step:
             rest >>= step
@@ -603,7 +605,8 @@ def _code_symbols(
         two = indices[i - 2] + 1 if i >= 2 else _ZERO
         over = indices[i - above] + 1 if i >= above else _ZERO
         old = indices[i - earlier] + 1 if i >= earlier else _ZERO
-        value, prefix = indices[i], np.int64(1)
+        value: Any = indices[i]
+        prefix: Any = np.int64(1)
         for k in range(depth - 1, -1, -1):
             c.context[0] = prefix
             c.context[1] = _slot(one, prefix, shift)
@@ -611,8 +614,7 @@ def _code_symbols(
             c.context[3] = _slot(over, prefix, shift)
             c.context[4] = _slot(one * 0x2F0B4C47 + over, prefix, shift)
             c.context[5] = _slot(old, prefix, shift)
-            decision = bit(c, data, _ZERO, np.int64(k), (value >> k) & 1, writing)
-            prefix = prefix << 1 | decision
+            prefix = prefix << 1 | bit(c, data, _ZERO, k, (value >> k) & 1, writing)
         if not writing:
             indices[i] = prefix - (np.int64(1) << depth)
 
@@ -633,12 +635,12 @@ def _forms(array: np.ndarray) -> list[Callable[[np.ndarray], bytes | None]]:
         return bytes([_INTEGERS]) + _write_integers(_to_integers(values), 8 * values.dtype.itemsize)
 
     forms: list[Callable[[np.ndarray], bytes | None]] = [plain]
-    integers = _to_integers(_block(array, _PROBE))
+    integers = _to_integers(block(array, _PROBE))
     _, counts = np.unique(integers, return_counts=True)
     if 2 * len(counts) <= integers.size:
         share = counts / integers.size
         entropy = -float((share * np.log2(share)).sum())
-        if entropy < 2 * _orders(integers, 8 * array.dtype.itemsize)[1] + 1:
+        if len(counts) <= _FEW or entropy < 2 * _orders(integers, 8 * array.dtype.itemsize)[1] + 1:
             forms.append(_write_dictionary)
     if array.dtype.kind == "f":
         forms += [partial(_write_grid, grid) for grid in _grids(array)]
