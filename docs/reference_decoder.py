@@ -409,10 +409,12 @@ def leb128(data: bytes, position: int) -> tuple[int, int]:
 
 
 def lossless(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> Array:
-    """Values of lossless coding: one or two and bits, or deflated, all first bytes first."""
+    """Values of lossless coding: one or two and bits, numbers, or deflated, all first bytes first."""
     if data[:1] == b"\1":
         two = np.frombuffer(data[: 1 + 2 * dtype.itemsize], dtype, offset=1)
         return np.full(shape, two[0]) if len(two) < 2 else two[decode_bits(data[1 + two.nbytes :], shape).astype(int)]
+    if data[:1] == b"\2":
+        return decode_numbers(data[1:], shape, dtype)
     inflated = np.frombuffer(zlib.decompress(data), np.uint8).reshape(dtype.itemsize, -1)
     return np.frombuffer(inflated.T.tobytes(), dtype).copy().reshape(shape)
 
@@ -868,6 +870,159 @@ class Bits:
             p, n = learn(pair[1], voxel)
             pair[:] = [learn(pair[0], voxel), (p, min(n, 4))]
         return voxel
+
+
+# Numbers
+
+
+def decode_numbers(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    """An array of numbers; `dtype` is little-endian."""
+    longer, form = [n for n in shape if n != 1], data[0]
+    height, width = [1, 1, *longer][-2:]
+    size, b = (math.prod(longer[:-2]), height, width), 8 * dtype.itemsize
+    if form == 0:
+        integers = decode_integers(data[1:], size, b)
+    elif form == 3:
+        count, start = leb128(data, 1)
+        length, start = leb128(data, start)
+        entries = decode_integers(data[start : start + length], (1, 1, count), b)
+        integers = [entries[i] for i in decode_indices(data[start + length :], size, count)]
+    else:
+        if dtype.kind != "f" or form not in (1, 2):
+            raise ValueError("numbers have an unknown form")
+        if form == 1:
+            first, start = leb128(data, 1)
+            second, start = leb128(data, start)
+        else:
+            (first, second), start = struct.unpack("<dd", data[1:17]), 17
+        length, start = leb128(data, start)
+        k = np.array(decode_integers(data[start : start + length], size, 64), np.int64)
+        with np.errstate(over="ignore"):
+            floats = k * float(first) / float(second) if form == 1 else first + k * second
+            floats = floats.astype(dtype)
+        integers = [integer_of(v, b) for v in floats.view(f"<i{dtype.itemsize}").tolist()]
+        if data[start + length :]:
+            corrections = decode_numbers(data[start + length :], shape, np.dtype(f"<i{dtype.itemsize}"))
+            half = 2 ** (b // 2 - 1)
+            for i, e in enumerate(corrections.ravel().tolist()):
+                integers[i] = integers[i] + e if -half <= e < half else e
+    if dtype.kind == "f":
+        integers = [integer_of(wrapped(v, b), b) for v in integers]
+    return np.array([v % 2**b for v in integers], f"<u{dtype.itemsize}").view(dtype).reshape(shape)
+
+
+def wrapped(v: int, bits: int) -> int:
+    """An integer modulo 2^bits, as a two's complement integer of so many bits."""
+    v %= 2**bits
+    return v - 2**bits if v >= 2 ** (bits - 1) else v
+
+
+def integer_of(v: int, bits: int) -> int:
+    """The integer of a float of these bits, and the bits of a float of this integer."""
+    return v if v >= 0 else v ^ (2 ** (bits - 1) - 1)
+
+
+def decode_integers(data: bytes, size: tuple[int, int, int], bits: int) -> list[int]:
+    """Integers [P, H, W] of that width, flattened."""
+    planes, height, width = size
+    orders, plane = data[0], height * width
+    d = decode_differences(data[1:], size)
+    for o, distance, length in ((orders >> 4, plane, planes), (orders >> 2 & 3, width, height), (orders & 3, 1, width)):
+        for i in range(o, 0, -1):
+            for at in range(len(d)):
+                if at // distance % length >= i:
+                    d[at] += d[at - distance]
+    return [wrapped(v, bits) for v in d]
+
+
+def decode_differences(data: bytes, size: tuple[int, int, int]) -> list[int]:
+    """Differences [P, H, W], flattened."""
+    planes, height, width = size
+    stream = Binary(data, [19660] * 6)
+    signs = stream.beside([19660] * 6)
+    signs.counters[0] = signs.counters[1]  # they start at P = 2^20
+    d: list[int] = []
+    s: list[int] = []
+
+    def near(u: int, v: int) -> int:
+        return min(max(u - v, -3), 3) + 3
+
+    for z, y, x in product(range(planes), range(height), range(width)):
+        at = len(d)
+        there = [x > 0, x > 1, y > 0, y > 0 and x > 0, y > 0 and x < width - 1, z > 0]
+        places = [at - 1, at - 2, at - width, at - width - 1, at - width + 1, at - height * width]
+        l, l2, a, al, ar, e = (  # noqa: E741
+            min(max(d[i], -4), 4) + 4 if known else 0 for i, known in zip(places, there, strict=True)
+        )
+        s_l, s_l2, s_a, _, s_r, s_e = (s[i] if known else 0 for i, known in zip(places, there, strict=True))
+        if x == 1:
+            s_l2 = s_l
+        if y and x == width - 1:
+            s_r = s_a
+        if x == 0:
+            s_l, s_l2 = s_a, s_r
+        if y == 0:
+            s_a, s_r = s_l, s_l2
+        likely = (3 * s_l + 3 * s_a + s_l2 + s_r + 4) >> 3
+        if z:
+            likely = (3 * likely + s_e + 2) >> 2
+        else:
+            s_e = likely
+        stream.contexts = [
+            49 * likely + 7 * near(s_l, likely) + near(s_a, likely),
+            49 * likely + 7 * near(s_l2, likely) + near(s_r, likely),
+            81 * l + 9 * a + al,
+            49 * likely + 7 * near(s_e, likely) + near(s_l, likely),
+            81 * l + 9 * l2 + a,
+            81 * e + 9 * ar + l,
+        ]
+        bits = min(max(likely + stream.integer(0, 0, 0), 0), 64)
+        value = -(2**63) if bits == 64 else 0
+        if 0 < bits < 64:
+            c = min(bits, 3) - 1
+            signs.contexts = [
+                3 * (81 * l + 9 * a + al) + c, 3 * (81 * l + 9 * l2 + a) + c, 3 * (81 * a + 9 * ar + al) + c,
+                3 * (81 * e + 9 * l + a) + c, 65 * (l + a - al + 8) + bits, 3 * l + c,
+            ]  # fmt: skip
+            negative, value = signs.mixed(1, c), 1
+            for _ in range(2):
+                if value.bit_length() < bits:
+                    value = 2 * value + stream.single(4 * (8 * bits + near(likely, bits)) + value)
+            rest = bits - value.bit_length()
+            value = (value << rest) + stream.raw(rest)
+            value = -value if negative else value
+        d.append(value)
+        s.append(bits)
+    stream.check_end()
+    return d
+
+
+def decode_indices(data: bytes, size: tuple[int, int, int], count: int) -> list[int]:
+    """Indices below `count`, [P, H, W] flattened."""
+    planes, height, width = size
+    n, depth = planes * height * width, (count - 1).bit_length()
+    hash_bits = max(min(n.bit_length() + 3, 20), depth)
+    above = width if height > 1 else 3
+    distances = 1, 2, above, height * width if planes > 1 else above + 1
+    coders = [Binary(data, [19660] * 6)]
+    coders += [coders[0].beside([19660] * 6) for _ in range(depth - 1)]  # for each place, weights of its own
+    for coder in coders:
+        coder.counters = coders[0].counters
+    indices: list[int] = []
+
+    def slot(v: int) -> int:
+        return ((v % 2**32 * 1481765933 + t) % 2**32 * 2654435761 % 2**32) >> (32 - hash_bits)
+
+    for i in range(n if depth else 0):
+        i_1, i_2, i_3, i_4 = (1 + indices[i - back] if i >= back else 0 for back in distances)
+        t = 1
+        for k in range(depth - 1, -1, -1):
+            pair, cross = i_1 * 789269575 + i_2, i_1 * 789269575 + i_3
+            coders[k].contexts = [t, slot(i_1), slot(pair), slot(i_3), slot(cross), slot(i_4)]
+            t = 2 * t + coders[k].mixed(1, 0)  # node 1: counters start at P = 2^20
+        indices.append(t - 2**depth)
+    coders[0].check_end()
+    return indices or [0] * n
 
 
 # Latents

@@ -33,7 +33,7 @@ from vcinr.coding.leb128 import leb128, read_leb128
 from vcinr.compiled import inner, outer
 from vcinr.errors import CorruptError
 
-_INTEGERS, _FRACTION, _LINE, _DICTIONARY, _NARROW_LINE = range(5)  # the forms, by their first byte
+_INTEGERS, _FRACTION, _LINE, _DICTIONARY = range(4)  # the forms, by their first byte
 
 _ORDER = 3  # how often an array may be differenced along its columns and rows; along planes it is once
 _SIZES = 65  # of a difference: its bits, 0 to 64
@@ -392,9 +392,7 @@ def _at(grid: _Grid, k: np.ndarray, dtype: np.dtype) -> np.ndarray:
     with np.errstate(all="ignore"):
         if grid.form == _FRACTION:
             return ((k * grid.first) / grid.second).astype(dtype)
-        if grid.form == _LINE:
-            return (grid.first + k * grid.second).astype(dtype)
-        return dtype.type(grid.first) + k.astype(dtype) * dtype.type(grid.second)
+        return (grid.first + k * grid.second).astype(dtype)
 
 
 def _on(grid: _Grid, values: np.ndarray) -> np.ndarray:
@@ -453,10 +451,7 @@ def _grids(values: np.ndarray) -> list[_Grid]:
     if values.shape[:2] == (1, 1) and flat.size > 2 and np.isfinite(flat[[0, 1, -1]]).all():
         first, second, last = (float(v) for v in flat[[0, 1, -1]])
         with np.errstate(all="ignore"):
-            narrow = float(flat.dtype.type(second) - flat.dtype.type(first))
             lines = [_Grid(_LINE, first, (last - first) / (flat.size - 1)), _Grid(_LINE, first, second - first)]
-            if flat.dtype == np.float32:
-                lines.append(_Grid(_NARROW_LINE, first, narrow))
         lines = [line for line in lines if line.second != 0 and math.isfinite(line.second) and _fits(line, sample, 4)]
         found += sorted(lines, key=lambda line: np.count_nonzero(_corrections(sample, _nearest(line, sample))))[:1]
     return found
@@ -510,14 +505,12 @@ def _read_grid(data: bytes, shape: tuple[int, int, int], dtype: np.dtype) -> np.
         if p == 0 or q == 0:
             raise CorruptError("a grid of numbers is malformed")
         grid = _Grid(form, float(p), float(q))
-    elif form == _LINE or (form == _NARROW_LINE and dtype == np.float32):
+    elif form == _LINE:
         if len(data) < 17:
             raise CorruptError("a grid of numbers is malformed")
-        ends, start = np.frombuffer(data, "<f8", 2, 1), 17
-        with np.errstate(over="ignore"):
-            if not np.isfinite(ends.astype(np.float32 if form == _NARROW_LINE else np.float64)).all():
-                raise CorruptError("a grid of numbers is malformed")
-        grid = _Grid(form, float(ends[0]), float(ends[1]))
+        grid, start = _Grid(form, *np.frombuffer(data, "<f8", 2, 1).tolist()), 17
+        if not (math.isfinite(grid.first) and math.isfinite(grid.second)):
+            raise CorruptError("a grid of numbers is malformed")
     else:
         raise CorruptError("numbers have an unknown form")
     size, start = read_leb128(data, start)
@@ -528,9 +521,9 @@ def _read_grid(data: bytes, shape: tuple[int, int, int], dtype: np.dtype) -> np.
     rest = data[start + size :]
     if not rest:
         return likely
-    if rest[0] not in (_INTEGERS, _DICTIONARY):
-        raise CorruptError("corrections of numbers are malformed")
     corrections = decode(rest, shape, np.dtype(f"i{dtype.itemsize}"))
+    if not corrections.any():
+        raise CorruptError("corrections of numbers correct nothing")
     return _corrected(likely, corrections.astype(np.int64), dtype)
 
 
