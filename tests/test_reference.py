@@ -95,6 +95,8 @@ def parts(path: Path, name: str) -> list[set[str]]:
                     found |= {"tighten"} if plan >> 3 else set()
         if "mode 0" in found and data[position] == 1:
             found.add("bits" if len(data) > position + 2 * itemsize else "one")
+        if "mode 0" in found and data[position] == 2:
+            found.add(("integers", "fraction", "line", "dictionary")[data[position + 1]])
         result.append(found)
     return result
 
@@ -113,6 +115,10 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
     "two numbers": (np.where(SOLID, np.nan, -2.5), {}, {}, {"mode 0", "bits"}),
     "one number": (np.full((3, 4, 5), -7, "i2"), {}, {}, {"mode 0", "one"}),
     "coast": (np.where(SOLID[0] ^ SPOTS[0], np.nan, np.sin(0.1 * SQUARED)), {}, {"abs_error": 0.1}, {"MASK", "bits"}),
+    "smooth numbers": (FIELD, {}, {"chunk": 5}, {"mode 0", "integers", "EXTENT"}),
+    "decimal numbers": (np.round(FIELD, 2), {}, {}, {"mode 0", "fraction"}),
+    "a line": (np.linspace(2, 3, 301), {}, {}, {"mode 0", "line"}),
+    "few numbers": (np.array([1.1, -7.3, 99.2, 1e9])[(T * 7919) % 4], {}, {}, {"mode 0", "dictionary"}),
     "0-d": (np.array(3.5, "f4"), {}, {"abs_error": 0.1}, {"mode 0"}),
     "0-d bool": (np.array(True), {}, {}, {"mode 0"}),
     "1-d": (FIELD[:, 3, 3], {}, {"abs_error": 1e-3}, set()),

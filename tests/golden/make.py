@@ -96,6 +96,19 @@ def data(name: str) -> dict[str, xr.Dataset]:
         groups[""] = groups[""].assign(
             solid=(("item", "z", "y_", "x_"), shells.astype("u1")), land=(("item", "y_", "x_"), land)
         )
+    if name == "numbers":
+        rng = np.random.default_rng(2)
+        y, x = np.meshgrid(np.linspace(-1.3, 1.3, 30), np.linspace(0, 6.2, 40), indexing="ij")
+        tenths = np.round(25 * np.sin(x - y), 1)
+        tenths[5:9, 10:30], tenths[0, 0], tenths[20, 7] = np.nan, -0.0, np.nextafter(tenths[20, 7], 99)
+        still = np.sin(x * y + np.array([0, 0, 1, 1])[:, None, None])
+        groups[""] = groups[""].assign(
+            lat=(("j", "i"), np.degrees(np.arcsin(np.sin(y) * np.cos(0.1 * np.sin(x)))).astype("f4")),
+            tenths=(("j", "i"), tenths),
+            still=(("s", "j", "i"), (1000 * still).astype("i2")),
+            line=(("k",), np.linspace(-3, 5, 777)),
+            column=(("r",), rng.choice(rng.standard_normal(9), 900)),
+        )
     return groups
 
 
@@ -149,6 +162,7 @@ def archives() -> dict[str, dict[str, Any]]:
         "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},
         "lossless": {"variables": both, "chunk": 5},
         "bits": {"abs_error": 0.25, "variables": ["land", "solid"], "chunk": 36},
+        "numbers": {"variables": ["lat", "tenths", "still", "line", "column"], "chunk": 36},
         "model": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model("gates")},
         **{
             name: {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model(name)}
