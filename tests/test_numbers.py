@@ -94,6 +94,13 @@ def test_the_reference_decoder_reads_the_same(data, dtype):
     assert back.dtype == little and back.tobytes() == values.astype(little).tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_the_largest_numbers_give_no_warning(dtype):
+    largest = np.finfo(dtype).max
+    check(np.array([[largest, -largest], [np.inf, largest / 2], [largest, 0]], dtype))
+    check(np.linspace(-1, 1, 7).astype(dtype) * largest)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_special_values_alone_and_among_others(dtype):
     special = specials(dtype)

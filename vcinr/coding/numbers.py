@@ -431,30 +431,25 @@ def _corrections(values: np.ndarray, likely: np.ndarray) -> np.ndarray:
 
 def _grids(values: np.ndarray) -> list[_Grid]:
     """Grids that most of the values seem to be on, at most one of each form."""
-    found: list[_Grid]
     flat = values.reshape(-1)
     sample = flat[:: max(1, flat.size // _GRID_SAMPLE)]
     sample = sample[np.isfinite(sample)]
+    if sample.size < 2:
+        return []
     # Numbers that stand for missing ones are outliers, to which steps are not fitted.
-    if sample.size < 2:
-        return []
-    sizes = np.abs(sample.astype(np.float64))
-    sample, found = sample[sizes <= max(1.0, 1e6 * float(np.median(sizes)))], []
-    if sample.size < 2:
-        return []
+    with np.errstate(over="ignore"):
+        sizes = np.abs(sample.astype(np.float64))
+        usual = float(np.median(sizes))
+        sample = sample[sizes <= max(1.0, 1e6 * usual)]
     fractions = sorted({*_FRACTIONS, *_binary(sample)}, key=lambda f: -f[0] / f[1])
-    for p, q in fractions:
-        grid = _Grid(_FRACTION, float(p), float(q))
-        if _fits(grid, sample):
-            found.append(grid)
-            break
+    grids = (_Grid(_FRACTION, float(p), float(q)) for p, q in fractions)
+    found = [next((grid for grid in grids if _fits(grid, sample, usual)), None)]
     if values.shape[:2] == (1, 1) and flat.size > 2 and np.isfinite(flat[[0, 1, -1]]).all():
         first, second, last = (float(v) for v in flat[[0, 1, -1]])
-        with np.errstate(all="ignore"):
-            lines = [_Grid(_LINE, first, (last - first) / (flat.size - 1)), _Grid(_LINE, first, second - first)]
-        lines = [line for line in lines if line.second != 0 and math.isfinite(line.second) and _fits(line, sample, 4)]
-        found += sorted(lines, key=lambda line: np.count_nonzero(_corrections(sample, _nearest(line, sample))))[:1]
-    return found
+        lines = [_Grid(_LINE, first, (last - first) / (flat.size - 1)), _Grid(_LINE, first, second - first)]
+        lines = [g for g in lines if g.second != 0 and math.isfinite(g.second) and _fits(g, sample, usual, 4)]
+        found += sorted(lines, key=lambda grid: np.count_nonzero(_corrections(sample, _nearest(grid, sample))))[:1]
+    return [grid for grid in found if grid is not None]
 
 
 def _binary(sample: np.ndarray) -> list[tuple[int, int]]:
@@ -468,10 +463,10 @@ def _binary(sample: np.ndarray) -> list[tuple[int, int]]:
     return [(1 << max(0, least), 1 << max(0, -least))] if -60 < least < 60 else []
 
 
-def _fits(grid: _Grid, sample: np.ndarray, off: int = 0) -> bool:
-    """Whether a grid gives nearly all values of a sample, and has far fewer numbers than the floats."""
+def _fits(grid: _Grid, sample: np.ndarray, usual: float, off: int = 0) -> bool:
+    """Whether a grid gives nearly all values of a sample, and has far fewer numbers than the floats of usual size."""
     step = grid.first / grid.second if grid.form == _FRACTION else abs(grid.second)
-    if step < 4 * float(np.spacing(np.median(np.abs(sample)))):
+    if sample.size < 2 or step < 4 * np.finfo(sample.dtype).eps * usual:
         return False
     wrong = np.abs(_corrections(sample, _nearest(grid, sample)))
     return bool((wrong <= off).mean() >= 0.95)
