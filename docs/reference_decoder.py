@@ -1011,7 +1011,7 @@ def decode_indices(data: bytes, size: tuple[int, int, int], count: int) -> list[
     indices: list[int] = []
 
     def slot(v: int) -> int:
-        return ((v % 2**32 * 1481765933 + t) % 2**32 * 2654435761 % 2**32) >> (32 - hash_bits)
+        return ((v % 2**32 * 1481765933 + t) % 2**31 * 2654435761 % 2**32) >> (32 - hash_bits)
 
     for i in range(n if depth else 0):
         i_1, i_2, i_3, i_4 = (1 + indices[i - back] if i >= back else 0 for back in distances)

@@ -610,7 +610,8 @@ def _code_symbols(
 @inner(forceinline=True)
 def _slot(known: int, prefix: int, shift: int) -> int:
     """The slot of a context: a hash of what is known and the bits so far."""
-    return ((((known & 0xFFFFFFFF) * 0x5851F42D + prefix) & 0xFFFFFFFF) * _HASH & 0xFFFFFFFF) >> shift
+    # The masks keep products below 2^63, which plain Python would warn of.
+    return ((((known & 0xFFFFFFFF) * 0x5851F42D + prefix) & 0x7FFFFFFF) * _HASH & 0xFFFFFFFF) >> shift
 
 
 # --- forms
