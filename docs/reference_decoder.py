@@ -636,10 +636,14 @@ class Binary:
             self.range = lower
         else:
             value, self.code, self.range = 1 - value, self.code - lower, upper
+        self.refill()
+        return value
+
+    def refill(self) -> None:
+        """While the range is below 2^24, take another byte."""
         while self.range < 2**24:
             byte = self.data[self.taken] if self.taken < len(self.data) else 0
             self.range, self.code, self.taken = self.range << 8, self.code << 8 | byte, self.taken + 1
-        return value
 
     def check_end(self) -> None:
         """All of the stream has been taken, and at most 4 bytes beyond it."""
@@ -651,6 +655,14 @@ class Binary:
         number = 0
         for _ in range(width):
             number = number << 1 | self.decision(2**15)
+        return number
+
+    def several(self, width: int) -> int:
+        """Raw bits of width 8 at most, at once."""
+        self.range >>= width
+        number = min(self.code // self.range, 2**width - 1)
+        self.code -= number * self.range
+        self.refill()
         return number
 
     def single(self, context: int) -> int:
@@ -989,7 +1001,9 @@ def decode_differences(data: bytes, size: tuple[int, int, int]) -> list[int]:
                 if value.bit_length() < bits:
                     value = 2 * value + stream.single(4 * (8 * bits + near(likely, bits)) + value)
             rest = bits - value.bit_length()
-            value = (value << rest) + stream.raw(rest)
+            while rest:
+                count = min(rest, 8)
+                value, rest = (value << count) + stream.several(count), rest - count
             value = -value if negative else value
         d.append(value)
         s.append(bits)

@@ -239,6 +239,11 @@ def test_large_arrays_are_sampled():
     assert lossless.encode(smooth, quick=True)[:1] == b"\x78"
 
 
+def test_a_grid_is_found_whatever_the_shape():
+    y, x = np.meshgrid(np.linspace(0, 9, 128), np.linspace(0, 9, 1024), indexing="ij")
+    assert check(np.round(20 * np.sin(x * y / 9) + 10, 2))[0] == numbers._FRACTION  # the first column has one value
+
+
 def test_in_an_archive(tmp_path):
     y, x = np.meshgrid(np.linspace(-1.3, 1.3, 60), np.linspace(0, 6.2, 80), indexing="ij")
     data = xr.Dataset(

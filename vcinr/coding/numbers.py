@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vcinr.coding import kernels
-from vcinr.coding.kernels import _POSITION, Coder, _raw, bit, integer, rare
+from vcinr.coding.kernels import _CODE, _LOW, _POSITION, _RANGE, Coder, _next_byte, _shift_out, bit, integer, rare
 from vcinr.coding.leb128 import leb128, read_leb128
 from vcinr.compiled import inner, outer
 from vcinr.errors import CorruptError
@@ -292,8 +292,11 @@ def _code_differences(
     the neighbours make likely; then come the sign, two bits in context, and the others raw.
     """
     plane = height * width
+    x, y = begin % width - 1, begin // width % height
     for i in range(begin, end):
-        x, y = i % width, i // width % height
+        x += 1
+        if x == width:
+            x, y = 0, (y + 1 if y + 1 < height else 0)
         # Differences to the left, the one before, above, left and right of this one, and in the plane before.
         left, left_2, above, above_left, above_right, earlier = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
         size_left, size_left_2, size_above, size_right, size_earlier = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
@@ -350,13 +353,39 @@ def _code_differences(
                     rest -= 1
                     prefix = prefix << 1 | rare(c, data, place + prefix, (magnitude >> rest) & 1, writing)
             if rest > 0:
-                prefix = prefix << rest | _raw(c.state, data, magnitude, rest, writing)
+                prefix = prefix << rest | _wide(c.state, data, magnitude, rest, writing)
             value = -prefix if negative else prefix
         else:
             value = _ZERO
         if not writing:
             differences[i] = value
         sizes[i] = size
+
+
+@inner()
+def _wide(state: np.ndarray, data: np.ndarray, value: int, width: int, writing: bool) -> int:
+    """Code the lowest `width` bits of `value` at even odds, the highest first, up to eight at once."""
+    bits: Any = np.int64(0)
+    while width > 0:
+        count = min(width, 8)
+        width -= count
+        most = (1 << count) - 1
+        size = state[_RANGE] >> count
+        if writing:
+            part = (value >> width) & most
+            state[_LOW] += part * size
+        else:
+            part = min(state[_CODE] // size, most)
+            state[_CODE] -= part * size
+        bits = bits << count | part
+        while size < 1 << 24:
+            size <<= 8
+            if writing:
+                _shift_out(state, data)
+            else:
+                state[_CODE] = state[_CODE] << 8 | _next_byte(state, data)
+        state[_RANGE] = size
+    return bits
 
 
 @inner(forceinline=True)
@@ -432,7 +461,9 @@ def _corrections(values: np.ndarray, likely: np.ndarray) -> np.ndarray:
 def _grids(values: np.ndarray) -> list[_Grid]:
     """Grids that most of the values seem to be on, at most one of each form."""
     flat = values.reshape(-1)
-    sample = flat[:: max(1, flat.size // _GRID_SAMPLE)]
+    sample = flat
+    if flat.size > _GRID_SAMPLE:  # by steps of the golden ratio, which are those of no axis
+        sample = flat[(np.arange(_GRID_SAMPLE) * 0.6180339887498949 % 1 * flat.size).astype(np.int64)]
     sample = sample[np.isfinite(sample)]
     if sample.size < 2:
         return []
