@@ -31,7 +31,7 @@ Rows = list[list]  # of numbers: a plane, or part of one
 
 DEFAULTS: dict[str, Any] = {
     "version": 1, "variable": "", "signal_axes": [], "axes": [], "model": None, "scaling": [0.0, 1.0], "fill": [],
-    "limits": None, "feature_axis": None,
+    "limits": None, "feature_axis": None, "positions": None,
 }  # fmt: skip
 SHARDING = ("vcinr_sharding", "sharding_indexed")  # the same, byte for byte
 
@@ -49,7 +49,7 @@ def read(archive: str | Path, variable: str) -> Array:
     dtype = np.dtype(node["data_type"]).newbyteorder("<")
     fill_value = parse_fill_value(node["fill_value"], dtype)
     shape, chunk_shape = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
-    model = find_model(files, codec)
+    model, places = find_model(files, codec), find_positions(archive, variable, codec)
     whole = np.empty(shape, dtype)
     counts = [-(-s // c) for s, c in zip(shape, chunk_shape, strict=True)]
     sums = files.checksums(variable, math.prod(counts))
@@ -58,9 +58,9 @@ def read(archive: str | Path, variable: str) -> Array:
         region = tuple(slice(i * c, min((i + 1) * c, s)) for i, c, s in zip(index, chunk_shape, shape, strict=True))
         inside = tuple(r.stop - r.start for r in region)
         if codec["name"] in SHARDING:
-            chunk = decode_shard(data, codec["configuration"], dtype, chunk_shape, inside, fill_value, model)
+            chunk = decode_shard(data, codec["configuration"], dtype, chunk_shape, inside, fill_value, model, places)
         else:
-            chunk = decode_chunk(data, codec["configuration"], dtype, chunk_shape, fill_value, model)
+            chunk = decode_chunk(data, codec["configuration"], dtype, chunk_shape, fill_value, model, places)
         whole[region] = chunk[tuple(slice(length) for length in inside)]
     return whole
 
@@ -150,6 +150,28 @@ def find_model(files: Files, codec: dict[str, Any]) -> "AnyModel | None":
     return Patches(data) if data[8:10] == b"\2\0" else Model(data)
 
 
+def find_positions(archive: str | Path, variable: str, codec: dict[str, Any]) -> "Array | None":
+    """The positions that the codec `vcinr` (inside that of shards) names, int64 [N, 3]."""
+    configuration = codec["configuration"]
+    if codec["name"] in SHARDING:
+        return find_positions(archive, variable, configuration["codecs"][0])
+    named = configuration.get("positions")
+    if named is None:
+        return None
+    parts = variable.split("/")
+    for depth in range(len(parts) - 1, -1, -1):
+        try:
+            latitude, longitude = (
+                read(archive, "/".join([*parts[:depth], named[key]])) for key in ("latitude", "longitude")
+            )
+        except ValueError:
+            continue
+        numbers = positions_of(latitude, longitude, named["unit"] == "radian")
+        if hashlib.sha256(numbers.astype("<i4").tobytes()).hexdigest() == named["sha256"]:
+            return numbers
+    raise ValueError(f"the positions {named['latitude']} and {named['longitude']} are missing or damaged")
+
+
 def chunk_key(variable: str, encoding: dict[str, Any], index: tuple[int, ...]) -> str:
     """The key of a chunk: "c", then its index."""
     if encoding["name"] != "default":
@@ -173,6 +195,7 @@ def decode_shard(
     inside: tuple[int, ...],
     fill_value: Array,
     model: "AnyModel | None",
+    places: "Array | None" = None,
 ) -> Array:
     """A shard (sharding_indexed): chunks, and an index of their offsets and lengths; `inside` of it is in the array."""
     inner = configuration["chunk_shape"]
@@ -191,7 +214,7 @@ def decode_shard(
         region = tuple(slice(i * c, (i + 1) * c) for i, c in zip(position, inner, strict=True))
         chunk = data[start : start + size]
         shard[region] = decode_chunk(
-            chunk, configuration["codecs"][0]["configuration"], dtype, inner, fill_value, model
+            chunk, configuration["codecs"][0]["configuration"], dtype, inner, fill_value, model, places
         )
     return shard
 
@@ -218,6 +241,7 @@ def decode_chunk(
     chunk_shape: list[int],
     fill_value: Array,
     model: "AnyModel | None" = None,
+    places: "Array | None" = None,
 ) -> Array:
     """The chunk that `data` holds, of `chunk_shape`, for the `configuration` of the codec in zarr.json."""
     dtype = np.dtype(dtype).newbyteorder("<")
@@ -251,9 +275,9 @@ def decode_chunk(
             lengths.append(length)
         extent = tuple(lengths)
     if mode == 0:
-        values = lossless(stream, dtype).reshape(extent)
+        values = lossless(stream, dtype, extent)
     else:
-        values = decode_signals(sections, stream, configuration, dtype, extent, signal_axes, axes, model)
+        values = decode_signals(sections, stream, configuration, dtype, extent, signal_axes, axes, model, places)
     if EXCEPTIONS in sections:
         values = values.ravel()
         (count,) = struct.unpack_from("<Q", sections[EXCEPTIONS])
@@ -275,6 +299,7 @@ def decode_signals(
     signal_axes: list[int],
     axes: list[Array],
     model: "AnyModel | None",
+    places: "Array | None",
 ) -> Array:
     """The extent of a chunk of mode 1, before the exceptions."""
     # [n, *grid]: index axes flattened in their order, then the grid axes in the order of signal_axes. With a feature
@@ -287,7 +312,7 @@ def decode_signals(
     shape = (math.prod(index), *features, *grid)
 
     planes = planes_of(index + features, grid)
-    mask = inflate_mask(sections[MASK], shape) if MASK in sections else np.zeros(shape, bool)
+    mask = decode_mask(sections[MASK], shape) if MASK in sections else np.zeros(shape, bool)
     value = np.zeros(shape)
     if PRIOR in sections:
         if model is None:
@@ -306,15 +331,15 @@ def decode_signals(
     if CONSTANT in sections:
         value = value + struct.unpack("<f", sections[CONSTANT])[0]
     if RESIDUAL in sections:
-        value = value + decode_residual(sections[RESIDUAL], mask.reshape(planes)).reshape(shape)
+        value = value + decode_residual(sections[RESIDUAL], mask.reshape(planes), places).reshape(shape)
     if LOG in sections:
         kind = sections[LOG][:1]
-        negative = inflate_mask(sections[LOG][1:], shape) if kind == b"\2" else np.full(shape, kind == b"\1")
+        negative = decode_mask(sections[LOG][1:], shape) if kind == b"\2" else np.full(shape, kind == b"\1")
         value = np.where(negative, -1.0, 1.0) * exponential(value)
     values = to_dtype(within_limits(value, dtype, configuration["limits"]), dtype)
     if SPECIALS in sections:
         kind, rest = sections[SPECIALS][0], sections[SPECIALS][1:]
-        values[mask] = np.frombuffer(rest, dtype)[0] if kind == 0 else lossless(rest, dtype)
+        values[mask] = np.frombuffer(rest, dtype)[0] if kind == 0 else lossless(rest, dtype, (int(mask.sum()),))
     return values.reshape(transposed).transpose(np.argsort(order).astype(int))
 
 
@@ -367,6 +392,8 @@ def checksum_context(
     context = [variable, signal_axes, values, model, scaling, fill, limits, dtype.str, list(chunk_shape)]
     if configuration["feature_axis"] is not None:
         context.append(configuration["feature_axis"])
+    if configuration["positions"] is not None:
+        context.append({"positions": configuration["positions"]["sha256"]})
     return json.dumps(context, separators=(",", ":")).encode()
 
 
@@ -381,14 +408,19 @@ def leb128(data: bytes, position: int) -> tuple[int, int]:
             return value, position
 
 
-def lossless(data: bytes, dtype: np.dtype) -> Array:
-    """Values of lossless coding: deflated, all first bytes first."""
+def lossless(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> Array:
+    """Values of lossless coding: one or two and bits, or deflated, all first bytes first."""
+    if data[:1] == b"\1":
+        two = np.frombuffer(data[: 1 + 2 * dtype.itemsize], dtype, offset=1)
+        return np.full(shape, two[0]) if len(two) < 2 else two[decode_bits(data[1 + two.nbytes :], shape).astype(int)]
     inflated = np.frombuffer(zlib.decompress(data), np.uint8).reshape(dtype.itemsize, -1)
-    return np.frombuffer(inflated.T.tobytes(), dtype).copy()
+    return np.frombuffer(inflated.T.tobytes(), dtype).copy().reshape(shape)
 
 
-def inflate_mask(data: bytes, shape: tuple[int, ...]) -> Array:
-    """A mask over the signals: each signal's bits are XOR those of the signal before."""
+def decode_mask(data: bytes, shape: tuple[int, ...]) -> Array:
+    """A mask over the signals: bits, or deflated, each signal's bits XOR those of the signal before."""
+    if data[:1] == b"\1":
+        return decode_bits(data[1:], shape)
     bits = np.unpackbits(np.frombuffer(zlib.decompress(data), np.uint8), count=math.prod(shape))
     return np.bitwise_xor.accumulate(bits.reshape(shape), axis=0).astype(bool)
 
@@ -665,6 +697,179 @@ def sign(v: int) -> int:
     return (v > 0) - (v < 0) + 1
 
 
+# Bits
+
+NEAREST = [
+    (0, 0, -1), (0, -1, 0), (-1, 0, 0), (0, -1, -1), (-1, 0, -1), (-1, -1, 0), (0, -1, 1), (-1, 0, 1), (-1, 1, 0),
+    (0, 0, -2), (0, -2, 0), (-2, 0, 0), (-1, -1, -1), (-1, -1, 1), (-1, 1, -1), (-1, 1, 1), (0, -1, -2), (0, -1, 2),
+    (-1, 0, -2), (-1, 0, 2), (-2, 0, 1), (-2, 1, 0), (-2, -1, 0), (-2, 0, -1), (-1, 2, 0), (-1, -2, 0), (0, 0, -3),
+    (0, -2, 1), (0, -2, -1), (-3, 0, 0),
+]  # fmt: skip
+QUIET = [
+    *product((-1,), range(-2, 3), range(-2, 3)), *product((0,), (-1, -2), range(-2, 3)),
+    (-2, 0, 0), (-2, -1, 0), (-2, 1, 0), (-2, 0, -1), (-2, 0, 1), (0, 0, -1), (0, 0, -2), (0, 0, -3),
+]  # fmt: skip
+
+
+def decode_bits(data: bytes, shape: tuple[int, ...]) -> Array:
+    """An array of bits."""
+    longer = [n for n in shape if n != 1]
+    depth, height, width = [1, 1, 1, *longer][-3:]
+    count = math.prod(longer[:-3])
+    if not math.prod(shape):
+        return np.zeros(shape, bool)
+    coder = Bits(Binary(data, []), count * depth * height * width)
+    items = []
+    before = Item(depth, height, width)
+    for i in range(count):
+        item, repeats, copies = Item(depth, height, width), 1, 0
+        for z in range(depth):
+            empty = int(not np.any(item.plane(z - 1)))
+            repeats = coder.stream.single(16 + 2 * repeats + empty)
+            if repeats:
+                item.plane(z)[:] = item.plane(z - 1)
+                continue
+            if i:
+                copies = coder.stream.single(20 + copies)
+            if copies:
+                item.plane(z)[:] = before.plane(z)
+                continue
+            for y in range(height):
+                coder.row(item, before, z, y)
+        items.append(item.voxels[3:-1, 2:-2, 3:-2] > 0)
+        before = item
+    coder.stream.check_end()
+    return np.array(items).reshape(shape)
+
+
+class Item:
+    """Voxels of one item, with a border of zeros."""
+
+    def __init__(self, depth: int, height: int, width: int):
+        self.size = depth, height, width
+        self.voxels = np.zeros((depth + 4, height + 4, width + 5), np.int64)
+
+    def plane(self, z: int) -> Array:
+        """A plane, with its border."""
+        return self.voxels[z + 3]
+
+    def at(self, z: int, y: int, x: int) -> int:
+        """A voxel."""
+        return int(self.voxels[z + 3, y + 2, x + 3])
+
+
+def packed(bits: list[int]) -> int:
+    """An integer, the first bit being its lowest."""
+    return sum(bit << k for k, bit in enumerate(bits))
+
+
+def cut_logit(x: int) -> int:
+    """A logit within the table of squash."""
+    return min(max(x, -3071), 3071)
+
+
+class Bits:
+    """A decoder of voxels, with all that it learns from them."""
+
+    def __init__(self, stream: Binary, size: int):
+        self.stream = stream
+        self.hash_bits = min(max(size.bit_length() - 4, 10), 20)
+        self.counters: list[dict[int, list[Counter]]] = [{} for _ in range(7)]  # by context, slot: first and second
+        self.weights = [[6553] * 14 for _ in range(192)]
+        self.final = [[2**15] * 2 for _ in range(8)]
+        ends = [SQUASH[cut_logit(192 * (m - 16)) + 3071] << 6 for m in range(33)]
+        self.maps = [ends.copy() for _ in range(1024)]
+
+    def row(self, item: Item, before: Item, z: int, y: int) -> None:
+        """The voxels of a row."""
+        depth, height, width = item.size
+        at, z_, y_ = item.at, depth - 1 - z, height - 1 - y
+        like_p = like_r = like_m = unlike_p = unlike_r = 0
+        for x in range(width):
+            x_ = width - 1 - x
+            mirrored = (
+                1 + at(z, y, x_) if x > x_ else 0, 1 + at(z, y_, x) if y > y_ else 0, 1 + at(z_, y, x) if z > z_ else 0
+            )  # fmt: skip
+            known = packed([int(m > 0) for m in mirrored])
+            west, row, plane = at(z, y, x - 1), at(z, y - 1, x), at(z - 1, y, x)
+            if 2 - west not in mirrored and all(at(z + a, y + b, x + c) == west for a, b, c in QUIET):
+                voxel = west ^ self.stream.single(2 * known + west)
+            else:
+                near = packed([at(z + a, y + b, x + c) for a, b, c in NEAREST])
+                six = near & 7 | (near >> 6 & 7) << 3
+                beside_x = packed([at(z, y, x_ - 1), at(z, y, x_ + 1)]) if x > x_ else 0
+                beside_y = beside_z = 0
+                if y > y_:
+                    beside_y = packed([at(z, y_, x + 1), at(z, y_, x - 1), at(z, y_ - 1, x), at(z, y_ + 1, x)])
+                if z > z_:
+                    beside_z = packed([
+                        at(z_, y, x + 1), at(z_, y, x - 1), at(z_, y + 1, x), at(z_, y - 1, x), at(z_ - 1, y, x),
+                        at(z_ + 1, y, x),
+                    ])  # fmt: skip
+                old = before.at
+                previous = packed([
+                    old(z, y, x), old(z, y, x + 1), old(z, y + 1, x), old(z + 1, y, x), old(z, y, x - 1),
+                    old(z, y - 1, x), old(z - 1, y, x),
+                ])  # fmt: skip
+                uneven = (row != at(z, y - 1, x_)) + (plane != at(z - 1, y, x_))
+                uneven += 4 * (x > x_ + 1 and west != at(z, y, x_ + 1))
+                diagonal = 0
+                if depth == width:
+                    diagonal += 1 + at(x, y, z) if x < z else 0
+                    diagonal += 4 * (1 + at(x_, y, z)) + 16 * (1 + at(x_, y, z_)) if x_ < z else 0
+                across = mirrored[0] + 4 * mirrored[1] + 16 * mirrored[2]
+                contexts = [
+                    near & 0xFFFF,
+                    near,
+                    (near & 63) + (across << 6) + (uneven << 12) + (beside_x << 15),
+                    six + (previous << 6),
+                    six + (across << 6) + (diagonal << 12),
+                    six + (min(like_p, 15) << 6) + (min(like_r, 15) << 10) + (min(like_m, 7) << 14)
+                    + (mirrored[0] << 17) + (min(unlike_p, 2) << 19) + (min(unlike_r, 2) << 21),
+                    (near & 0xFFFF) + (mirrored[2] << 16) + (beside_z << 18) + (mirrored[1] << 24) + (beside_y << 26),
+                ]  # fmt: skip
+                voxel = self.mixed(contexts, near, known)
+            item.voxels[z + 3, y + 2, x + 3] = voxel
+            like_p = like_p + 1 if voxel == plane else 0
+            like_r = like_r + 1 if voxel == row else 0
+            if x > x_:
+                like_m = like_m + 1 if voxel == mirrored[0] - 1 else 0
+            unlike_p += voxel != plane
+            unlike_r += voxel != row
+
+    def mixed(self, contexts: list[int], near: int, known: int) -> int:
+        """A voxel mixed from its contexts."""
+        pairs = []
+        for table, c in zip(self.counters, contexts, strict=True):
+            slot = (c * 2654435761 % 2**32) >> (32 - self.hash_bits)
+            pairs.append(table.setdefault(slot, [(2**20, 0), (2**20, 0)]))
+        logits = [STRETCH[p >> 5] for pair in pairs for p, _ in pair]
+        chosen = [self.weights[known + 8 * min(pairs[1][0][1], 15)], self.weights[128 + (near & 63)]]
+        results = [
+            cut_logit(sum(w * l for w, l in zip(weights, logits, strict=True)) >> 16)  # noqa: E741
+            for weights in chosen
+        ]
+        final = self.final[near & 7]
+        x = cut_logit((final[0] * results[0] + final[1] * results[1]) >> 16)
+        p_0 = SQUASH[x + 3071]
+        table = self.maps[near & 1023]
+        m, f = divmod(x + 3072, 192)
+        p_1 = (table[m] * (192 - f) + table[m + 1] * f) // 192 >> 6
+        voxel = self.stream.decision(min(max((p_0 + p_1) >> 1, 1), 65535))
+
+        end = m + (f >= 96)
+        table[end] += (2**22 * voxel - table[end]) >> 6
+        for j, (weights, result) in enumerate(zip(chosen, results, strict=True)):
+            final[j] += (result * (2**16 * voxel - p_0) + 2**19) >> 20
+            error = 24 * (2**16 * voxel - SQUASH[result + 3071])
+            for k in range(14):
+                weights[k] += (logits[k] * error + 2**19) >> 20
+        for pair in pairs:
+            p, n = learn(pair[1], voxel)
+            pair[:] = [learn(pair[0], voxel), (p, min(n, 4))]
+        return voxel
+
+
 # Latents
 
 
@@ -822,9 +1027,13 @@ def decode_signal(stream: Binary, pasts: list[Past], t: int) -> list[int]:
 # Residual
 
 
-def decode_residual(section: bytes, mask: Array) -> Array:
-    """The residual of the planes [T, C, H, W]."""
+def decode_residual(section: bytes, mask: Array, places: "Array | None") -> Array:
+    """The residual of the planes [T, C, H, W]; `places` are the positions of their points, if the array has any."""
     step, plan = struct.unpack_from("<dB", section)
+    if section[8:10] == b"\3\3" and 0 < step < math.inf:
+        if places is None:
+            raise ValueError("a chunk needs positions, and the array names none")
+        return decode_nearest(section[10:], step, mask, places)
     if plan > 127 or plan & 3 > 2 or (plan & 2 and plan != 2) or not 0 < step < math.inf:
         raise ValueError(f"step {step}, plan {plan} of a residual is unknown to this decoder")
     if plan & 3 == 2:
@@ -991,22 +1200,29 @@ class Adaptive:
     def code(self, plane: Plane, around: Around, kind: int, s: int, i: int, j: int, near: int, before: int) -> int:
         """The code of one point."""
         then, under = abs(around.earlier.codes[i][j]), abs(around.below.codes[i][j])
-        active, local, first = around.active[i][j], 2 * before + near, 0
         west = sign(plane.codes[i][j - 2 * s]) if j >= 2 * s else 1
         north = sign(plane.codes[i - 2 * s][j]) if i >= 2 * s else 1
-        if local + then + under == 0:
-            first = self.stream.single(3 * (3 * (30 * kind + active) + west) + north)
-            if not first:
-                return 0
-        self.stream.contexts = [
-            22 * (20 * kind + min(scale(near), 19)) + min(scale(before), 21),
-            30 * kind + scale(local + 4 * then + 4 * under),
-            4 * (30 * kind + active) + min(before, 3),
-            6 * (6 * (6 * kind + min(then, 5)) + min(under, 5)) + min(scale(before), 5),
-            4 * (30 * kind + scale(16 * then + 16 * under)) + min(scale(before) >> 1, 3),
-            30 * (3 * (3 * kind + west) + north) + scale(near + before),
-        ]
-        return self.stream.integer(first, residual_shift(local), kind)
+        return predicted_code(self.stream, kind, near, before, west, north, then, under, around.active[i][j])
+
+
+def predicted_code(
+    stream: Binary, kind: int, near: int, before: int, west: int, north: int, then: int, under: int, active: int
+) -> int:
+    """The code of a point that has been predicted."""
+    local, first = 2 * before + near, 0
+    if local + then + under == 0:
+        first = stream.single(3 * (3 * (30 * kind + active) + west) + north)
+        if not first:
+            return 0
+    stream.contexts = [
+        22 * (20 * kind + min(scale(near), 19)) + min(scale(before), 21),
+        30 * kind + scale(local + 4 * then + 4 * under),
+        4 * (30 * kind + active) + min(before, 3),
+        6 * (6 * (6 * kind + min(then, 5)) + min(under, 5)) + min(scale(before), 5),
+        4 * (30 * kind + scale(16 * then + 16 * under)) + min(scale(before) >> 1, 3),
+        30 * (3 * (3 * kind + west) + north) + scale(near + before),
+    ]
+    return stream.integer(first, residual_shift(local), kind)
 
 
 def points(height: int, width: int) -> Iterator[tuple[int, int, int, int, int]]:
@@ -1116,6 +1332,234 @@ def less(number: float, left: list[float], right: list[float]) -> float:
     for p, q in zip(left, right, strict=False):
         number -= p * q
     return number
+
+
+def decode_nearest(data: bytes, step: float, mask: Array, places: Array) -> Array:
+    """The residual of the planes [T, C, H, W] of scattered points."""
+    times, levels, height, width = mask.shape
+    if height * width == len(places):
+        shape = times, levels, len(places)
+    elif width == len(places):
+        shape = (height, 1, width) if times * levels == 1 else (times * levels, height, width)
+    else:
+        raise ValueError(f"{len(places)} positions for planes of {height} x {width} points")
+    if not data or data[0] > 31:
+        raise ValueError("the choices of a residual of scattered points are unknown to this decoder")
+    temporal, tighten, stream = data[0] & 1, data[0] >> 1, Binary(data[1:], [19660] * 6)
+    mask = mask.reshape(shape)
+    kept = np.flatnonzero(~mask.all(axis=(0, 1)))
+    out = np.zeros(shape)
+    if len(kept):
+        out[..., kept] = Nearest(stream, step, tighten, places[kept]).planes(mask[..., kept], bool(temporal))
+    stream.check_end()
+    return out.reshape(times, levels, height, width)
+
+
+class Nearest:
+    """The walk from coarse to fine over scattered points, with a problem for each kind of points."""
+
+    def __init__(self, stream: Binary, step: float, tighten: int, places: Array):
+        self.stream, self.problems = stream, [Problem(step) for _ in range(9)]
+        factors = [1.0]
+        for _ in range(3):
+            factors.append(min(factors[-1] * (1 + tighten / 8), 4.0))
+        self.sizes = [step / factors[k // 2] for k in range(8)] + [step]
+        self.walk = list(neighbours(places.tolist()))
+
+    def planes(self, mask: Array, temporal: bool) -> Array:
+        """All values [T, C, N]."""
+        times, levels, count = mask.shape
+        out, codes = np.zeros(mask.shape), np.zeros(mask.shape, np.int64)
+        nothing, none = np.zeros(count), np.zeros(count, np.int64)
+        mean, activity = np.zeros((levels, count)), np.zeros((levels, count), np.int64)
+        for t in range(times):
+            late = temporal and t > 0
+            for c in range(levels):
+                others = (
+                    out[t - 1, c] if late else nothing,
+                    mean[c] if late else nothing,
+                    out[t, c - 1] if c else nothing,
+                    out[t - 1, c - 1] if late and c else nothing,
+                )
+                sizes = codes[t - 1, c] if late else none, codes[t, c - 1] if c else none, activity[c] >> 2
+                out[t, c], codes[t, c] = self.plane(mask[t, c], others, sizes, late, 20 if c else 18 if late else 16)
+                mean[c] += (out[t, c] - mean[c]) / (t + 1)
+                size = 64 * np.abs(codes[t, c])
+                activity[c] = activity[c] + ((size - activity[c]) >> (3 if t > 7 else 2)) if t else size
+        return out
+
+    def plane(
+        self, mask: Array, others: tuple[Array, ...], sizes: tuple[Array, ...], late: bool, used: int
+    ) -> tuple[list[float], list[int]]:
+        """Values and codes of one plane; `others` are earlier, mean, below, before_below, `sizes` what codes go by."""
+        rows = [other.tolist() for other in others]
+        then, under, active = (array.tolist() for array in sizes)
+        values, codes, bends = [0.0] * len(mask), [0] * len(mask), [0.0] * len(mask)
+        for place, (index, kind, near, weights, squared) in enumerate(self.walk):
+            base = value = rows[1 if late else 2][index]
+            inner = outer = code = 0
+            west = north = 1
+            features = [0.0] * used
+            if place:
+                base = weighted(weights, near, values)
+                inner, outer = (sum(abs(codes[q]) for q in half) for half in (near[:4], near[4:]))
+                west, north = sign(codes[near[0]]), sign(codes[near[1]])
+                features[:8] = [values[q] - base for q in near]
+                features[8] = weighted(weights, near, bends) * squared
+                features[16:] = [row[index] - weighted(weights, near, row) for row in rows[: used - 16]]
+                value = base
+                if mask[index]:
+                    value = weighted([1.0] * 8, near, values) / 8
+            if not mask[index]:
+                if place:
+                    for w, f in zip(self.problems[kind].weights, features, strict=False):
+                        value += w * f
+                code = predicted_code(
+                    self.stream, kind, inner, outer, west, north, abs(then[index]), abs(under[index]),
+                    scale(active[index]),
+                )  # fmt: skip
+            values[index], codes[index] = value + code * self.sizes[kind], cut(code)
+            if place and not mask[index]:
+                local = 2 * outer + inner
+                self.problems[kind].add(features, values[index] - base, 1 / (1 + 0.04 * local * local))
+                bends[index] = (values[index] - base) / squared if squared else 0.0
+        return values, codes
+
+
+def weighted(weights: list[float], near: list[int], values: list[float]) -> float:
+    """The sum of weighted values, one by one."""
+    result = 0.0
+    for w, q in zip(weights, near, strict=True):
+        result += w * values[q]
+    return result
+
+
+# Positions
+
+
+def positions_of(latitude: Array, longitude: Array, radians: bool) -> Array:
+    """Three integers for each point, int64 [N, 3]."""
+    unit, numbers = 57.29577951308232 if radians else 1.0, np.zeros((latitude.size, 3), np.int64)
+    for i, (a, b) in enumerate(zip(latitude.ravel().tolist(), longitude.ravel().tolist(), strict=True)):
+        a, b = a * unit, b * unit
+        if abs(a) <= 90 and abs(b) <= 10000:
+            (sine, cosine), (sine_b, cosine_b) = turned(a), turned(b)
+            for j, x in enumerate((cosine * cosine_b, cosine * sine_b, sine)):
+                numbers[i, j] = math.floor(x * 2.0**28 + 0.5)
+    return numbers
+
+
+def turned(x: float) -> tuple[float, float]:
+    """Sine and cosine of x degrees."""
+    k = math.floor(x / 90 + 0.5)
+    r = (x - 90 * k) * 0.017453292519943295
+    y, sine, cosine = r * r, 0.0, 0.0
+    for n in range(8, -1, -1):
+        sine = sine * y + (-1) ** n / math.factorial(2 * n + 1)
+        cosine = cosine * y + (-1) ** n / math.factorial(2 * n)
+    sine *= r
+    return [(sine, cosine), (cosine, -sine), (-sine, -cosine), (-cosine, sine)][k % 4]
+
+
+def queue(d: int) -> int:
+    """The queue of points at a squared distance."""
+    t = max(d.bit_length() - 3, 0)
+    return 4 * t + (d >> t)
+
+
+def morton_ranks(points: Rows) -> list[int]:
+    """The rank of each point."""
+    keys = []
+    for point in points:
+        key = 0
+        for j, number in enumerate(point):
+            number = min((number + 2**28) >> 8, 2**21 - 1)
+            key |= sum((number >> i & 1) << (3 * i + j) for i in range(21))
+        keys.append(key)
+    ranks = [0] * len(points)
+    for rank, i in enumerate(sorted(range(len(points)), key=lambda i: keys[i])):
+        ranks[i] = rank
+    return ranks
+
+
+def neighbours(points: Rows) -> Iterator[tuple[int, int, list[int], list[float], float]]:
+    """Index, kind, neighbours, weights and squared distance of each point, in the order of decoding."""
+    numbers, ranks = np.array(points, np.int64), morton_ranks(points)
+    queues: dict[int, dict[int, None]] = {}  # of points, the newest last
+    distances: list[int | None] = [None] * len(points)
+    order: list[int] = []
+    near: list[list[int]] = []
+    index = 0
+    while True:
+        away = ((numbers - numbers[index]) ** 2).sum(1).tolist()
+        near.append(sorted(order, key=lambda q: (away[q], q))[:8])
+        order.append(index)
+        moved = []
+        for q, d in enumerate(away):
+            before = distances[q]
+            if q == index or (before is not None and d >= before):
+                continue
+            distances[q] = d
+            if before is None or queue(before) != queue(d):
+                moved.append(q)
+                if before is not None:
+                    del queues[queue(before)][q]
+        for q in sorted(moved, key=lambda q: -ranks[q]):
+            if distances[q]:
+                queues.setdefault(queue(distances[q] or 0), {})[q] = None
+        distances[index] = -1
+        queues = {number: inside for number, inside in queues.items() if inside}
+        if not queues:
+            break
+        last = max(queues)
+        index = queues[last].popitem()[0]
+    for rank, (i, found) in enumerate(zip(order, near, strict=True)):
+        kind = max(k for k in range(8) if k == 0 or rank < len(order) >> k)
+        squared = float(sum((a - b) ** 2 for a, b in zip(points[found[0]], points[i], strict=True))) if found else 0.0
+        yield i, kind, (found + found[-1:] * 8)[:8], plane_weights(points, i, found), squared
+    here: dict[tuple[int, ...], list[int]] = {tuple(points[i]): [i] for i in order}
+    for i, point in enumerate(points):
+        if distances[i] != -1:
+            twins = here[tuple(point)]
+            yield i, 8, (twins[:-9:-1] + twins[:1] * 8)[:8], [1.0] + [0.0] * 7, 0.0
+            twins.append(i)
+
+
+def plane_weights(points: Rows, index: int, found: list[int]) -> list[float]:
+    """Weights of the neighbours of a point: those of a plane at this point."""
+    if not found:
+        return [0.0] * 8
+    v = [[a - b for a, b in zip(points[q], points[index], strict=True)] for q in found]
+    d = [x * x + y * y + z * z for x, y, z in v]
+    w = [float(d[0]) / float(e) for e in d]
+    total_w = added(w)
+    m = [added([a * x[j] for a, x in zip(w, v, strict=True)]) / total_w for j in range(3)]
+    u = [[x[j] - m[j] for j in range(3)] for x in v]
+    xx, xy, xz, yy, yz, zz = (
+        added([a * x[j] * x[k] for a, x in zip(w, u, strict=True)])
+        for j, k in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+    )
+    ridge, gx, gy, gz = 0.02 * (xx + yy + zz), 0.0, 0.0, 0.0
+    if ridge > 0:
+        xx, yy, zz = xx + ridge, yy + ridge, zz + ridge
+        b, c = xy / xx, xz / xx
+        yy, yz = yy - b * xy, yz - b * xz
+        e = yz / yy
+        zz = zz - (c * xz + e * yz)
+        gx, gy = m[0], m[1] - b * m[0]
+        gz = (m[2] - c * gx - e * gy) / zz
+        gy = gy / yy - e * gz
+        gx = gx / xx - b * gy - c * gz
+    h = [a / total_w * (1.0 - (x * gx + y * gy + z * gz) * total_w) for a, (x, y, z) in zip(w, u, strict=True)]
+    return h + [0.0] * (8 - len(h))
+
+
+def added(numbers: list[float]) -> float:
+    """The sum of numbers, one by one."""
+    result = 0.0
+    for x in numbers:
+        result += x
+    return result
 
 
 # Interpolated residual

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import speed
+from benchmarks import speed, unstructured
 from benchmarks.data import climate, models
 from benchmarks.data.climate import Case
 from benchmarks.evaluate import evaluate
@@ -51,6 +51,21 @@ def test_rivals_by_level_round_trip():
     for rival in map(by_level, RIVALS["SZ3"]):
         back = rival.decode(rival.encode(values, 0.01), values.shape, values.dtype)
         assert np.abs(back - values).max() <= 0.01
+
+
+def test_scattered_points_are_measured_and_summed_up(tmp_path):
+    y, x = np.mgrid[0:20, 0:30]
+    north, east = (xr.Variable(("y", "x"), v * 1.0 + 0.1 * np.sin(x + y)) for v in (y, x))
+    values = np.where(x > 20, np.nan, np.sin(y / 5) + np.cos(x / 6)) * np.ones((3, 1, 1))
+    case = unstructured._case("CAM-SE T850", values, ("time", "y", "x"), north, east)
+    about = {"field": case.name, "values": int(np.isfinite(values).sum()), "bound_fraction": 0.1, "target": 0.5}
+    rows = [unstructured.ours(case, 0.1, tmp_path, located=located) for located in (True, False)]
+    rows = [{**about, **row} for row in (*rows, unstructured.rival(case, 0.1))]
+    assert [row["codec"] for row in rows] == ["vcinr", "vcinr without positions", "SZ3"]
+    assert all(row["held"] for row in rows[:2]) and rows[0]["coordinate_bytes"] > rows[1]["coordinate_bytes"] == 0
+    assert 0 < rows[0]["bits_without_mask"] < rows[0]["bits_per_value"] and "order" in rows[2]["setting"]
+    assert unstructured.table(rows).count("CAM-SE") == 1
+    assert set(unstructured.by_codec(rows)[0]) == {row["codec"] for row in rows}
 
 
 def test_a_case_is_measured_and_summed_up():

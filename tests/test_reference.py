@@ -48,6 +48,9 @@ HOLES = np.where(GONE, np.nan, FIELD)
 INFINITE = HOLES.copy()
 INFINITE[0, 0, 0], INFINITE[4, 2, 2] = np.inf, -np.inf
 SIGNED = np.where(GONE, 0, FIELD * 10.0 ** RNG.integers(-5, 5, FIELD.shape))
+SQUARED = ((np.indices((12, 9, 12)) - np.array([6, 4, 6])[:, None, None, None]) ** 2).sum(0)  # from the centre
+SPOTS = np.random.default_rng(1).random((3, 12, 9, 12)) < 0.05
+SOLID = np.array([30, 20, 30])[:, None, None, None] > SQUARED
 ALIKE = np.sin(X[0] * 3)[None] + 0.1 * RNG.standard_normal((60, 12, 9))  # maps that their mean predicts
 
 
@@ -65,7 +68,7 @@ def check(path: Path, name: str) -> np.ndarray:
 
 def parts(path: Path, name: str) -> list[set[str]]:
     """What the format has that each chunk makes use of."""
-    result = []
+    result, itemsize = [], stored(path, name).dtype.itemsize
     for file in sorted(p for p in [path / name / "c", *(path / name / "c").rglob("*")] if p.is_file()):
         data, position, found = file.read_bytes(), 10, set()
         found.add(f"mode {data[3]}")
@@ -75,6 +78,8 @@ def parts(path: Path, name: str) -> list[set[str]]:
                 content = data[position : position + length]
                 position += length
                 found.add(section)
+                if section == "MASK" and content[0] == 1:
+                    found.add("bits")
                 if section == "SPECIALS":
                     found.add(("one value", "values")[content[0]])
                 if section == "LOG":
@@ -83,8 +88,13 @@ def parts(path: Path, name: str) -> list[set[str]]:
                     found.add(f"latents: {CODERS[content[0] & 7]}")
                 if section == "RESIDUAL":
                     plan = content[8]
-                    found |= {("plain", "adaptive", "interpolated")[plan & 3], ("no past", "temporal")[plan >> 2 & 1]}
+                    found |= {
+                        ("plain", "adaptive", "interpolated", "nearest")[plan & 3],
+                        ("no past", "temporal")[plan >> 2 & 1],
+                    }
                     found |= {"tighten"} if plan >> 3 else set()
+        if "mode 0" in found and data[position] == 1:
+            found.add("bits" if len(data) > position + 2 * itemsize else "one")
         result.append(found)
     return result
 
@@ -98,6 +108,11 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
     "uint8": ((10 * FIELD).clip(-120, 120).astype("i1").view("u1"), {}, {"abs_error": 2.0}, {"RESIDUAL"}),
     "int64": ((2.0**62 * FIELD / 10).clip(-(2.0**62), 2.0**62).astype("i8"), {}, {"rel_error": 1e-3}, set()),
     "bool": (FIELD > 0, {}, {"abs_error": 0.1}, {"mode 0"}),
+    "solids": (SOLID.astype("u1"), {}, {}, {"mode 0", "bits"}),
+    "ragged solids": ((SOLID ^ SPOTS).astype("u1"), {}, {"chunk": 5}, {"bits", "EXTENT"}),
+    "two numbers": (np.where(SOLID, np.nan, -2.5), {}, {}, {"mode 0", "bits"}),
+    "one number": (np.full((3, 4, 5), -7, "i2"), {}, {}, {"mode 0", "one"}),
+    "coast": (np.where(SOLID[0] ^ SPOTS[0], np.nan, np.sin(0.1 * SQUARED)), {}, {"abs_error": 0.1}, {"MASK", "bits"}),
     "0-d": (np.array(3.5, "f4"), {}, {"abs_error": 0.1}, {"mode 0"}),
     "0-d bool": (np.array(True), {}, {}, {"mode 0"}),
     "1-d": (FIELD[:, 3, 3], {}, {"abs_error": 1e-3}, set()),
@@ -142,6 +157,46 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
     "fast line": (FIELD.ravel(), {}, {"abs_error": 1e-3, "effort": "fast"}, {"interpolated"}),
     "smooth": (np.sin(X + 0.1 * T) * np.cos(Y), {}, {"abs_error": 1e-4}, {"adaptive", "temporal"}),
 }  # fmt: skip
+
+
+LATITUDE, LONGITUDE = np.arcsin(RNG.uniform(-1, 1, 390)) * 180 / np.pi, RNG.uniform(-180, 180, 390)
+LATITUDE[300:], LONGITUDE[300:] = LATITUDE[:90], LONGITUDE[:90]  # points that coincide with others
+WAVES = np.sin(np.radians(3 * LATITUDE + np.arange(6)[:, None])) * np.cos(np.radians(LONGITUDE))
+LATITUDE[20:25] = np.nan  # nowhere
+SCATTERED: dict[str, tuple[np.ndarray, tuple[str, ...], dict]] = {
+    "mesh": (WAVES[0], ("node",), {"abs_error": 0.02}),
+    "times": (WAVES, ("time", "node"), {"abs_error": 0.01}),
+    "chunks of times": (WAVES.astype("f4"), ("time", "node"), {"abs_error": 0.05, "chunk": 4}),
+    "levels last": (np.stack([WAVES, WAVES + 0.3], -1), ("time", "node", "level"), {"abs_error": 0.05}),
+    "levels": (np.stack([WAVES, WAVES**2], 1), ("time", "level", "node"), {"rel_error": 1e-3}),
+    "gaps": (
+        np.where((RNG.random(WAVES.shape) < 0.2) | (np.arange(390) % 7 == 0), np.nan, WAVES),
+        ("time", "node"), {"abs_error": 0.05},
+    ),
+    "all gaps but one": (
+        np.where(np.arange(390) == 5, WAVES, np.nan), ("time", "node"), {"abs_error": 1e-3, "effort": "fast"},
+    ),
+    "pointwise": (np.exp(WAVES), ("time", "node"), {"point_rel_error": 1e-2, "effort": "fast"}),
+    "grid": (WAVES.reshape(6, 30, 13), ("time", "y", "x"), {"abs_error": 1e-3}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SCATTERED)
+def test_the_same_bits_of_scattered_points(case, tmp_path, monkeypatch):
+    values, dims, options = SCATTERED[case]
+    monkeypatch.setattr("vcinr.codec.search._PREDICTING", ())
+    monkeypatch.setattr("vcinr.codec.search._RAW", ())
+    monkeypatch.setattr(Trial, "estimate", lambda *_: (residual.Plan("nearest"), math.inf))
+    own, shape = (dims[-2:], values.shape[-2:]) if case == "grid" else (("node",), (390,))
+    unit, factor = ("radians", np.pi / 180) if case == "times" else ("degrees", 1.0)
+    places = {
+        name: (own, (factor * column).reshape(shape), {"units": unit})
+        for name, column in (("lat", LATITUDE), ("lon", LONGITUDE))
+    }
+    groups = {"": xr.Dataset(places), "g": xr.Dataset({"v": (dims, values)})}
+    vcinr.compress(groups, tmp_path / "a.zarr", variables=["g/v"], **options)
+    assert "nearest" in set().union(*parts(tmp_path / "a.zarr", "g/v"))
+    check(tmp_path / "a.zarr", "g/v")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -9,9 +9,10 @@ from functools import partial
 import numpy as np
 
 from vcinr.codec.decode import restore
-from vcinr.coding import huffman, latents, residual
+from vcinr.coding import bits, huffman, latents, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
+from vcinr.coding.neighbours import on_sphere
 from vcinr.coding.residual import CODERS, Plan
 from vcinr.coding.residual.interpolated import Choices
 from vcinr.inr.at import added
@@ -36,6 +37,7 @@ def warm_up(watch: Watch = silent) -> None:
         *(partial(_residual, coder.first) for coder in CODERS),
         partial(_residual, Plan("interpolated", choices=Choices(0, 0, 0))),
         _latents,
+        _bits,
         _values,
     ]
     for done, job in enumerate(jobs, 1):
@@ -46,9 +48,10 @@ def warm_up(watch: Watch = silent) -> None:
 def _residual(plan: Plan) -> None:
     """Run the kernels of a residual coder, with and without a mask."""
     values = np.sin(np.arange(2 * 3 * 9 * 10.0)).reshape(2, 3, 9, 10)
+    places = on_sphere(np.arange(90.0), np.arange(90.0))
     for valid in (None, values > -0.9):
-        data, _ = residual.encode(values, 0.1, plan, valid)
-        residual.decode(data, values.shape, 0.1, plan, valid)
+        data, _ = residual.encode(values, 0.1, plan, valid, places)
+        residual.decode(data, values.shape, 0.1, plan, valid, places)
 
 
 def _latents() -> None:
@@ -59,6 +62,12 @@ def _latents() -> None:
     huffman.decode(huffman.bits_of(book.code[[1, 2]], book.length[[1, 2]]), 0, 2, book)
     warm_hyperprior()
     refine(z.reshape(6, 2), np.ones((6, 4)), np.ones((2, 4)), np.ones((2, 3)), np.array([-1, -1]), 0.5)
+
+
+def _bits() -> None:
+    """Run the kernels that code bits."""
+    some = np.arange(24).reshape(2, 3, 4) % 5 == 0
+    bits.decode(bits.encode(some), some.shape)
 
 
 def _values() -> None:

@@ -336,6 +336,44 @@ def missing_data() -> str:
     )
 
 
+def scattered() -> str:
+    """Return the section on meshes, curvilinear grids and stations."""
+    file = f"{RESULTS}/unstructured.json"
+    results = read(file)
+    groups: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = {}
+    for row in results["rows"]:
+        groups.setdefault((row["field"], row["bound_fraction"]), {})[row["codec"]] = row
+    names, lines = ("vcinr", "vcinr without positions", "SZ3"), []
+    for (field, bound), group in groups.items():
+        bits = bold({name: group[name]["bits_per_value"] for name in names})
+        values, mask = group["vcinr"]["values"], group["vcinr"]["mask_bytes"]
+        masked = number(8 * mask / values) if mask else "–"
+        lines.append([field, number(values), percent(bound), *bits, masked, number(group["vcinr"]["target"])])
+    fewer = [group["SZ3"]["bits_per_value"] / group["vcinr"]["bits_without_mask"] for group in groups.values()]
+    return "\n".join(
+        [
+            "## Meshes, curvilinear grids and stations, without a model",
+            "",
+            origin(
+                results,
+                file,
+                "fields of CAM-SE, ICON, a geodesic grid, FESOM2, a finite-element model of the Chesapeake Bay, NEMO "
+                "ORCA1 and of weather stations, from public packages.",
+            ),
+            "",
+            "Bits per valid value. vcinr finds the latitudes and longitudes by CF and UGRID; they are stored without "
+            "loss beside the variable and not counted. SZ3 gets the valid values alone, in the better of two orders; "
+            "no mask is counted for it. kNN: a target, the entropy of the errors of planes through the eight nearest "
+            "known points, no mask counted.",
+            "",
+            markdown(["field", "values", "bound", *names, "of vcinr, the mask", "kNN"], lines),
+            "",
+            f"SZ3 takes {min(fewer):.2f} to {max(fewer):.1f} times as many bits as vcinr without its mask (median "
+            f"{median(fewer):.1f}).",
+        ]
+    )
+
+
 def determinism() -> str:
     """Return the section on differences between processors."""
     file = f"{RESULTS}/determinism.json"
@@ -497,5 +535,6 @@ def faults() -> str:
 
 
 SECTIONS = (
-    every_data_set, held_out, gaussian_bound, speed, missing_data, determinism, training, coinpp, experiments, faults
+    every_data_set, held_out, gaussian_bound, speed, scattered, missing_data, determinism, training, coinpp,
+    experiments, faults,
 )  # fmt: skip

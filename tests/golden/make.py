@@ -1,8 +1,8 @@
 """Make the golden archives of the current format version: ``python -m tests.golden.make [NAME ...]``.
 
 They are made once for a version and then only read, by every later release: run this for a new version, or while the
-format of the current one is not frozen yet, and commit what it writes. With names it makes those alone, for what has
-been added to the format, and leaves the others as they are. Each ``NAME.zip`` is an archive, ``NAME.npz``
+format of the current one is not frozen yet, and commit what it writes. With names, only those archives are made, and
+the others stay: this is for what the format has gained. Each ``NAME.zip`` is an archive, ``NAME.npz``
 holds its variables as they were decoded then; those with a model may differ by the stated slack on another machine.
 """
 
@@ -28,7 +28,7 @@ from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.patches.geometry import Geometry
 from vcinr.patches.learn import learn
-from vcinr.patches.learn import stored as stored_model
+from vcinr.patches.learn import stored as learnt
 from vcinr.patches.model import PatchModel
 from vcinr.quantise.state import Quantiser
 
@@ -70,13 +70,32 @@ def fields() -> dict[str, xr.Dataset]:
 
 
 def data(name: str) -> dict[str, xr.Dataset]:
-    """What that golden archive is made of: `fields`, for ``vector`` and ``patches`` with a wind of two components."""
+    """What the golden archive of that name is made of: `fields`, and what it is named after for some."""
     groups = fields()
     if name in ("vector", "patches"):
         east = groups[""]["double"].values
         wind = np.stack([east, 0.5 * east[:, ::-1] - 10], axis=1)
         wind[1:3, 1, 4, 5] = 1e20
         groups[""] = groups[""].assign(wind=(("t", "component", "y", "x"), wind, {"_FillValue": 1e20}))
+    if name == "scattered":
+        rng = np.random.default_rng(2)
+        latitude, longitude = rng.uniform(-60, 60, 200), rng.uniform(-180, 180, 200)
+        latitude[150:], longitude[150:], latitude[3] = latitude[:50], longitude[:50], np.nan
+        values = np.sin(np.radians(2 * longitude) + np.arange(7)[:, None]) * np.cos(np.radians(3 * latitude))
+        groups[""] = groups[""].assign(
+            latitude=("node", latitude, {"units": "degrees_north"}),
+            longitude=("node", longitude, {"units": "degrees_east"}),
+            scattered=(("t", "node"), np.where(values > 0.9, np.nan, values)),
+        )
+    if name == "bits":
+        z, y, x = np.indices((12, 14, 16)) - np.array([6, 7, 8])[:, None, None, None]
+        squared = z * z + y * y + x * x
+        shells = np.stack([(squared < outer) & (squared > inner) for outer, inner in ((36, 0), (50, 12), (50, 12))])
+        shells[1] ^= np.random.default_rng(2).random(shells[1].shape) < 0.02
+        land = np.where(shells.any(1), np.nan, 0.1 * squared[6])
+        groups[""] = groups[""].assign(
+            solid=(("item", "z", "y_", "x_"), shells.astype("u1")), land=(("item", "y_", "x_"), land)
+        )
     return groups
 
 
@@ -116,7 +135,7 @@ def small_experts() -> PatchModel:
     wind = data("patches")[""]["wind"].values
     signals = np.moveaxis((np.where(wind == 1e20, -10, wind) + 45) / 30, 1, -1)[:, None]
     middle, predict, basis, _ = learn(list(signals), geometry, experts=2, rounds=3, patches=200, psnr=34.0)
-    return stored_model(PatchModel(geometry, ("y", "x"), "component", {"wind": (-45.0, 30.0)}, middle, predict, basis))
+    return learnt(PatchModel(geometry, ("y", "x"), "component", {"wind": (-45.0, 30.0)}, middle, predict, basis))
 
 
 def archives() -> dict[str, dict[str, Any]]:
@@ -129,12 +148,14 @@ def archives() -> dict[str, dict[str, Any]]:
         "psnr": {"psnr": 45.0, "variables": ["single", "double"], "chunk": 7},
         "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},
         "lossless": {"variables": both, "chunk": 5},
+        "bits": {"abs_error": 0.25, "variables": ["land", "solid"], "chunk": 36},
         "model": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model("gates")},
         **{
             name: {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model(name)}
             for name in ("linear", "gated-basis", "shifts", "sparse", "weights")
         },
         "vector": {"abs_error": 0.5, "variables": ["wind"], "chunk": 4, "model": small_model("linear", features=2)},
+        "scattered": {"abs_error": 0.02, "variables": ["scattered"], "chunk": 4},
         "patches": {"abs_error": 0.1, "variables": ["wind"], "chunk": 4, "model": small_experts()},
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
@@ -149,18 +170,18 @@ def stored(path: Path) -> dict[str, np.ndarray]:
 
 
 def main() -> int:
-    """Write the archives of this version."""
-    folder = FOLDER / f"v{VERSION}"
+    """Write the archives of this version, or those named on the command line."""
+    folder, chosen = FOLDER / f"v{VERSION}", sys.argv[1:]
     folder.mkdir(exist_ok=True)
-    wanted = sys.argv[1:]
-    for old in [] if wanted else folder.iterdir():
-        old.unlink()
-    # The untrained prior is never the smallest candidate: have it taken all the same.
-    rates = {"model": 1, "linear": 1, "vector": 1, "patches": 70}
+    for old in folder.iterdir():
+        if not chosen or old.stem in chosen:
+            old.unlink()
     for name, arguments in archives().items():
-        if wanted and name not in wanted:
+        if chosen and name not in chosen:
             continue
-        forced = partial(encode, rate=rates[name]) if name in rates else encode
+        # The untrained prior is never the smallest candidate: have it taken all the same.
+        rate = {"model": 1, "linear": 1, "vector": 1, "patches": 70}.get(name)
+        forced = encode if rate is None else partial(encode, rate=rate)
         work.encode = forced  # type: ignore[attr-defined]
         compress(data(name), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]

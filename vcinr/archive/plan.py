@@ -20,8 +20,10 @@ import xarray as xr
 
 from vcinr.archive import metadata
 from vcinr.archive.metadata import Groups
+from vcinr.archive.positions import Located, locate, names_of
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.codec.promise import Bound, valid_values
+from vcinr.coding.neighbours import Positions
 from vcinr.errors import NOT_DAMAGE, InputError, ModelError, one_line
 from vcinr.formats.open import numeric_fields
 from vcinr.inr.model import Model
@@ -58,6 +60,8 @@ class Job:
         Least and greatest stored number, where the bound depends on them.
     rate
         Bits per value that lossless coding must not pass.
+    located
+        Where its points lie, if they are scattered and known; the layout's grid has no coordinates then.
     """
 
     name: str
@@ -69,6 +73,12 @@ class Job:
     note: str | None = None
     limits: tuple[float, float] = (0.0, 0.0)
     rate: float = math.inf
+    located: Located | None = None
+
+    @property
+    def positions(self) -> Positions | None:
+        """Where the points of a signal lie, if known."""
+        return None if self.located is None else self.located.positions
 
     @property
     def packing(self) -> tuple[float, float]:
@@ -212,7 +222,7 @@ def _jobs(
             raise InputError(f"variable {name!r} is not in the file; it has {', '.join(names)}")
     if isinstance(abs_error, Mapping) and (unknown := set(abs_error) - set(to_compress)):
         raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
-    jobs = []
+    jobs: list[Job] = []
     for name in names:
         values = metadata.member(groups, name)
         if name not in to_compress:
@@ -225,8 +235,23 @@ def _jobs(
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
             exact = bool(asked) and bound is None
             layout, fitted = _fitted(name, values, None if exact else model)
-            jobs.append(Job(name, values, layout, fitted, bound, asked=True, limits=limits))
+            known = [job.located for job in jobs if job.located is not None]
+            located = None if bound is None or fitted is not None else _located(groups, name, to_compress, known)
+            if located is not None:
+                layout = layout_of(values, located.dims)
+            jobs.append(Job(name, values, layout, fitted, bound, asked=True, limits=limits, located=located))
     return jobs
+
+
+def _located(groups: Groups, name: str, to_compress: Sequence[str], known: Sequence[Located]) -> Located | None:
+    """The positions of a variable's points, where they stay exact and a chunk can hold all of them.
+
+    `known` are those of other variables, which need not be read again.
+    """
+    names = names_of(groups, name)
+    if names is None or set(names) & set(to_compress) or metadata.member(groups, names[0]).size > CHUNK_VALUES:
+        return None
+    return next((other for other in known if other.variables == names), None) or locate(groups, name)
 
 
 def _never_lossy(values: xr.DataArray) -> str | None:
@@ -326,7 +351,7 @@ def default_variables(groups: Groups, model: AnyModel | None) -> list[str]:
     Returns
     -------
     list of str
-        Full names of variables of two or more dimensions.
+        Full names of variables of two or more dimensions, and of those on the points of a mesh or a table.
 
     Raises
     ------
@@ -335,13 +360,19 @@ def default_variables(groups: Groups, model: AnyModel | None) -> list[str]:
 
     Notes
     -----
-    Bare integers are flags, classes and counts as often as measurements: they are coded lossily only by name.
+    Bare integers are flags, classes and counts as often as measurements: they are coded lossily only by name. So are
+    variables of one dimension, unless they say where their points lie, and no positions of others are among them.
     """
-    fields = [
+    numeric = [
         metadata.join(path, n)
         for path, group in groups.items()
         for n in numeric_fields(group)
-        if group[n].ndim >= 2 and (group[n].dtype.kind == "f" or "scale_factor" in group[n].attrs)
+        if group[n].dtype.kind == "f" or "scale_factor" in group[n].attrs
+    ]
+    located = {n: names for n in numeric if (names := names_of(groups, n)) is not None}
+    positions = {n for names in located.values() for n in names}
+    fields = [
+        n for n in numeric if n not in positions and (_on_points(groups, n, located) or _dimensions(groups, n) > 1)
     ]
     if model is not None:
         known = [n for n in fields if known_as(n, model) in model.normalisation]
@@ -354,6 +385,16 @@ def default_variables(groups: Groups, model: AnyModel | None) -> list[str]:
     if not fields:
         raise InputError("the file has no numeric variable of two or more dimensions; name one with --var")
     return fields
+
+
+def _dimensions(groups: Groups, name: str) -> int:
+    return metadata.member(groups, name).ndim
+
+
+def _on_points(groups: Groups, name: str, located: Mapping[str, tuple[str, str]]) -> bool:
+    """Whether a variable says itself where its points lie: by a mesh, or by the names of its coordinates."""
+    variable = metadata.member(groups, name).variable
+    return name in located and any(k in {**variable.encoding, **variable.attrs} for k in ("mesh", "coordinates"))
 
 
 def _limits(values: xr.DataArray) -> tuple[float, float]:
@@ -483,6 +524,7 @@ def _array(job: Job, chunk: int | None) -> ArrayPlan:
         fill=metadata.fill_values(values),
         limits=metadata.valid_limits(values) if layout is not None else None,
         feature_axis=feature,
+        positions=None if job.located is None else job.located.place,
     )
     shape = _pieces(values.shape) if layout is None else _signal_chunks(job, chunk)
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:

@@ -1,6 +1,7 @@
 """Zarr v3 codec ``vcinr_sharding``: Zarr's own shards, for chunks of the codec ``vcinr`` that have a model.
 
-A chunk inside a shard cannot see the store that holds its model; the shard can, and fetches the model for it. The bytes
+A chunk inside a shard cannot see the store that holds its model; the shard can, and fetches the model for it. The same
+goes for the positions of scattered points. The bytes
 are those of ``sharding_indexed``, which is enough for chunks without a model.
 """
 
@@ -35,6 +36,7 @@ class VcinrSharding(ShardingCodec):
         for codec in self.codecs:
             if isinstance(codec, VcinrCodec):
                 await codec.find_model(byte_getter)
+                await codec.find_positions(byte_getter, self.chunk_shape)  # whether a chunk needs them or not
         decoded = await super()._decode_partial_single(byte_getter, selection, shard_spec)
         if decoded is None:
             raise CorruptError(f"shard {byte_getter} is missing; copy the archive again")

@@ -128,7 +128,7 @@ def _encoded(array: ArrayPlan, spool: Spool, effort: Effort) -> Iterator[tuple[s
 
     Reading and the spool stay with this thread; others encode a few chunks ahead, as many as memory has room for.
     """
-    field = array.codec.field(array.shape, array.job.model)
+    field = array.codec.field(array.shape, array.job.model, array.job.positions)
     task = Task(field, array.job.stored_bound, array.shape, effort, array.job.rate, array.job.note)
     threads = max(1, min(cores(), CHUNK_VALUES // max(1, math.prod(array.shape))))
     waiting: deque[tuple[str, np.ndarray, ChunkFacts | Future[tuple[bytes, ChunkFacts]]]] = deque()

@@ -3,11 +3,13 @@
 Its configuration holds all that decoding needs besides the model: the grid's coordinates and the model's
 SHA-256. The model itself lies once in the same store, under ``vcinr/models/<sha256>`` of a group above the array;
 it is found through the store that the chunk is read from, so plain ``zarr.open`` and ``xarray.open_zarr`` work.
+Of scattered points, the configuration names the variables that hold their positions, which are found likewise.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,9 +20,12 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
 from zarr.storage import StorePath
 
-from vcinr.archive import models
+from vcinr.archive import models, positions
+from vcinr.archive.positions import Place
+from vcinr.codec.chunk import needs_positions
 from vcinr.codec.decode import decode
 from vcinr.codec.promise import Bound, Field
+from vcinr.coding.neighbours import Positions
 from vcinr.errors import CorruptError, ModelError, VcinrError
 from vcinr.signals.domain import Grid
 
@@ -119,12 +124,15 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     bound
         Kind and value (:class:`vcinr.codec.promise.Bound`) that chunks are encoded with, for the numbers as they are
         stored, or None.
+    positions
+        Which variables say where the points of a signal lie, for scattered points; else None.
     version
         Of this configuration.
 
     Notes
     -----
-    To *write* through plain Zarr with a model, register it first with ``vcinr.archive.models.register``.
+    To *write* through plain Zarr with a model, register it first with ``vcinr.archive.models.register``, and positions
+    with ``vcinr.archive.positions.register``.
     """
 
     is_fixed_size = False
@@ -138,6 +146,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     fill: tuple[float | int, ...] = ()
     limits: tuple[float, float] | None = None
     feature_axis: int | None = None
+    positions: Place | None = None
     version: int = CONFIG_VERSION
 
     @classmethod
@@ -156,6 +165,8 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         try:
             low_high = config.get("limits")
             config["limits"] = None if low_high is None else (float(low_high[0]), float(low_high[1]))
+            place = config.get("positions")
+            config["positions"] = None if place is None else Place.from_dict(place)
             made = cls(**config)
         except (TypeError, ValueError, IndexError, KeyError) as error:
             raise CorruptError(f"configuration of the vcinr codec is malformed ({error})") from None
@@ -182,6 +193,8 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             given["scaling"] = list(self.scaling)
         if self.feature_axis is not None:
             given["feature_axis"] = self.feature_axis
+        if self.positions is not None:
+            given["positions"] = self.positions.to_dict()
         if self.version != 1:
             given["version"] = self.version
         return {"name": "vcinr", "configuration": given}
@@ -190,16 +203,28 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         """Compressed sizes are not known beforehand."""
         raise NotImplementedError
 
-    def field(self, chunk_shape: tuple[int, ...], model: Any) -> Field:
-        """The chunk codec's view of this configuration; raises CorruptError where it does not fit the chunks."""
-        ndim = len(chunk_shape)
+    def axes_of(self, ndim: int) -> tuple[int, ...]:
+        """The signal's axes in an array of so many; raises CorruptError where it cannot have them."""
         feature = self.feature_axis
         axes = self.signal_axes or tuple([a for a in range(ndim) if a != feature][-2:])
         held = axes if feature is None else (feature, *axes)
         if len(set(held)) != len(held) or any(a >= ndim for a in held) or len(self.axes) not in (0, len(axes)):
             raise CorruptError("the signal's axes are not those of the array")
+        return axes
+
+    def field(self, chunk_shape: tuple[int, ...], model: Any, there: Positions | None = None) -> Field:
+        """The chunk codec's view of this configuration; raises CorruptError where it does not fit the chunks.
+
+        `there` are the positions that the configuration names, for chunks that need them.
+        """
+        axes = self.axes_of(len(chunk_shape))
+        if there is not None and len(there.points) != math.prod(chunk_shape[a] for a in axes):
+            raise CorruptError("the signals of a chunk have another number of points than there are positions")
         grid = Grid(tuple(decode_axis(a, chunk_shape[k]) for k, a in zip(axes, self.axes, strict=False)))
-        return Field(self.variable, axes, grid, model, self.scaling, self.fill, self.limits, feature)
+        return Field(
+            self.variable, axes, grid, model, self.scaling, self.fill, self.limits, self.feature_axis, there,
+            None if self.positions is None else self.positions.sha256,
+        )  # fmt: skip
 
     @property
     def promise(self) -> Bound | None:
@@ -211,13 +236,18 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             raise CorruptError(f"a chunk cannot be encoded to a bound of kind {kind!r} through Zarr")
         return Bound(kind, float(value))  # type: ignore[arg-type]
 
-    def _decode(self, data: bytes, spec: ArraySpec, model: Any) -> np.ndarray:
+    def _decode(self, data: bytes, spec: ArraySpec, model: Any, there: Positions | None) -> np.ndarray:
         dtype = spec.dtype.to_native_dtype()
-        return decode(data, spec.shape, dtype, self.field(spec.shape, model), padding=spec.fill_value)
+        return decode(data, spec.shape, dtype, self.field(spec.shape, model, there), padding=spec.fill_value)
+
+    def _at_hand(self, needed: bool) -> tuple[Any, Positions | None]:
+        """The model, and the positions if needed, that this process knows already."""
+        model = models.registered(self.model) if self.model else None
+        return model, None if self.positions is None or not needed else positions.registered(self.positions)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        model = models.registered(self.model) if self.model else None
-        array = await asyncio.to_thread(self._decode, chunk_bytes.to_bytes(), chunk_spec, model)
+        data = chunk_bytes.to_bytes()
+        array = await asyncio.to_thread(self._decode, data, chunk_spec, *self._at_hand(needs_positions(data)))
         return chunk_spec.prototype.nd_buffer.from_numpy_array(array)
 
     async def _decode_partial_single(self, byte_getter: Any, selection: Any, chunk_spec: ArraySpec) -> NDBuffer | None:
@@ -227,8 +257,10 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             # vcinr stores every chunk, so an absent one is lost data, never a chunk of fill values.
             raise CorruptError(f"chunk {where} is missing; copy the archive again")
         try:
-            model = await self.find_model(byte_getter)
-            array = await asyncio.to_thread(self._decode, buffer.to_bytes(), chunk_spec, model)
+            model, there, data = await self.find_model(byte_getter), None, buffer.to_bytes()
+            if self.positions is not None and needs_positions(data):
+                there = await self.find_positions(byte_getter, chunk_spec.shape)
+            array = await asyncio.to_thread(self._decode, data, chunk_spec, model, there)
         except VcinrError as error:
             raise type(error)(f"chunk {where}: {error}") from None
         return chunk_spec.prototype.nd_buffer.from_numpy_array(np.asarray(array[selection]))
@@ -251,10 +283,21 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             )
         return model
 
+    async def find_positions(self, byte_getter: Any, chunk_shape: tuple[int, ...]) -> Positions | None:
+        """The positions by their hash, from what this process knows or the store being read; raises CorruptError."""
+        if self.positions is None:
+            return None
+        known = positions.lookup(self.positions)
+        if known is not None:
+            return known
+        if not isinstance(byte_getter, StorePath):
+            raise CorruptError("positions cannot be found from within a shard; use vcinr_sharding for the array")
+        shape = tuple(chunk_shape[a] for a in self.axes_of(len(chunk_shape)))
+        return await positions.find(byte_getter.store, byte_getter.path, self.positions, shape)
+
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         from vcinr.codec.encode import encode  # only here: readers import no search
 
-        model = models.registered(self.model) if self.model else None
         values = chunk_array.as_numpy_array()
-        encoded = await asyncio.to_thread(encode, values, self.field(values.shape, model), self.promise)
+        encoded = await asyncio.to_thread(encode, values, self.field(values.shape, *self._at_hand(True)), self.promise)
         return chunk_spec.prototype.buffer.from_bytes(encoded.data)

@@ -2,8 +2,8 @@
 
 A chunk consists of these parts, little-endian: ``VC`` | u8 version | u8 mode | u32 CRC-32 of everything else and of the
 field | u16 flags | the sections that the flags announce | stream. The sections come in the order of `Sections`, each as
-a LEB128 length and its bytes. In mode `LOSSLESS` the stream holds the values, shuffled and deflated; in mode `LOSSY` it
-is the bitstream of the latents.
+a LEB128 length and its bytes. In mode `LOSSLESS` the stream holds the values
+(`vcinr.coding.lossless`); in mode `LOSSY` it is the bitstream of the latents.
 
 The checksum starts from a digest of the field, the dtype and the chunk shape (`seed_of`). A chunk that is read under
 other metadata than it was written with is therefore an error, and never gives other values.
@@ -22,7 +22,7 @@ import numpy as np
 
 from vcinr.codec.promise import Field
 from vcinr.coding import lossless
-from vcinr.coding.residual import Plan, pack, unpack
+from vcinr.coding.residual import Plan, coder_of, pack, unpack
 from vcinr.errors import CorruptError
 
 VERSION = 1
@@ -167,8 +167,20 @@ def seed_of(field: Field, dtype: np.dtype, chunk_shape: tuple[int, ...]) -> int:
     ]  # fmt: skip
     if field.feature_axis is not None:
         metadata.append(field.feature_axis)
+    positions = field.positions_sha256 if field.positions is None else field.positions.sha256
+    if positions is not None:
+        metadata.append({"positions": positions})
     seed = field.seeds[dtype, chunk_shape] = zlib.crc32(json.dumps(metadata, separators=(",", ":")).encode())
     return seed
+
+
+def needs_positions(data: bytes) -> bool:
+    """Whether a chunk can be decoded only where positions are known; False for bytes that are not a chunk."""
+    try:
+        section = Chunk.unpack(data, None).sections.residual
+        return section is not None and coder_of(read_residual(section)[1]).needs_positions
+    except CorruptError:
+        return False
 
 
 def describe(data: bytes) -> dict[str, int | str | None]:
@@ -214,7 +226,7 @@ def read_extent(section: bytes | None, chunk_shape: tuple[int, ...]) -> tuple[in
     return tuple(shape)
 
 
-def mask_sections(signals: np.ndarray, valid: np.ndarray) -> Sections:
+def mask_sections(signals: np.ndarray, valid: np.ndarray, *, quick: bool = False) -> Sections:
     """The mask and the values under it.
 
     Parameters
@@ -223,6 +235,8 @@ def mask_sections(signals: np.ndarray, valid: np.ndarray) -> Sections:
         The chunk's values ``[n, *signal]``.
     valid : numpy.ndarray
         bool, of the same shape: False for values that are set aside.
+    quick : bool
+        Whether time counts more than bytes where the mask is large.
 
     Returns
     -------
@@ -237,7 +251,7 @@ def mask_sections(signals: np.ndarray, valid: np.ndarray) -> Sections:
         body = b"\0" + hidden[:1].astype(hidden.dtype.newbyteorder("<")).tobytes()
     else:
         body = b"\1" + lossless.encode(hidden)
-    return Sections(mask=lossless.encode_mask(~valid), specials=body)
+    return Sections(mask=lossless.encode_mask(~valid, quick=quick), specials=body)
 
 
 def read_specials(section: bytes | None, count: int, dtype: np.dtype) -> np.ndarray:
@@ -247,7 +261,7 @@ def read_specials(section: bytes | None, count: int, dtype: np.dtype) -> np.ndar
         value = np.frombuffer(data[1:], dtype.newbyteorder("<")).astype(dtype)
         return np.repeat(value, count)
     if data[:1] == b"\1":
-        return lossless.decode(data[1:], count, dtype)
+        return lossless.decode(data[1:], (count,), dtype)
     raise CorruptError("values under the mask are malformed")
 
 
@@ -285,18 +299,23 @@ def residual_section(step: float, plan: Plan, stream: bytes) -> Sections:
 
 def read_residual(section: bytes) -> tuple[float, Plan, bytes]:
     """The step, the plan and the stream of the residual coder."""
-    step, plan = _number(section[:8], "<d"), unpack(section[8:9])
+    step, (plan, size) = _number(section[:8], "<d"), unpack(section[8:])
     if step <= 0:
         raise CorruptError("residual step is malformed")
-    return step, plan, section[9:]
+    return step, plan, section[8 + size :]
 
 
-def log_section(signals: np.ndarray, valid: np.ndarray) -> Sections:
-    """The section of the valid values' signs: empty if all are positive, one byte if all are negative, else a mask."""
+def log_section(signals: np.ndarray, valid: np.ndarray, *, quick: bool = False) -> Sections:
+    """The section of the valid values' signs: empty if all are positive, one byte if all are negative, else a mask.
+
+    Arguments are those of `mask_sections`.
+    """
     negative = valid & (signals < 0)
     if not negative.any():
         return Sections(log=b"")
-    return Sections(log=b"\1" if negative[valid].all() else b"\2" + lossless.encode_mask(negative))
+    if negative[valid].all():
+        return Sections(log=b"\1")
+    return Sections(log=b"\2" + lossless.encode_mask(negative, quick=quick))
 
 
 def read_signs(section: bytes, shape: tuple[int, ...]) -> np.ndarray:

@@ -81,7 +81,7 @@ def values_of(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Fie
     """The values of the extent, which has the given shape."""
     count = math.prod(shape)
     if chunk.mode == LOSSLESS:
-        return lossless.decode(chunk.stream, count, native).reshape(shape)
+        return lossless.decode(chunk.stream, shape, native)
     sections, signal, planes = chunk.sections, field.signal_of(shape), field.planes_of(shape)
     signals = (count // max(1, math.prod(signal)), *signal)
     valid = None if sections.mask is None else ~lossless.decode_mask(sections.mask, signals)
@@ -92,7 +92,7 @@ def values_of(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Fie
     if sections.residual is not None:
         step, plan, stream = read_residual(sections.residual)
         valid_planes = None if valid is None else valid.reshape(planes)
-        correction = residual.decode(stream, planes, step, plan, valid_planes).reshape(signals)
+        correction = residual.decode(stream, planes, step, plan, valid_planes, field.positions).reshape(signals)
     out = np.empty(signals, native)
     if native in _RESTORED and sections.log is None:
         restore(prior, field.scaling, constant, correction, limits_of(native, field.limits), out)

@@ -226,7 +226,9 @@ _FAR = 1.5
 """Factor on the bytes of patches: where quick coding without them needs more than that, no thorough one is tried."""
 _LARGE = 1 << 16  # bytes of values from which on a chunk is large
 _SMALL = {"best": 1 / 8, "fast": 1 / 2}
-"""Share of the values' own size up to which lossless coding, which takes time, is not tried for a large chunk."""
+"""Share of the values' own size up to which lossless coding, which takes time, is not tried for a large chunk.
+
+Values of one or two kinds are an exception, since nothing else codes them in so few bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,15 +286,15 @@ class _Job:
             valid &= signals != 0  # zeros have no logarithm; the mask keeps them exactly
             with np.errstate(divide="ignore"):
                 target = np.where(valid, np.log(np.abs(np.where(valid, signals, 1).astype(np.float64))), 0.0)
-            common |= log_section(signals, valid)
+            common |= log_section(signals, valid, quick=self.effort == "fast")
             tolerance = log_tolerance_of(bound.value, values.dtype)
         else:
             target = (signals if valid.all() else np.where(valid, signals, 0)).astype(np.float64)
             if bound is not None:
                 tolerance = tolerance_of(bound.value, values.dtype, float(np.abs(target[valid]).max(initial=0.0)))
-        common |= mask_sections(signals, valid)
+        common |= mask_sections(signals, valid, quick=self.effort == "fast")
         planes, counts = field.planes_of(values.shape), field.counts_of(values.shape)
-        trial = Trial(target, valid, planes, counts, tolerance, mean)
+        trial = Trial(target, valid, planes, counts, tolerance, mean, field.positions)
         promised = None if mean else bound
         candidate = self._candidate(trial, alone)
         if candidate is None:
@@ -302,7 +304,8 @@ class _Job:
         if measured.missed.size:
             chunk = replace(chunk, sections=chunk.sections | exceptions_section(values, measured.missed))
             data, decoded, measured = self._decoded(chunk, promised)
-        if len(data) > _SMALL[self.effort] * values.nbytes or values.nbytes < _LARGE:
+        small = len(data) <= _SMALL[self.effort] * values.nbytes and values.nbytes >= _LARGE
+        if not small or lossless.patterns_of(values) is not None:
             exact = self._lossless(extent, promised)
             if len(exact.data) <= len(data):
                 return exact

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from vcinr.coding import residual
+from vcinr.coding.neighbours import Positions
 from vcinr.errors import CorruptError, InputError
 from vcinr.models import AnyModel
 from vcinr.signals.domain import EMPTY, Domain
@@ -65,6 +66,11 @@ class Field:
         CF's valid range. Decoded values are clipped to it, because a reader would take values outside it for missing.
     feature_axis : int, optional
         The array axis along which the features of a point lie, such as the components of a wind.
+    positions : Positions, optional
+        Where the points of a signal lie, as many as it has, for residual coders that need to know.
+    positions_sha256 : str, optional
+        Their SHA-256, where there are positions that a chunk could need, but `positions` is None because it does not
+        (`vcinr.codec.chunk.needs_positions`).
     """
 
     variable: str
@@ -75,6 +81,8 @@ class Field:
     fill: tuple[float | int, ...] = ()
     limits: tuple[float, float] | None = None
     feature_axis: int | None = None
+    positions: Positions | None = None
+    positions_sha256: str | None = None
 
     @cached_property
     def seeds(self) -> dict[tuple[np.dtype, tuple[int, ...]], int]:

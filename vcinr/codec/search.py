@@ -13,7 +13,7 @@ import numpy as np
 from vcinr.codec.latents import SHORT, SLOWER
 from vcinr.codec.promise import Bound
 from vcinr.codec.trial import Candidate, Prior, Priors, Trial, constant_prior, cost_of
-from vcinr.coding.residual import CODERS, Plan, coder_of
+from vcinr.coding.residual import CODERS, Plan, ResidualCoder, coder_of
 
 _RARE = 0.002
 """Share of values outside the bound up to which the residual is nearly all zeros, so that any coder decodes it fast."""
@@ -26,7 +26,8 @@ _WORTH = 4
 _COMMON = 0.02
 """Share of equal values in a sample from which on their value is taken as the constant prior."""
 _FAST = tuple(c for c in CODERS if c.estimate is not None)
-_THOROUGH = tuple(c for c in CODERS if c.estimate is None)
+_THOROUGH = tuple(c for c in CODERS if c.estimate is None and not c.needs_positions)
+_SCATTERED = tuple(c for c in CODERS if c.needs_positions)
 _PREDICTING = tuple(c for c in _THOROUGH if c.predicts)
 _RAW = tuple(c for c in _THOROUGH if not c.predicts)
 """Coders that do not predict values: they suit sparse fields, and what a model has predicted already."""
@@ -57,7 +58,7 @@ def best_candidate(trial: Trial, latents: Priors | None) -> Candidate | None:
         return best
     mean, common = _constants(trial)
     priors = {value: constant_prior(trial.target.shape, value) for value in {mean, common}}
-    for value, coder in [*((mean, c) for c in _PREDICTING), *((common, c) for c in _RAW)]:
+    for value, coder in [*((mean, c) for c in _predicting(trial)), *((common, c) for c in _RAW)]:
         prior, plan = priors[value], coder.first
         if best is not None and trial.cost_of_start(prior, plan) > _BEHIND * best.cost:
             continue
@@ -92,8 +93,17 @@ def quick_candidate(trial: Trial, latents: Priors | None) -> Candidate | None:
             return candidate
     constant = constant_prior(trial.target.shape, _constants(trial)[1])
     plan, size = min((trial.estimate(constant, c) for c in _FAST), key=lambda estimated: estimated[1])
+    if trial.positions is not None and choice is None:  # fast coders take rows for neighbours, which these are not
+        scattered = min((trial.code(constant, c.first) for c in _SCATTERED), key=cost_of)
+        if cost_of(scattered) < size:
+            return scattered
     smaller = choice is not None and choice.bits * (SLOWER if choice.length > SHORT else 1.0) < 8 * size
     return (by_model() if smaller else None) or trial.code(constant, plan) or trial.code(constant, _PREDICTING[0].first)
+
+
+def _predicting(trial: Trial) -> tuple[ResidualCoder, ...]:
+    """The thorough coders that predict values of these, those for scattered points first."""
+    return _PREDICTING if trial.positions is None else (*_SCATTERED, *_PREDICTING)
 
 
 def _constants(trial: Trial) -> tuple[float, float]:
@@ -125,7 +135,7 @@ def _best_latents(trial: Trial, latents: Priors) -> Candidate | None:
     while start < end:
         middle = (start + end) // 2
         start, end = (middle + 1, end) if latents.error(trial, rates[middle]) > tolerance / 4 else (start, middle)
-    plans = [c.first for c in (*_RAW, *_PREDICTING)]
+    plans = [c.first for c in (*_RAW, *_predicting(trial))]
     priors = {start: latents.make_prior(trial, rates[start])}
     tried = {(start, plans[0]): trial.code(priors[start], plans[0])}
     # Where the residual needs more than half the bytes of the latents, it matters which plan codes it.

@@ -11,6 +11,7 @@ import numpy as np
 
 from vcinr.codec.chunk import Sections, constant_section, residual_section
 from vcinr.coding import residual
+from vcinr.coding.neighbours import Positions
 from vcinr.coding.residual import Plan, ResidualCoder
 
 LARGEST = 1e30
@@ -106,6 +107,8 @@ class Trial:
     mean : bool
         Whether it is the mean squared error that counts. The tolerance then only sets the residual coder's step, and
         single values may miss it.
+    positions : Positions, optional
+        Where the points of a signal lie, for residual coders that need to know.
     """
 
     target: np.ndarray
@@ -114,6 +117,7 @@ class Trial:
     signals: tuple[int, int]
     tolerance: float | None
     mean: bool
+    positions: Positions | None = None
 
     @cached_property
     def whole(self) -> bool:
@@ -156,7 +160,7 @@ class Trial:
         if self.mean and not residual.coder_of(plan).predicts:
             errors = np.sign(errors) * np.maximum(np.abs(errors) - _DEAD * step, 0.0)
         try:
-            stream, _ = residual.encode(errors.reshape(self.planes), step, plan, self.mask)
+            stream, _ = residual.encode(errors.reshape(self.planes), step, plan, self.mask, self.positions)
         except OverflowError:
             return None
         return Candidate(prior.rate, plan, prior.sections | residual_section(step, plan, stream), prior.stream)

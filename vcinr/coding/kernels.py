@@ -16,7 +16,9 @@ and Residual).
    coarse to fine: `_refine` predicts each point from points that are known already (`_gather`), `_code_point` codes
    the difference in steps, and `_learn_weights` improves the prediction. `plain` predicts nothing and codes rounded
    values row by row. In both, contexts are the sizes of the codes nearby.
-5. *Latents* (`prime`, `latent_codes`). Each latent is coded as its difference from the nearest of three guesses.
+5. *Scattered points* (`nearest`). As `adaptive`, but each point is predicted from its nearest neighbours, which
+   `vcinr.coding.neighbours` has found.
+6. *Latents* (`prime`, `latent_codes`). Each latent is coded as its difference from the nearest of three guesses.
    Counters start from the model's static tables.
 
 Parsing depends on integers alone: counters, weights, contexts and coder are integers, and their tables are computed
@@ -415,6 +417,7 @@ _FAR = np.array(
     ],
     np.int64,
 )  # fmt: skip
+_NEIGHBOURS = 8  # of a scattered point
 _SPATIAL_FEATURES = 16
 _FEATURES = _SPATIAL_FEATURES + 4
 _SCALE_TABLE = np.searchsorted(
@@ -896,6 +899,204 @@ def _solve_weights(weights: _Weights, kind: int, count: int, step: float) -> Non
                 weights.normal[kind, p, q] *= 0.5
         weights.seen[kind] >>= 1
     weights.due[kind] = min(2 * weights.seen[kind], weights.seen[kind] + 64)
+
+
+# --- scattered points
+
+
+class _Scattered(NamedTuple):
+    """The N points of a plane, as in `vcinr.coding.neighbours.Neighbours`.
+
+    Attributes
+    ----------
+    order : numpy.ndarray
+        int32 ``[N]``: their indices in the order in which they are coded.
+    near : numpy.ndarray
+        int32 ``[N, 8]``: the neighbours of each in this order.
+    weight : numpy.ndarray
+        ``[N, 8]``: the weights of these.
+    kind : numpy.ndarray
+        uint8 ``[N]``: the kind of each, from 0 to 8.
+    squared : numpy.ndarray
+        ``[N]``: its squared distance from the nearest neighbour.
+    bend : numpy.ndarray
+        ``[N]``, by index: how far a value is from the plane through its neighbours, divided by `squared`; filled as
+        points are coded.
+    """
+
+    order: np.ndarray
+    near: np.ndarray
+    weight: np.ndarray
+    kind: np.ndarray
+    squared: np.ndarray
+    bend: np.ndarray
+
+
+Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""The arrays of `vcinr.coding.neighbours.Neighbours`, in their order."""
+
+
+def nearest(
+    c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, points: Points,
+    sizes: np.ndarray, temporal: bool, writing: bool,
+) -> tuple[np.ndarray, bool]:  # fmt: skip
+    """Code planes of scattered points (see `vcinr.coding.residual.nearest`).
+
+    Parameters
+    ----------
+    c, data, temporal, writing
+        As those of `adaptive`.
+    values : numpy.ndarray
+        float64 ``[T, C, N]``; not looked at when reading.
+    recon : numpy.ndarray
+        Is filled with the reconstruction, of the same shape.
+    valid : numpy.ndarray
+        bool: of the same shape, or a single True.
+    points : Points
+        `order`, `near`, `weight`, `kind` and `squared` of `vcinr.coding.neighbours.Neighbours`.
+    sizes : numpy.ndarray
+        Step of each kind of points.
+
+    Returns
+    -------
+    data : numpy.ndarray
+        The buffer, which may be a larger one.
+    fits : bool
+        As of `adaptive`.
+    """
+    times, levels, size = recon.shape
+    count = times * levels
+    weights = _Weights(
+        np.zeros((_KINDS + 1, _FEATURES, _FEATURES)), np.zeros((_KINDS + 1, _FEATURES)),
+        np.zeros((_KINDS + 1, _FEATURES)), np.zeros(_KINDS + 1, np.int64), np.full(_KINDS + 1, 64, np.int64),
+        np.zeros(_FEATURES), np.zeros((0, 0, 0), np.int64), np.zeros((_FEATURES, _FEATURES)), np.zeros(_FEATURES),
+    )  # fmt: skip
+    memory = _Planes(
+        np.zeros((levels, size)), np.zeros((levels, size), np.int64), np.zeros((2, levels, size), np.int16),
+        np.zeros(size), np.zeros(size, np.int16),
+    )  # fmt: skip
+    scattered = _Scattered(*points, np.zeros(size))
+    out, given = recon.reshape(count, size), values.reshape(count, size)
+    mask = valid.reshape(count, size) if valid.size > 1 else valid.reshape(1, 1)
+    for first, last in _runs(count, size):
+        if writing:
+            data = reserve(c.state, data, (last - first) * size)
+        if not _nearest_planes(
+            c, data, given, out, mask, scattered, weights, memory, sizes, first, last, temporal, writing
+        ):  # fmt: skip
+            return data, False
+    return data, True
+
+
+@outer
+def _nearest_planes(
+    c: Coder, data: np.ndarray, given: np.ndarray, out: np.ndarray, valid: np.ndarray, points: _Scattered,
+    weights: _Weights, memory: _Planes, sizes: np.ndarray, begin: int, end: int, temporal: bool, writing: bool,
+) -> bool:  # fmt: skip
+    """Code planes ``[begin, end)`` of `given` and `out` ``[T * C, N]``; returns whether all values fit."""
+    levels = memory.mean.shape[0]
+    for p in range(begin, end):
+        t, level = p // levels, p % levels
+        has_earlier, has_below = temporal and t > 0, level > 0
+        plane = _Plane(
+            out[p], memory.code[t & 1, level],
+            out[p - levels] if has_earlier else memory.no_values,
+            memory.mean[level] if has_earlier else memory.no_values,
+            out[p - 1] if has_below else memory.no_values,
+            out[p - levels - 1] if has_earlier and has_below else memory.no_values,
+            memory.code[1 - (t & 1), level] if has_earlier else memory.no_codes,
+            memory.code[t & 1, level - 1] if has_below else memory.no_codes, memory.activity[level],
+        )  # fmt: skip
+        used = _SPATIAL_FEATURES + (4 if has_below else (2 if has_earlier else 0))
+        mean = memory.mean[level]
+        mask = valid[p if valid.size > 1 else 0]
+        start = points.order[0]
+        first = mean[start] if has_earlier else plane.below[start]
+        if not _code_scattered(c, data, given[p], plane, mask, points, weights, sizes, used, first, writing):
+            return False
+        for index in range(mean.size):
+            mean[index] += (plane.now[index] - mean[index]) / (t + 1)
+        _remember_codes(memory.activity[level], plane.code, t)
+    return True
+
+
+@inner(inline="always")
+def _code_scattered(
+    c: Coder, data: np.ndarray, values: np.ndarray, plane: _Plane, valid: np.ndarray, points: _Scattered,
+    weights: _Weights, sizes: np.ndarray, used: int, first: float, writing: bool,
+) -> bool:  # fmt: skip
+    """Code one plane of scattered points; returns whether all values fit.
+
+    The first point is predicted as `first`. `used`: how many of the features are used.
+    """
+    for rank in range(points.order.size):
+        index, kind = points.order[rank], int(points.kind[rank])
+        size, is_valid, code = sizes[kind], valid[index if valid.size > 1 else 0], 0
+        prediction, base, near, far, one, two = first, 0.0, 0, 0, 1, 1
+        if rank > 0:
+            base, near, far = _gather_scattered(plane, points, weights.features, rank, index)
+            one = _sign(int(plane.code[points.near[rank, 0]]))
+            two = _sign(int(plane.code[points.near[rank, 1]]))
+            prediction = base
+            if is_valid:
+                for k in range(used):
+                    prediction += weights.solution[kind, k] * weights.features[k]
+            else:  # no code corrects a masked point: a mean cannot make its value grow without end, as a plane could
+                prediction = 0.0
+                for k in range(_NEIGHBOURS):
+                    prediction += plane.now[points.near[rank, k]]
+                prediction /= _NEIGHBOURS
+        if is_valid:
+            if writing:
+                scaled = (values[index] - prediction) / size
+                if not abs(scaled) < LIMIT - 1:
+                    return False
+                code = math.floor(scaled + 0.5)
+            code = _code_point(c, data, plane, index, code, kind, near, far, one, two, writing)
+        plane.now[index] = prediction + code * size
+        plane.code[index] = max(-_MAX_CONTEXT_CODE, min(_MAX_CONTEXT_CODE, code))
+        points.bend[index] = 0.0
+        if is_valid and points.squared[rank] > 0.0:
+            points.bend[index] = (plane.now[index] - base) / points.squared[rank]
+        if is_valid and rank > 0:
+            _learn_weights(weights, kind, used, plane.now[index] - base, 2 * far + near, sizes[0])
+    return True
+
+
+@inner(inline="always")
+def _gather_scattered(
+    plane: _Plane, points: _Scattered, features: np.ndarray, rank: int, index: int
+) -> tuple[float, int, int]:
+    """Fill in the features of a point that has neighbours.
+
+    Returns
+    -------
+    base : float
+        The value of the plane through its neighbours.
+    near, far : int
+        Sum of |code| at the nearer and at the farther half of them.
+    """
+    base, near, far, bend = 0.0, 0, 0, 0.0
+    earlier, mean, below, before_below = 0.0, 0.0, 0.0, 0.0
+    for k in range(_NEIGHBOURS):
+        weight, neighbour = points.weight[rank, k], points.near[rank, k]
+        base += weight * plane.now[neighbour]
+        bend += weight * points.bend[neighbour]
+        earlier += weight * plane.earlier[neighbour]
+        mean += weight * plane.mean[neighbour]
+        below += weight * plane.below[neighbour]
+        before_below += weight * plane.before_below[neighbour]
+        size = abs(int(plane.code[neighbour]))
+        near += size if k < _NEIGHBOURS // 2 else 0
+        far += size if k >= _NEIGHBOURS // 2 else 0
+    for k in range(_NEIGHBOURS):
+        features[k] = plane.now[points.near[rank, k]] - base
+    features[_NEIGHBOURS] = bend * points.squared[rank]
+    features[16] = plane.earlier[index] - earlier
+    features[17] = plane.mean[index] - mean
+    features[18] = plane.below[index] - below
+    features[19] = plane.before_below[index] - before_below
+    return base, near, far
 
 
 class _Rasters(NamedTuple):

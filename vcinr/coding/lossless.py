@@ -1,14 +1,18 @@
 """Lossless coding of masks, of the values under them, and of values stored verbatim.
 
-All are short byte strings made with the standard library's DEFLATE, which any language can read.
+Values and masks have two forms, of which the smaller is written. One is made with the standard library's DEFLATE, whose
+streams begin with the byte 0x78. The other is for arrays of one or two different values, which are coded as bits in
+context (`vcinr.coding.bits`); it begins with the byte 1.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
 
+from vcinr.coding import bits
 from vcinr.errors import CorruptError
 
 
@@ -47,36 +51,133 @@ def inflate(data: bytes, size: int) -> bytes:
     return out
 
 
+_BITS = b"\1"  # first byte of what is coded as bits
+_QUICK = 1 << 16
+"""Largest size of a mask that is coded as bits where time counts: DEFLATE reads some hundred million bits a second."""
+_SHORT = 9  # bytes: no deflated stream is shorter
+_SAMPLE = 1024  # values that are looked at first: most arrays have more than two different ones
+
+
 def encode(values: np.ndarray) -> bytes:
     """Encode any array exactly.
 
-    Its bytes are shuffled, so that bytes of equal significance lie together, and deflated.
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Values of any real dtype. Where they are one or two different ones, the shape matters: the last three axes are
+        those of a volume.
+
+    Returns
+    -------
+    bytes
+        Either the values coded as bits, or their bytes shuffled, so that bytes of equal significance lie together, and
+        deflated.
     """
-    flat = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).ravel()
-    return deflate(flat.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes())
+    ordered = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+    coded = _encode_two(ordered)
+    if coded is not None and len(coded) <= _SHORT:  # as for a constant, however many values there are
+        return coded
+    deflated = deflate(ordered.reshape(-1).view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes())
+    return deflated if coded is None or len(deflated) <= len(coded) else coded
 
 
-def decode(data: bytes, count: int, dtype: np.dtype) -> np.ndarray:
-    """Inverse of `encode`: ``[count]`` values of `dtype`, in native byte order."""
-    little = dtype.newbyteorder("<")
-    raw = np.frombuffer(inflate(data, count * dtype.itemsize), np.uint8)
-    return (
-        np.ascontiguousarray(raw.reshape(dtype.itemsize, count).T).view(little).ravel().astype(dtype.newbyteorder("="))
-    )
+def patterns_of(values: np.ndarray) -> np.ndarray | None:
+    """The one or two different bit patterns of an array, in ascending order; None where it has more, or no values.
+
+    Patterns, not numbers: NaN is not equal to itself, and 0.0 is equal to -0.0.
+    """
+    if values.size == 0 or values.dtype.itemsize not in (1, 2, 4, 8):
+        return None
+    pattern = np.dtype(f"<u{values.dtype.itemsize}")
+    flat = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).reshape(-1).view(pattern)
+    few = np.unique(flat[:_SAMPLE])
+    if len(few) > 2:
+        return None
+    if len(few) == 1:
+        others = flat != few[0]
+        where = int(others.argmax())
+        if not others[where]:
+            return few
+        few = np.sort(np.append(few, flat[where]))
+    return few if ((flat == few[0]) | (flat == few[1])).all() else None
 
 
-def encode_mask(mask: np.ndarray) -> bytes:
-    """Encode a mask, bool ``[n, ...]``.
+def _encode_two(values: np.ndarray) -> bytes | None:
+    """Encode values, little-endian and contiguous, that have one or two different bit patterns.
 
-    Each signal's mask is taken as the difference from the one before, packed into bits and deflated.
+    None where they have more, and where bits of such a shape cannot be coded.
+    """
+    patterns = patterns_of(values)
+    if patterns is None:
+        return None
+    if len(patterns) == 1:
+        return _BITS + patterns.tobytes()
+    if not bits.possible(values.shape):
+        return None
+    return _BITS + patterns.tobytes() + bits.encode(values.view(patterns.dtype) == patterns[1])
+
+
+def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Inverse of `encode`.
+
+    Parameters
+    ----------
+    data : bytes
+        From `encode`.
+    shape : tuple of int
+        Shape of the array.
+    dtype : numpy.dtype
+        Its dtype, in any byte order.
+
+    Returns
+    -------
+    numpy.ndarray
+        The values, in native byte order.
+
+    Raises
+    ------
+    CorruptError
+        For bytes that no array of this shape and dtype gives.
+    """
+    little, native, size = dtype.newbyteorder("<"), dtype.newbyteorder("="), dtype.itemsize
+    if data[:1] == _BITS:
+        if len(data) == 1 + size:
+            return np.full(shape, np.frombuffer(data, little, 1, 1)[0], native)
+        if len(data) < 1 + 2 * size:
+            raise CorruptError("two values are malformed")
+        return np.frombuffer(data, little, 2, 1).astype(native)[bits.decode(data[1 + 2 * size :], shape).view(np.uint8)]
+    raw = np.frombuffer(inflate(data, math.prod(shape) * size), np.uint8)
+    return np.ascontiguousarray(raw.reshape(size, -1).T).view(little).reshape(shape).astype(native, copy=False)
+
+
+def encode_mask(mask: np.ndarray, *, quick: bool = False) -> bytes:
+    """Encode a mask.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        bool ``[n, ...]``.
+    quick : bool
+        Whether a large mask is deflated without a search for the smaller form.
+
+    Returns
+    -------
+    bytes
+        Either the mask coded as bits; or, deflated, the packed bits of each signal's difference from the one before.
     """
     change = mask.copy()
     change[1:] ^= mask[:-1]
-    return deflate(np.packbits(change).tobytes())
+    deflated = deflate(np.packbits(change).tobytes())
+    if (quick and mask.size > _QUICK) or not bits.possible(mask.shape):
+        return deflated
+    coded = _BITS + bits.encode(mask)
+    return deflated if len(deflated) <= len(coded) else coded
 
 
 def decode_mask(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """Inverse of `encode_mask`."""
-    count = int(np.prod(shape, dtype=np.int64))
-    bits = np.unpackbits(np.frombuffer(inflate(data, -(-count // 8)), np.uint8), count=count)
-    return np.logical_xor.accumulate(bits.reshape(shape).astype(bool), axis=0)
+    if data[:1] == _BITS:
+        return bits.decode(data[1:], shape)
+    count = math.prod(shape)
+    packed = np.unpackbits(np.frombuffer(inflate(data, -(-count // 8)), np.uint8), count=count)
+    return np.logical_xor.accumulate(packed.reshape(shape).astype(bool), axis=0)

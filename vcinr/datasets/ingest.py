@@ -20,6 +20,7 @@ from vcinr.errors import InputError, one_line
 from vcinr.formats.open import field
 from vcinr.kinds import kind_of, options_of
 from vcinr.kinds.base import Opened, cut
+from vcinr.kinds.files import joined
 from vcinr.progress import Progress, Watch, silent
 from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
 from vcinr.signals.store import normalisation_of
@@ -81,7 +82,7 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
     list of (str, xarray.Dataset)
         Names and data sets, as the source's kind has them. A gridded file is named by its stem and cut by its `select`.
         Voxels are one data set: ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and
-        ``name``.
+        ``name``. Of kinds of which each file is one signal, see :func:`vcinr.kinds.files.joined`.
 
     Raises
     ------
@@ -90,7 +91,11 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
     ConfigError
         For an unknown kind, or wrong parameters of it.
     """
-    return kind_of(source).members(_open(source, source.archive, Path(raw), watch))
+    opened, kind = _open(source, source.archive, Path(raw), watch), kind_of(source)
+    if kind.variable is None:
+        return kind.members(opened)
+    groups = joined(opened, source.kind)
+    return [(path or source.kind, dataset) for path, dataset in groups.items() if dataset.data_vars]
 
 
 def archive_variables(source: Source, dataset: xr.Dataset) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import xarray as xr
 from vcinr.config import Selection, Source
 from vcinr.errors import InputError
 from vcinr.formats.open import field, open_dataset
-from vcinr.kinds.base import Kind, Opened, cut
+from vcinr.kinds.base import Kind, cut
 from vcinr.progress import Watch, silent
 
 
@@ -48,13 +48,8 @@ def file_kind(
         values = field(dataset, variable, path)
         return tiled(values, dims, options.tile, options.tiles, path).to_dataset(name=variable)
 
-    def members(opened: Opened) -> Opened:
-        from vcinr.kinds.files import joined  # which looks kinds up
-
-        return [(path or variable, dataset) for path, dataset in joined(opened, variable).items() if dataset.data_vars]
-
     return Kind(
-        open=open_selection, variables=variables, members=members, signal_dims=dims, options=options,
+        open=open_selection, variables=variables, signal_dims=dims, options=options,
         variable=variable, dims=dims, feature_dim=feature_dim, ragged=ragged, endings=endings, training=training,
     )  # fmt: skip
 

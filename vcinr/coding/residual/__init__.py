@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vcinr.coding.residual import adaptive, interpolated, plain
+from vcinr.coding.neighbours import Positions
+from vcinr.coding.residual import adaptive, interpolated, nearest, plain
 from vcinr.coding.residual.base import Plan, ResidualCoder, planes, signal_counts
 from vcinr.errors import CorruptError
 
@@ -25,8 +26,9 @@ __all__ = [
     "unpack",
 ]
 
-CODERS: tuple[ResidualCoder, ...] = (plain.CODER, adaptive.CODER, interpolated.CODER)
+CODERS: tuple[ResidualCoder, ...] = (plain.CODER, adaptive.CODER, interpolated.CODER, nearest.CODER)
 """In the order of their numbers in the plan byte (docs/format.md)."""
+_LATER = 3  # in the plan byte: the coder's own number follows
 _BY_NAME = {coder.name: coder for coder in CODERS}
 
 
@@ -36,27 +38,52 @@ def coder_of(plan: Plan) -> ResidualCoder:
 
 
 def pack(plan: Plan) -> bytes:
-    """A plan as one byte: bits 0 and 1 the coder; where it states them, bit 2 `temporal` and bits 3 to 6 `tighten`."""
+    """A plan as bytes.
+
+    Of the first byte, bits 0 and 1 are the coder; where it states them, bit 2 is `temporal` and bits 3 to 6 `tighten`.
+    Coders from number 3 on have the byte 3 and then their number.
+    """
     coder = coder_of(plan)
     number = CODERS.index(coder)
+    if number >= _LATER:
+        return bytes([_LATER, number])
     return bytes([number | plan.temporal << 2 | plan.tighten << 3 if coder.states_plan else number])
 
 
-def unpack(data: bytes) -> Plan:
-    """Inverse of `pack`; raises CorruptError for bytes that it cannot have made, such as those of a later version."""
-    if len(data) != 1 or data[0] >= 128:
+def unpack(data: bytes) -> tuple[Plan, int]:
+    """Inverse of `pack` for data that begin with a plan.
+
+    Returns
+    -------
+    plan : Plan
+        The plan.
+    size : int
+        How many bytes it takes.
+
+    Raises
+    ------
+    CorruptError
+        For bytes that `pack` cannot have made, such as those of a later version.
+    """
+    if not data or data[0] >= 128:
         raise CorruptError("residual plan is malformed")
-    number, rest = data[0] & 3, data[0] >> 2
-    if number >= len(CODERS):
-        raise CorruptError("the chunk has a residual coder that this vcinr does not know: upgrade it")
+    number, rest, size = data[0] & 3, data[0] >> 2, 1
+    if number == _LATER:
+        number, size = int.from_bytes(data[1:2]), 2  # a LEB128 number, of which all below 128 are one byte
+        if rest or number < _LATER:
+            raise CorruptError("residual plan is malformed")
+        if number >= len(CODERS):
+            raise CorruptError("the chunk has a residual coder that this vcinr does not know: upgrade it")
     if CODERS[number].states_plan:
-        return Plan(CODERS[number].name, bool(rest & 1), rest >> 1)
+        return Plan(CODERS[number].name, bool(rest & 1), rest >> 1), size
     if rest:
         raise CorruptError("residual plan is malformed")
-    return CODERS[number].first
+    return CODERS[number].first, size
 
 
-def encode(values: np.ndarray, step: float, plan: Plan, valid: np.ndarray | None = None) -> tuple[bytes, np.ndarray]:
+def encode(
+    values: np.ndarray, step: float, plan: Plan, valid: np.ndarray | None = None, positions: Positions | None = None
+) -> tuple[bytes, np.ndarray]:
     """Code values so that each is within step / 2 of its reconstruction.
 
     Parameters
@@ -69,6 +96,9 @@ def encode(values: np.ndarray, step: float, plan: Plan, valid: np.ndarray | None
         How to code them.
     valid : numpy.ndarray, optional
         bool, of the same shape. Other points cost nothing and are reconstructed as predicted.
+    positions : Positions, optional
+        Where the points of a plane lie: as many as H W, or as W, and then H counts levels. Only coders that need them
+        look at them, and cannot do without.
 
     Returns
     -------
@@ -82,12 +112,18 @@ def encode(values: np.ndarray, step: float, plan: Plan, valid: np.ndarray | None
     OverflowError
         Where a value is too large for the step; the caller then stores the chunk losslessly.
     """
-    return coder_of(plan).encode(values, step, plan, valid)
+    coder = coder_of(plan)
+    if not coder.needs_positions:
+        return coder.encode(values, step, plan, valid)
+    if positions is None:
+        raise ValueError(f"the residual coder {coder.name!r} needs the positions of the points")
+    return coder.encode(values, step, plan, valid, positions)
 
 
 def decode(
-    data: bytes, shape: tuple[int, int, int, int], step: float, plan: Plan, valid: np.ndarray | None = None
-) -> np.ndarray:
+    data: bytes, shape: tuple[int, int, int, int], step: float, plan: Plan, valid: np.ndarray | None = None,
+    positions: Positions | None = None,
+) -> np.ndarray:  # fmt: skip
     """Decode a bitstream.
 
     Parameters
@@ -96,7 +132,7 @@ def decode(
         From `encode`.
     shape : tuple of int
         (T, C, H, W) of the values.
-    step, plan, valid
+    step, plan, valid, positions
         As in `encode`.
 
     Returns
@@ -109,4 +145,9 @@ def decode(
     CorruptError
         For bytes that no encoder makes.
     """
-    return coder_of(plan).decode(data, shape, step, plan, valid)
+    coder = coder_of(plan)
+    if not coder.needs_positions:
+        return coder.decode(data, shape, step, plan, valid)
+    if positions is None:
+        raise CorruptError("a chunk needs the positions of its points, and its array names none")
+    return coder.decode(data, shape, step, plan, valid, positions)

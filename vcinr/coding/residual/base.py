@@ -33,8 +33,10 @@ class Plan:
     choices: Any = None
 
 
-Encode = Callable[[np.ndarray, float, Plan, "np.ndarray | None"], "tuple[bytes, np.ndarray]"]
-Decode = Callable[[bytes, "tuple[int, int, int, int]", float, Plan, "np.ndarray | None"], np.ndarray]
+Encode = Callable[..., "tuple[bytes, np.ndarray]"]
+"""(values, step, plan, mask), and the positions for a coder that needs them, to the stream and the reconstruction."""
+Decode = Callable[..., np.ndarray]
+"""(stream, shape, step, plan, mask), and the positions for a coder that needs them, to the reconstruction."""
 Estimate = Callable[[np.ndarray, float, "np.ndarray | None"], "tuple[Plan, float]"]
 
 
@@ -57,6 +59,9 @@ class ResidualCoder:
         and sparse fields.
     states_plan : bool
         Whether the reader is told `temporal` and `tighten` beside the coder's number; else its streams say everything.
+    needs_positions : bool
+        Whether `encode` and `decode` take, as one more argument, the positions of the points of a plane
+        (`vcinr.coding.neighbours.Positions`). It can be used only where they are known.
     estimate : callable, optional
         For a fast coder: from values, step and mask, as of `encode`, to a plan and an estimate of the bytes that it
         takes. It raises OverflowError as `encode` does.
@@ -69,6 +74,7 @@ class ResidualCoder:
     variations: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     predicts: bool = True
     states_plan: bool = True
+    needs_positions: bool = False
     estimate: Estimate | None = None
 
 

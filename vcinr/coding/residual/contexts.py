@@ -29,7 +29,7 @@ def encode(
     if recon.size == 0:
         return kernels.stream(coder, kernels.reserve(coder.state, buffer, 0)), recon
     values = np.require(values, np.float64, ["C", "W"])
-    data, fits = convert(coder, buffer, values, recon, _mask(valid), step, plan, True)
+    data, fits = convert(coder, buffer, values, recon, mask_of(valid), step, plan, True)
     if not fits:
         raise OverflowError("residual too large for its step")
     return kernels.stream(coder, data), recon
@@ -43,11 +43,11 @@ def decode(
     coder, recon = kernels.coder(contexts, kernels.CONTEXTS), np.zeros(shape)
     stream = kernels.open_stream(coder, data)
     if recon.size:
-        convert(coder, stream, recon, recon, _mask(valid), step, plan, False)
+        convert(coder, stream, recon, recon, mask_of(valid), step, plan, False)
     kernels.check_end(coder, stream)
     return recon
 
 
-def _mask(valid: np.ndarray | None) -> np.ndarray:
+def mask_of(valid: np.ndarray | None) -> np.ndarray:
     """Where values count, for a kernel: a single True stands for everywhere."""
     return np.ones((1, 1, 1, 1), bool) if valid is None else np.require(valid, bool, ["C", "W"])
