@@ -16,11 +16,11 @@ from typing import Literal
 
 import xarray as xr
 
+from vcinr import kinds
 from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling, preset
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
-from vcinr.kinds import KINDS
 from vcinr.kinds.base import Kind
 from vcinr.kinds.files import expanded, kind_of_data
 from vcinr.meta.extract import extract_modulations
@@ -91,15 +91,15 @@ def train(
         inputs = work_folder / "input.nc"
     paths = expanded([str(inputs)] if isinstance(inputs, str | Path) else [str(p) for p in inputs])
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
-    one_signal = kind in KINDS and KINDS[kind].variable is not None
+    one_signal = kind in kinds.every() and kinds.every()[kind].variable is not None
     if params is None:
         params = preset("experts" if one_signal else "basis")
-        suited = params.patches.model_copy(update=dict(KINDS[kind].patches) if one_signal else {})
+        suited = params.patches.model_copy(update=dict(kinds.every()[kind].patches) if one_signal else {})
         params = params.model_copy(update={"patches": suited})
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     own = {}
     if one_signal:
-        own["tile"], paths = _tile(paths, KINDS[kind])
+        own["tile"], paths = _tile(paths, kinds.every()[kind])
     chosen = tuple(Selection(path=p) for p in paths)
     source = Source(
         kind=kind,
@@ -153,7 +153,7 @@ def _quantiser_seconds(budget: float, spent: float) -> float:
 def usual_method(inputs: Sequence[str], kind: str | None) -> str:
     """The method that `train` takes for inputs: ``experts`` where each file is one signal, else ``basis``."""
     kind = kind or kind_of_data(open_groups(expanded(list(inputs))[0])[""]) or "grid"
-    return "experts" if kind in KINDS and KINDS[kind].variable is not None else "basis"
+    return "experts" if kind in kinds.every() and kinds.every()[kind].variable is not None else "basis"
 
 
 _LEARNED = 0.9
