@@ -34,7 +34,9 @@ def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
             raise ConfigError(f"patches.{name}: {list(given)} has {len(given)} lengths, and signals have {axes} axes")
         fill = 1 if name == "size" else 0
         lengths.append(standard if given is None else three(tuple(given), fill))
-    geometry = Geometry(*lengths)
+    geometry = Geometry(*lengths, settings.motion)
+    if settings.motion and (axes != 3 or geometry.size[0] != 1):
+        raise ConfigError("patches.motion: it is for signals of three axes and patches of length 1 along the first")
     if not fits(geometry, features):
         raise ConfigError(
             f"patches.size, back and ahead: patches of {' x '.join(map(str, geometry.size[-axes:]))} points of "
