@@ -195,6 +195,19 @@ def test_photographs_that_are_not_written_come_back_as_png(tmp_path):
         assert np.abs(old.astype("i2") - new.astype("i2")).max() <= 2
 
 
+def test_a_chunk_of_many_images_is_decoded_once(tmp_path, monkeypatch):
+    from vcinr.archive import zarr_codec
+
+    (tmp_path / "in").mkdir()
+    for i in range(9):
+        image(tmp_path / "in" / f"{i}.png", picture(8, 8, seed=i))
+    vcinr_("compress", tmp_path / "in", tmp_path / "a.zip", "--abs-error", 2)
+    calls, real = [], zarr_codec.decode
+    monkeypatch.setattr(zarr_codec, "decode", lambda *a, **b: calls.append(1) or real(*a, **b))
+    assert "9 files" in vcinr_("decompress", tmp_path / "a.zip", tmp_path / "back")
+    assert len(calls) == 1
+
+
 def test_one_file_to_one_file(tmp_path):
     source = image(tmp_path / "one.png", picture(30, 40))
     vcinr_("compress", source, tmp_path / "a.zip")
