@@ -22,7 +22,8 @@ def test_warm_up_compiles_every_kernel_and_few_versions_of_it():
     }
     assert all(versions.values()), "a kernel that the warm-up leaves out"
     assert versions.pop("vcinr.codec.decode._restore") == 2  # for float32 and float64
-    assert set(versions.values()) == {1}, "a kernel compiled for several types: cast its arguments"
+    several = [name for name, count in versions.items() if count > 1]
+    assert not several, "kernels compiled for several types: cast their arguments"
 
 
 def test_after_a_warm_up_nothing_is_compiled():

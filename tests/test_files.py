@@ -239,6 +239,9 @@ def test_sounds(modelled, tmp_path):
     with_model = ()
     if modelled:
         learnt_from = [folder / f"mono {i}.wav" for i in (0, 1, 2, 3)]
+        for i in range(9):  # as many values as a model needs at least
+            learnt_from.append(tmp_path / f"more {i}.wav")
+            sound(learnt_from[-1], tones(9000, seed=10 + i).astype("i2"))
         vcinr_("train", *learnt_from, "--out", tmp_path / "m.vcinr")
         assert load_model(tmp_path / "m.vcinr").dims == ("time",)
         with_model = ("--model", tmp_path / "m.vcinr")

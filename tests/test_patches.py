@@ -110,7 +110,7 @@ def test_signals_are_extended_to_whole_patches(geometry):
 
 def test_lengths_of_three_axes():
     assert three((5,), 1) == (1, 1, 5) and three((4, 5), 0) == (0, 4, 5) and three((3, 4, 5), 1) == (3, 4, 5)
-    assert [usual(n).points for n in (1, 2, 3)] == [64, 64, 64]
+    assert [usual(n).points for n in (1, 2, 3)] == [128, 64, 64]
     assert geometry_of(Patches(), 2, 3) == usual(2)
     assert geometry_of(Patches(size=(4, 2), back=(1, 1), ahead=(0, 2)), 2, 1) == Geometry(
         (1, 4, 2), (0, 1, 1), (0, 0, 2)

@@ -28,7 +28,7 @@ from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.patches.geometry import Geometry
 from vcinr.patches.learn import learn
-from vcinr.patches.learn import stored as learnt
+from vcinr.patches.learn import stored as stored_model
 from vcinr.patches.model import PatchModel
 from vcinr.quantise.state import Quantiser
 
@@ -135,7 +135,7 @@ def small_experts() -> PatchModel:
     wind = data("patches")[""]["wind"].values
     signals = np.moveaxis((np.where(wind == 1e20, -10, wind) + 45) / 30, 1, -1)[:, None]
     middle, predict, basis, _ = learn(list(signals), geometry, experts=2, rounds=3, patches=200, psnr=34.0)
-    return learnt(PatchModel(geometry, ("y", "x"), "component", {"wind": (-45.0, 30.0)}, middle, predict, basis))
+    return stored_model(PatchModel(geometry, ("y", "x"), "component", {"wind": (-45.0, 30.0)}, middle, predict, basis))
 
 
 def archives() -> dict[str, dict[str, Any]]:
@@ -176,12 +176,12 @@ def main() -> int:
     for old in folder.iterdir():
         if not chosen or old.stem in chosen:
             old.unlink()
+    # The untrained prior is never the smallest candidate: have it taken all the same.
+    rates = {"model": 1, "linear": 1, "vector": 1, "patches": 70}
     for name, arguments in archives().items():
         if chosen and name not in chosen:
             continue
-        # The untrained prior is never the smallest candidate: have it taken all the same.
-        rate = {"model": 1, "linear": 1, "vector": 1, "patches": 70}.get(name)
-        forced = encode if rate is None else partial(encode, rate=rate)
+        forced = partial(encode, rate=rates[name]) if name in rates else encode
         work.encode = forced  # type: ignore[attr-defined]
         compress(data(name), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def encode(
     coders, data = _coders(), np.empty(1 << 16, np.uint8)
     decoded = np.empty(signals.shape)
     for i, signal in enumerate(signals):
-        target = np.ascontiguousarray(extended(signal, model.geometry))
+        target = np.ascontiguousarray(extended(signal, model.geometry), np.float64)
         out = np.zeros(target.shape)
         experts = _all(model, target.shape) if likely is None else likely[i]
         data = kernels.patches(coders, data, model.writing, target, experts, out, step_of(rate), True)
