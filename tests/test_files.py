@@ -15,12 +15,14 @@ import xarray as xr
 import vcinr
 from tests.test_cli import error
 from vcinr import cli
+from vcinr.config import Patches
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
 from vcinr.kinds.files import joined, kind_of_data, open_files, separated
 from vcinr.models import load_model
 from vcinr.patches.model import PatchModel
+from vcinr.training import usual_params
 
 with warnings.catch_warnings():  # of packages that are imported for the first time
     warnings.simplefilter("ignore")
@@ -386,6 +388,16 @@ def test_data_that_only_have_the_name_of_a_signal(tmp_path):
 
 
 # --- Python
+
+
+def test_parameters_suit_the_kind(colours, tmp_path):
+    beep = sound(tmp_path / "beep.wav", tones(500).astype("i2"))
+    for method in ("", "experts"):
+        params = usual_params([str(beep)], method=method)
+        assert params.method == "experts" and params.patches.psnr == 50.0
+    assert usual_params([str(beep)], method="basis").method == "basis"
+    assert usual_params([str(colours / "in")]).patches == Patches()
+    assert usual_params([str(beep)], kind="grid").method == "basis"
 
 
 def test_training_in_python(colours, tmp_path):

@@ -92,10 +92,7 @@ def train(
     paths = expanded([str(inputs)] if isinstance(inputs, str | Path) else [str(p) for p in inputs])
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
     one_signal = kind in KINDS and KINDS[kind].variable is not None
-    if params is None:
-        params = preset("experts" if one_signal else "basis")
-        suited = params.patches.model_copy(update=dict(KINDS[kind].patches) if one_signal else {})
-        params = params.model_copy(update={"patches": suited})
+    params = params or _usual(kind)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     own = {}
     if one_signal:
@@ -150,10 +147,34 @@ def _quantiser_seconds(budget: float, spent: float) -> float:
     return max(0.02 * budget, share * (budget - spent))
 
 
-def usual_method(inputs: Sequence[str], kind: str | None) -> str:
-    """The method that `train` takes for inputs: ``experts`` where each file is one signal, else ``basis``."""
-    kind = kind or kind_of_data(open_groups(expanded(list(inputs))[0])[""]) or "grid"
-    return "experts" if kind in KINDS and KINDS[kind].variable is not None else "basis"
+def usual_params(inputs: Sequence[str], kind: str | None = None, method: str = "", profile: str = "cpu") -> Params:
+    """The parameters that `train` takes for inputs, of their usual method or of another one.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Files or folders of files.
+    kind : str, optional
+        The kind of signal. Default: it is seen from the first file.
+    method, profile : str
+        The method; by default ``experts`` where each file is one signal, else ``basis``. And its size.
+
+    Raises
+    ------
+    InputError
+        For a first file that cannot be read.
+    ConfigError
+        For an unknown method or profile.
+    """
+    return _usual(kind or kind_of_data(open_groups(expanded(list(inputs))[0])[""]) or "grid", method, profile)
+
+
+def _usual(kind: str, method: str = "", profile: str = "cpu") -> Params:
+    """The parameters that suit a kind."""
+    of_files = kind in KINDS and KINDS[kind].variable is not None
+    params = preset(method or ("experts" if of_files else "basis"), profile)
+    suited = dict(KINDS[kind].patches) if of_files else {}
+    return params.model_copy(update={"patches": params.patches.model_copy(update=suited)})
 
 
 _LEARNED = 0.9
