@@ -343,6 +343,7 @@ def test_files_that_do_not_go_together(colours, tmp_path):
     assert "\n" not in line and ("too few" in line or "one training signal" in line)
     line = error("train", one, "--out", tmp_path / "m.vcinr", "--steps", 5)
     assert "--steps and --minutes are for networks" in line
+    assert "cannot write there" in error("train", one, "--out", one / "m.vcinr")
     vcinr_("compress", one, out)
     for target in (tmp_path / "grey.png", tmp_path / "sub"):
         assert "exists already" in error("decompress", out, target)

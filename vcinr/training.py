@@ -86,7 +86,7 @@ def train(
         raise InputError(f"{out}: this is a folder; name the model's file, for example {out / 'model.vcinr'}")
     work_folder = out.with_name(f".{out.name}.work")
     if isinstance(inputs, xr.Dataset):
-        work_folder.mkdir(parents=True, exist_ok=True)
+        _make(work_folder, out)
         inputs.to_netcdf(work_folder / "input.nc")
         inputs = work_folder / "input.nc"
     paths = expanded([str(inputs)] if isinstance(inputs, str | Path) else [str(p) for p in inputs])
@@ -107,7 +107,7 @@ def train(
         **own,  # type: ignore[arg-type]
     )
     signals = work_folder / "signals.zarr"
-    work_folder.mkdir(parents=True, exist_ok=True)
+    _make(work_folder, out)
     try:
         ingest(source, work_folder, signals, watch)
         if params.method == "experts":
@@ -145,6 +145,14 @@ def _quantiser_seconds(budget: float, spent: float) -> float:
     """
     share = QUANTISER_SHARE / (1 - META_SHARE)
     return max(0.02 * budget, share * (budget - spent))
+
+
+def _make(folder: Path, out: Path) -> None:
+    """Make the work folder beside the model's file; raises InputError, which names `out`, where that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot write there ({error.strerror}); choose another place") from None
 
 
 def usual_params(inputs: Sequence[str], kind: str | None = None, method: str = "", profile: str = "cpu") -> Params:
