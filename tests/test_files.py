@@ -407,6 +407,12 @@ def test_training_in_python(colours, tmp_path):
     # The icon was not learned from, so the same files give the same experts.
     with_icon = load_model(colours / "m.vcinr")
     assert all(np.array_equal(getattr(model, n), getattr(with_icon, n)) for n in ("middle", "predict", "basis"))
+    new = [image(tmp_path / f"{i}.png", picture(30, 40, seed=60 + i)) for i in range(2)]
+    vcinr.compress(new, tmp_path / "a.zip", model=tmp_path / "m.vcinr", psnr=34)
+    assert vcinr.verify(tmp_path / "a.zip", new)[0] == []
+    with vcinr.open(tmp_path / "a.zip") as archive:
+        assert archive.image.dims == ("item", "y", "x", "channel") and list(archive.name.values) == ["0.png", "1.png"]
+    assert sorted(p.name for p in vcinr.decompress(tmp_path / "a.zip", tmp_path / "back")) == ["0.png", "1.png"]
     with pytest.raises(InputError, match="this is a folder"):
         vcinr.train([colours / "in" / "0.png"], tmp_path)
 
