@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import vcinr
 from vcinr import container, models
+from vcinr.codec.chunk import Chunk, seed_of
 from vcinr.codec.decode import decode as decode_chunk
 from vcinr.codec.encode import encode as encode_chunk
 from vcinr.codec.promise import Bound, Field, errors_of, valid_values
@@ -548,6 +549,27 @@ def test_a_chunk_that_is_not_of_its_model(learnt):
             decode_chunk(data, values.shape, values.dtype, other)
     with pytest.raises(ModelError, match="rates 0 to 191, not 192"):
         encode_chunk(values, field, Bound("absolute", 0.5), rate=192)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_damaged_chunk_under_a_sound_checksum(learnt, data):
+    """Whatever its stream and its rate say, it is an error or other values, of numbers and without a warning."""
+    values, scaling = arranged(data.draw(st.sampled_from(["u1", "f4", "f8"])))
+    field, bound = field_of(values.shape, learnt, scaling), Bound("absolute", 2.0)
+    seed = seed_of(field, values.dtype, values.shape)
+    chunk = Chunk.unpack(encode_chunk(values, field, bound, rate=data.draw(st.sampled_from([8, 60, 90]))).data, seed)
+    stream = bytearray(chunk.stream)
+    for _ in range(data.draw(st.integers(0, 3))):
+        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    stream = bytes(stream)[: data.draw(st.sampled_from([len(stream), len(stream) // 2]))] + data.draw(st.binary())
+    rate = data.draw(st.sampled_from([chunk.sections.prior, b"", b"\0", b"\xbf", b"\xc0", b"\xff", b"\1\2"]))
+    damaged = replace(chunk, stream=stream, sections=replace(chunk.sections, prior=rate))
+    try:
+        back = decode_chunk(damaged.pack(seed), values.shape, values.dtype, field)
+    except CorruptError:
+        return
+    assert back.shape == values.shape and back.dtype == values.dtype and np.isfinite(back).all()
 
 
 def test_an_archive_with_such_a_model(learnt, tmp_path):

@@ -76,9 +76,9 @@ def train(
 ) -> None:
     """Train a model and its quantiser on a data set. If interrupted, the same command resumes."""
     try:
-        from vcinr import config, kinds
+        from vcinr import kinds
         from vcinr.training import train as run
-        from vcinr.training import usual_method
+        from vcinr.training import usual_params
     except ImportError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
     if params and (method or profile):
@@ -89,7 +89,7 @@ def train(
     if params:
         chosen = kinds.load(params)
     elif method or profile or steps is not None or minutes is not None:
-        chosen = config.preset(method or usual_method(inputs, kind or None), profile or "cpu")
+        chosen = usual_params(inputs, kind or None, method, profile or "cpu")
     if chosen is not None and chosen.method == "experts" and (steps is not None or minutes is not None):
         raise InputError(
             "--steps and --minutes are for networks, and experts are found without; leave them out, or choose another "

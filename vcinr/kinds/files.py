@@ -160,6 +160,7 @@ def separated(groups: Groups) -> Opened:
     for dataset in groups.values():
         if kind.variable not in dataset.data_vars:
             continue
+        dataset = dataset.load()  # once, since signals share chunks
         parts = _of_ragged(dataset, kind) if kind.ragged else _of_stack(dataset)
         names = [str(n) for n in np.atleast_1d(dataset[NAME].values)]
         result += [

@@ -59,7 +59,7 @@ def train_patches(
     seed : int
         Seed of the draw of patches.
     out : str or Path
-        The model file to write. Its bytes depend on the arguments, the signals and the build of NumPy alone.
+        The model file to write. Its bytes depend on the arguments, the signals, and NumPy's build and threads.
     watch : callable
         Is told of progress.
 
