@@ -1647,7 +1647,7 @@ def _middle_of(a: int, b: int, c: int) -> int:
 
 @inner()
 def _code_shift(c: Coder, data: np.ndarray, p: Patching, m: PatchMemory, y: int, x: int, writing: bool) -> None:
-    """Code the displacement of a patch as its difference from the median of those to the left, above and above right."""
+    """Code a patch's displacement as its difference from the median of those to the left, above and above right."""
     most = p.motion[0]
     for axis in range(2):
         left, above, right = m.shifts[y + 1, x, axis], m.shifts[y, x + 1, axis], m.shifts[y, x + 2, axis]
@@ -1670,9 +1670,9 @@ def _code_shift(c: Coder, data: np.ndarray, p: Patching, m: PatchMemory, y: int,
 def _difference(
     p: Patching, target: np.ndarray, out: np.ndarray, z: int, y: int, x: int, dy: int, dx: int, least: float
 ) -> float:  # fmt: skip
-    """Sum of the magnitudes of a patch's differences from the displaced patch before it; at the edge, from its last value.
+    """Sum of the magnitudes of a patch's differences from the displaced patch before it.
 
-    It ends where it exceeds `least`.
+    Beyond the edge, the nearest value counts. The sum ends where it exceeds `least`.
     """
     total = 0.0
     z0, y0, x0 = z * p.size[0], y * p.size[1], x * p.size[2]

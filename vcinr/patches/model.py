@@ -167,7 +167,8 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
         motion = header.get("motion", 0)
         if type(motion) is not int or not 0 <= motion <= MAX_MOTION or (motion and lengths[0][0] != 1):
             raise ValueError(f"the motion is {motion!r}")
-        geometry = Geometry(*lengths, motion)
+        size, back, ahead = lengths
+        geometry = Geometry(size, back, ahead, motion)
         middle = tensors["middle"]
         if middle.ndim != 1 or not fits(geometry, middle.size):
             raise ValueError("the patches are empty or too large")
