@@ -2084,6 +2084,7 @@ class Patches(File):
         if self.header["kind"] != "patches":
             raise ValueError(f"a model of the kind {self.header['kind']!r} is unknown to this decoder")
         self.size = tuple(self.header["size"])
+        self.motion = self.header.get("motion", 0)
         ranges = [
             range(-back, size + ahead)
             for size, back, ahead in zip(self.size, self.header["back"], self.header["ahead"], strict=True)
@@ -2101,12 +2102,13 @@ class Patches(File):
         """Squared distances of all offsets from one."""
         return [sum((a - b) ** 2 for a, b in zip(o, offset, strict=True)) for o in self.offsets]
 
-    def around(self, signal: Array, first: tuple[int, ...]) -> tuple[Array, Array]:
+    def around(self, signal: Array, first: tuple[int, ...], shift: tuple[int, int]) -> tuple[Array, Array]:
         """What is known around a patch, less its mean, and that mean; the signal is [z, y, x, features]."""
         values = []
         for near in self.near:
             for m in near:
-                point = tuple(a + o for a, o in zip(first, self.offsets[m], strict=True))
+                moved = (0, *shift) if self.offsets[m][0] < 0 else (0, 0, 0)
+                point = tuple(a + o + v for a, o, v in zip(first, self.offsets[m], moved, strict=True))
                 if all(0 <= p < n for p, n in zip(point, signal.shape, strict=False)):
                     values.append(signal[point])
                     break
@@ -2130,6 +2132,7 @@ class Patch(NamedTuple):
     activity: int = 0
     sizes: tuple[int, ...] = ()
     known: int = 0
+    shift: tuple[int, int] = (0, 0)
 
     def size(self, q: int) -> int:
         """The magnitude of a code."""
@@ -2164,8 +2167,9 @@ def decode_patched(streams: tuple[Binary, Binary, Binary], model: Patches, step:
     patches: dict[tuple[int, ...], Patch] = {}
     for place in product(*map(range, counts)):
         first = tuple(p * s for p, s in zip(place, model.size, strict=True))
-        around, mean = model.around(signal, first)
-        expert, codes = decode_patch(streams, model, patches, place)
+        shift = decode_shift(streams[1], model, patches, place) if model.motion and place[0] else (0, 0)
+        around, mean = model.around(signal, first, shift)
+        expert, codes = decode_patch(streams, model, patches, place, shift)
         values = np.zeros(model.basis[0].shape[1])
         for value, row in zip(around, model.predict[expert], strict=True):
             if value != 0.0:
@@ -2178,11 +2182,35 @@ def decode_patched(streams: tuple[Binary, Binary, Binary], model: Patches, step:
     return signal[tuple(slice(n) for n in lengths)]
 
 
+def decode_shift(
+    stream: Binary, model: Patches, patches: dict[tuple[int, ...], Patch], place: tuple[int, ...]
+) -> tuple[int, int]:
+    """The displacement of a patch along y and x."""
+    z, y, x = place
+    none = Patch()
+    left, above, right, before = (
+        patches.get(at, none) for at in ((z, y, x - 1), (z, y - 1, x), (z, y - 1, x + 1), (z - 1, y, x))
+    )
+    shift: list[int] = []
+    for axis in range(2):
+        a, b, c = (p.shift[axis] for p in (left, above, right))
+        spread = size_class(abs(a - b) + abs(b - c))
+        first = size_class(abs(shift[0] - left.shift[0])) if axis else 9
+        stream.contexts = [
+            3400 + 20 * axis, 3400 + 20 * axis + spread, 3440 + 9 * first + spread, 3540 + first,
+            3560 + 9 * axis + size_class(left.length), 3580 + 9 * axis + size_class(before.length),
+        ]  # fmt: skip
+        value = stream.integer(0, 0, 2) + sorted([a, b, c])[1]
+        shift.append(max(-model.motion, min(model.motion, value)))
+    return shift[0], shift[1]
+
+
 def decode_patch(
     streams: tuple[Binary, Binary, Binary],
     model: Patches,
     patches: dict[tuple[int, ...], Patch],
     place: tuple[int, ...],
+    moved: tuple[int, int],
 ) -> tuple[int, list[int]]:
     """The expert and the codes of a patch, which is remembered in `patches`."""
     coder, experts, lengths = streams
@@ -2239,7 +2267,7 @@ def decode_patch(
         certain = int(q == length - 1 and shift == 0)
         codes.append(min(max(coder.integer(certain, shift, min(one + two, 4)), -(2**50)), 2**50))
     total = min(sum(min(abs(code), 2**20) for code in codes), 2**30)
-    patches[place] = Patch(expert + 1, length, total, tuple(min(abs(code), 32767) for code in codes), 1)
+    patches[place] = Patch(expert + 1, length, total, tuple(min(abs(code), 32767) for code in codes), 1, moved)
     return expert, codes
 
 

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.common import PARAMS, main, places_of, record, watcher
 from vcinr.config import Inr, Meta, load
+from vcinr.errors import ConfigError
 
 
 @task(name="meta-train", cache_policy=NO_CACHE)
@@ -31,6 +32,8 @@ def train(
 def meta_train(params: str = PARAMS) -> dict[str, Any]:
     """Meta-train the network of the active source."""
     p = load(params)
+    if p.method == "experts":
+        raise ConfigError(f"{params}: method: experts has no stages of its own; train it with `vcinr train`")
     places = places_of(p)
     summary = train(
         places.signals, p.inr, p.meta, p.seed, p.threads, p.device, p.meta_seconds, places.training, places.checkpoint

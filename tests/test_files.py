@@ -15,12 +15,14 @@ import xarray as xr
 import vcinr
 from tests.test_cli import error
 from vcinr import cli
+from vcinr.config import Patches
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
 from vcinr.kinds.files import joined, kind_of_data, open_files, separated
 from vcinr.models import load_model
 from vcinr.patches.model import PatchModel
+from vcinr.training import usual_params
 
 with warnings.catch_warnings():  # of packages that are imported for the first time
     warnings.simplefilter("ignore")
@@ -195,11 +197,24 @@ def test_photographs_that_are_not_written_come_back_as_png(tmp_path):
         assert np.abs(old.astype("i2") - new.astype("i2")).max() <= 2
 
 
+def test_a_chunk_of_many_images_is_decoded_once(tmp_path, monkeypatch):
+    from vcinr.archive import zarr_codec
+
+    (tmp_path / "in").mkdir()
+    for i in range(9):
+        image(tmp_path / "in" / f"{i}.png", picture(8, 8, seed=i))
+    vcinr_("compress", tmp_path / "in", tmp_path / "a.zip", "--abs-error", 2)
+    calls, real = [], zarr_codec.decode
+    monkeypatch.setattr(zarr_codec, "decode", lambda *a, **b: calls.append(1) or real(*a, **b))
+    assert "9 files" in vcinr_("decompress", tmp_path / "a.zip", tmp_path / "back")
+    assert len(calls) == 1
+
+
 def test_one_file_to_one_file(tmp_path):
     source = image(tmp_path / "one.png", picture(30, 40))
     vcinr_("compress", source, tmp_path / "a.zip")
     for name in ("two.png", "two.tif", "two.webp"):
-        assert "1 file" in vcinr_("decompress", tmp_path / "a.zip", tmp_path / name)
+        assert f"{name}: " in vcinr_("decompress", tmp_path / "a.zip", tmp_path / name)
         assert largest(source, tmp_path / name, "image") == 0
     vcinr_("decompress", tmp_path / "a.zip", tmp_path / "folder")
     same(source, tmp_path / "folder" / "one.png")
@@ -328,6 +343,7 @@ def test_files_that_do_not_go_together(colours, tmp_path):
     assert "\n" not in line and ("too few" in line or "one training signal" in line)
     line = error("train", one, "--out", tmp_path / "m.vcinr", "--steps", 5)
     assert "--steps and --minutes are for networks" in line
+    assert "cannot write there" in error("train", one, "--out", one / "m.vcinr")
     vcinr_("compress", one, out)
     for target in (tmp_path / "grey.png", tmp_path / "sub"):
         assert "exists already" in error("decompress", out, target)
@@ -375,12 +391,28 @@ def test_data_that_only_have_the_name_of_a_signal(tmp_path):
 # --- Python
 
 
+def test_parameters_suit_the_kind(colours, tmp_path):
+    beep = sound(tmp_path / "beep.wav", tones(500).astype("i2"))
+    for method in ("", "experts"):
+        params = usual_params([str(beep)], method=method)
+        assert params.method == "experts" and params.patches.psnr == 50.0
+    assert usual_params([str(beep)], method="basis").method == "basis"
+    assert usual_params([str(colours / "in")]).patches == Patches()
+    assert usual_params([str(beep)], kind="grid").method == "basis"
+
+
 def test_training_in_python(colours, tmp_path):
     model = vcinr.train([colours / "in" / f"{i}.png" for i in range(6)], tmp_path / "m.vcinr")
     assert isinstance(model, PatchModel)
     # The icon was not learned from, so the same files give the same experts.
     with_icon = load_model(colours / "m.vcinr")
     assert all(np.array_equal(getattr(model, n), getattr(with_icon, n)) for n in ("middle", "predict", "basis"))
+    new = [image(tmp_path / f"{i}.png", picture(30, 40, seed=60 + i)) for i in range(2)]
+    vcinr.compress(new, tmp_path / "a.zip", model=tmp_path / "m.vcinr", psnr=34)
+    assert vcinr.verify(tmp_path / "a.zip", new)[0] == []
+    with vcinr.open(tmp_path / "a.zip") as archive:
+        assert archive.image.dims == ("item", "y", "x", "channel") and list(archive.name.values) == ["0.png", "1.png"]
+    assert sorted(p.name for p in vcinr.decompress(tmp_path / "a.zip", tmp_path / "back")) == ["0.png", "1.png"]
     with pytest.raises(InputError, match="this is a folder"):
         vcinr.train([colours / "in" / "0.png"], tmp_path)
 

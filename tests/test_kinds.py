@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vcinr.errors import ConfigError, InputError
 from vcinr.formats.open import open_dataset
 from vcinr.signals import read_signals
 
+ROOT = Path(__file__).resolve().parent.parent
 COMMON = "train: [{path: a.nc}], archive: [{path: a.nc}]"
 
 
@@ -118,3 +120,47 @@ def test_another_package_adds_a_kind(tmp_path: Path) -> None:
     vcinr.compress(data, tmp_path / "a.zarr", variables=archive_variables(source, data), abs_error=0.01)
     with vcinr.open(tmp_path / "a.zarr") as back:
         assert float(np.abs(back.pieces.values.ravel() - samples).max()) <= 0.01
+
+
+@pytest.fixture
+def spectra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins_anew: None) -> Iterator[Path]:
+    """The package of docs/guide.md, installed; a folder for its files."""
+    section = (ROOT / "docs" / "guide.md").read_text().partition("## A kind of your own")[2].partition("\n## ")[0]
+    code, points = (section.partition(f"```{language}\n")[2].partition("```")[0] for language in ("python", "toml"))
+    assert len(code.strip().splitlines()) <= 45
+    (tmp_path / "spectra.py").write_text(code)
+    info = tmp_path / "spectra-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: spectra\nVersion: 1\n")
+    groups = tomllib.loads(points)["project"]["entry-points"]
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for group, names in groups.items()]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "files"
+    sys.modules.pop("spectra", None)
+
+
+def test_the_kind_of_the_guide(spectra: Path, tmp_path: Path) -> None:
+    spectra.mkdir()
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 1, 1024)
+    for i in range(12):
+        peaks = sum(np.exp(-(((x - c) / 0.02) ** 2)) for c in rng.random(5))
+        values = "\n".join(repr(float(np.float32(v))) for v in peaks)
+        (spectra / f"{i}.spectrum").write_text(f"# spectrum\n{values}\n")
+    model = vcinr.train([spectra], tmp_path / "m.vcinr")
+    assert model.dims == ("wavelength",)
+    vcinr.compress([spectra], tmp_path / "a.zip", model=model, psnr=40)
+    assert vcinr.verify(tmp_path / "a.zip", [spectra])[0] == []
+    written = vcinr.decompress(tmp_path / "a.zip", tmp_path / "back")
+    assert [p.name for p in written] == sorted(p.name for p in spectra.iterdir())
+    first, back = (open_dataset(p)["spectrum"].values for p in (spectra / "0.spectrum", tmp_path / "back/0.spectrum"))
+    assert 0 < np.abs(first - back).max() < 0.2
+
+
+def test_a_package_that_cannot_be_loaded_is_left_out_with_a_warning(
+    outside: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "vcinr"):
+        assert "broken" not in kinds.every() and "grid" in kinds.every()
+    assert "'broken' of outside_kinds:NONE cannot be loaded" in caplog.text

@@ -17,7 +17,7 @@ import vcinr
 ROOMS = [
     ["cli"],
     ["warm_up"],
-    ["training"],
+    ["training", "files"],
     ["archive"],
     ["codec"],
     ["models"],

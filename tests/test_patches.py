@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import vcinr
 from vcinr import container, models
+from vcinr.codec.chunk import Chunk, seed_of
 from vcinr.codec.decode import decode as decode_chunk
 from vcinr.codec.encode import encode as encode_chunk
 from vcinr.codec.promise import Bound, Field, errors_of, valid_values
@@ -22,7 +23,7 @@ from vcinr.config import Patches
 from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError
 from vcinr.models import from_bytes, load_model
 from vcinr.patches import coder
-from vcinr.patches.geometry import Geometry, extended, three, usual, windows
+from vcinr.patches.geometry import Geometry, extended, shifts, three, usual, windows
 from vcinr.patches.learn import learn, stored
 from vcinr.patches.model import PER_HALVING, RATES, PatchModel, step_of
 from vcinr.patches.train import geometry_of
@@ -31,7 +32,7 @@ from vcinr.quality import psnr_of
 GEOMETRIES = [
     usual(1), usual(2), usual(3), Geometry((1, 1, 5), (0, 0, 3), (0, 0, 0)), Geometry((1, 4, 3), (0, 1, 2), (0, 0, 4)),
     Geometry((2, 3, 2), (1, 2, 1), (0, 2, 3)), Geometry((1, 1, 1), (0, 1, 2), (0, 0, 1)),
-    Geometry((1, 4, 4), (0, 0, 0), (0, 0, 0)),
+    Geometry((1, 4, 4), (0, 0, 0), (0, 0, 0)), Geometry((1, 4, 3), (1, 1, 2), (0, 2, 3), 6),
 ]  # fmt: skip
 
 
@@ -67,7 +68,8 @@ def made(geometry: Geometry, features: int, experts: int, seed: int = 0) -> Patc
     q, around = geometry.points * features, len(geometry.offsets) * features
     predict = 0.3 * rng.standard_normal((experts, around, q)) / max(1, around) ** 0.5
     basis = np.stack([np.linalg.qr(rng.standard_normal((q, q)))[0] for _ in range(experts)])
-    dims = ("z", "y", "x")[3 - max(1, sum(n > 1 for n in geometry.size)) :]
+    axes = 3 if geometry.motion else max(1, sum(n > 1 for n in geometry.size))
+    dims = ("z", "y", "x")[3 - axes :]
     feature = None if features == 1 else "channel"
     middle = rng.random(features).astype("f4")
     parts = (middle, predict.astype("f4"), basis.astype("f4"))
@@ -121,6 +123,10 @@ def test_lengths_of_three_axes():
         ConfigError, match=r"patches of 40 x 40 points of 3 features.* more than 4096 values; give smaller"
     ):
         geometry_of(Patches(size=(40, 40)), 2, 3)
+    assert geometry_of(Patches(size=(1, 8, 8), motion=7), 3, 1).motion == 7
+    for axes, patch in ((3, (2, 8, 8)), (2, (8, 8))):
+        with pytest.raises(ConfigError, match=r"patches\.motion: it is for signals of three axes"):
+            geometry_of(Patches(size=patch, motion=7), axes, 1)
     with pytest.raises(ConfigError, match="more than 4096 values"):
         geometry_of(Patches(size=(1, 1), back=(60, 60), ahead=(0, 60)), 2, 1)
 
@@ -129,12 +135,17 @@ def test_lengths_of_three_axes():
 @pytest.mark.parametrize("features", [1, 3])
 def test_what_is_learnt_from_is_what_the_coder_sees(geometry, features):
     """Values around patches are the same where experts learn and where they predict, at all edges too."""
-    signal = np.random.default_rng(0).random((4 if geometry.size[0] > 1 else 1, 9, 13, features)).astype("f4")
+    signal = (
+        np.random.default_rng(0)
+        .random((4 if geometry.size[0] > 1 or geometry.motion else 1, 9, 13, features))
+        .astype("f4")
+    )
     model = made(geometry, features, 1)
     whole = extended(signal, geometry)
     counts = [n // s for n, s in zip(whole.shape, geometry.size, strict=False)]
     index = np.array(list(np.ndindex(*counts)))
-    around, target = windows(whole, geometry, index, model.middle)
+    moved = shifts(whole, geometry)
+    around, target = windows(whole, geometry, index, model.middle, moved)
     decoded, fill = whole.astype("f8"), getattr(kernels._values_around, "py_func", kernels._values_around)
     memory = kernels.patch_memory(model.reading, *counts)
     for row, (z, y, x) in enumerate(index):
@@ -143,6 +154,7 @@ def test_what_is_learnt_from_is_what_the_coder_sees(geometry, features):
         for rows in (np.s_[z0 + geometry.size[0] :], np.s_[z0:, y0 + geometry.size[1] :]):
             known[rows] = np.nan  # what comes later is not looked at
         known[z0:, y0:, x0:] = np.nan
+        memory.shift[:] = 0 if moved is None else moved[z, y, x]
         fill(model.reading, memory, known, z, y, x)
         assert np.allclose(memory.around, around[row], rtol=0, atol=1e-6)
         patch = decoded[tuple(slice(a, a + n) for a, n in zip((z0, y0, x0), geometry.size, strict=True))]
@@ -207,6 +219,24 @@ def test_experts_of_other_axes(geometry):
     stream, decoded = coder.encode(model, signal[None], 100)
     assert np.array_equal(coder.decode(model, stream, (1, *signal.shape), 100), decoded)
     assert all(np.isfinite(list(entry.values())).all() for entry in history)
+
+
+def test_what_moves_is_followed():
+    """A texture that moves as a whole needs fewer bits where patches are displaced."""
+    big = sum(texture(angle, 120, np.random.default_rng(0))[0] for angle in (0.4, 1.9)) / 2
+    clip = np.stack([big[5 * t : 5 * t + 40, 3 * t : 3 * t + 48] for t in range(14)])
+    sizes = {}
+    for motion in (0, 8):
+        geometry = Geometry((1, 8, 8), (1, 1, 1), (0, 1, 4), motion)
+        middle, predict, basis, _ = experts_of([clip], geometry, experts=1, patches=1000)
+        model = stored(PatchModel(geometry, ("t", "y", "x"), None, {"v": (0.0, 1.0)}, middle, predict, basis))
+        assert model.geometry == geometry
+        stream, decoded = coder.encode(model, clip[None], 80)
+        assert np.array_equal(coder.decode(model, stream, (1, *clip.shape), 80), decoded)
+        sizes[motion] = len(stream)
+    found = shifts(extended(clip.astype("f4"), geometry), geometry)[2:, 1:4, 1:5]
+    assert (found == [5, 3]).all(-1).mean() > 0.9
+    assert sizes[8] < 0.85 * sizes[0], sizes
 
 
 def test_constant_signals_are_learnt_without_complaint():
@@ -322,6 +352,7 @@ MODELS = {
     for axes, geometry, features, experts in [
         (1, GEOMETRIES[3], 1, 1), (1, GEOMETRIES[3], 2, 3), (2, GEOMETRIES[4], 1, 4), (2, GEOMETRIES[4], 3, 2),
         (2, GEOMETRIES[6], 4, 2), (2, GEOMETRIES[7], 2, 5), (3, GEOMETRIES[5], 1, 3), (3, GEOMETRIES[5], 3, 1),
+        (3, GEOMETRIES[8], 2, 2),
     ]
 }  # fmt: skip
 
@@ -548,6 +579,27 @@ def test_a_chunk_that_is_not_of_its_model(learnt):
             decode_chunk(data, values.shape, values.dtype, other)
     with pytest.raises(ModelError, match="rates 0 to 191, not 192"):
         encode_chunk(values, field, Bound("absolute", 0.5), rate=192)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_damaged_chunk_under_a_sound_checksum(learnt, data):
+    """Whatever its stream and its rate say, it is an error or other values, of numbers and without a warning."""
+    values, scaling = arranged(data.draw(st.sampled_from(["u1", "f4", "f8"])))
+    field, bound = field_of(values.shape, learnt, scaling), Bound("absolute", 2.0)
+    seed = seed_of(field, values.dtype, values.shape)
+    chunk = Chunk.unpack(encode_chunk(values, field, bound, rate=data.draw(st.sampled_from([8, 60, 90]))).data, seed)
+    stream = bytearray(chunk.stream)
+    for _ in range(data.draw(st.integers(0, 3))):
+        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    stream = bytes(stream)[: data.draw(st.sampled_from([len(stream), len(stream) // 2]))] + data.draw(st.binary())
+    rate = data.draw(st.sampled_from([chunk.sections.prior, b"", b"\0", b"\xbf", b"\xc0", b"\xff", b"\1\2"]))
+    damaged = replace(chunk, stream=stream, sections=replace(chunk.sections, prior=rate))
+    try:
+        back = decode_chunk(damaged.pack(seed), values.shape, values.dtype, field)
+    except CorruptError:
+        return
+    assert back.shape == values.shape and back.dtype == values.dtype and np.isfinite(back).all()
 
 
 def test_an_archive_with_such_a_model(learnt, tmp_path):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import vcinr
 from tests.conftest import Stop, small, stop_at
 from vcinr.cli import app
-from vcinr.config import Params
+from vcinr.config import Params, preset
 from vcinr.inr import ridge as closed
 from vcinr.inr.at import ModelAt
 from vcinr.inr.model import load_model
@@ -314,11 +314,12 @@ def test_minutes_are_shared_by_the_stages(tiny_maps, tmp_path, monkeypatch):
 
 def test_the_command_line_takes_minutes(tiny_model, monkeypatch):
     given = []
-    monkeypatch.setattr("vcinr.training.train", lambda *a, params, **k: given.append(params.minutes) or tiny_model)
+    monkeypatch.setattr("vcinr.training.train", lambda *a, params, **k: given.append(params) or tiny_model)
+    monkeypatch.setattr("vcinr.training.usual_params", lambda *_: preset("basis"))
     for arguments in ([], ["--minutes", "5"]):
         done = CliRunner().invoke(app, ["train", "in.nc", "--out", "m.vcinr", *arguments])
         assert done.exit_code == 0, done.output
-    assert given == [None, 5.0]
+    assert given[0] is None and (given[1].method, given[1].minutes) == ("basis", 5.0)
 
 
 def test_a_pipeline_divides_the_same_budget():

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vcinr.archive.at import at, regrid
-    from vcinr.archive.read import decompress, info
+    from vcinr.archive.read import info
     from vcinr.archive.read import open_archive as open
-    from vcinr.archive.verify import verify
-    from vcinr.archive.write import compress
     from vcinr.codec.promise import Bound
     from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError, VcinrError
+    from vcinr.files import compress, decompress, verify
     from vcinr.formats.open import open_dataset, open_groups
     from vcinr.formats.write import write_dataset
     from vcinr.inr.model import Model
@@ -28,8 +27,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "at": "vcinr.archive.at",
-    "compress": "vcinr.archive.write",
-    "decompress": "vcinr.archive.read",
+    "compress": "vcinr.files",
+    "decompress": "vcinr.files",
     "info": "vcinr.archive.read",
     "load_model": "vcinr.models",
     "open": "vcinr.archive.read",
@@ -37,7 +36,7 @@ _PUBLIC = {
     "open_groups": "vcinr.formats.open",
     "regrid": "vcinr.archive.at",
     "train": "vcinr.training",
-    "verify": "vcinr.archive.verify",
+    "verify": "vcinr.files",
     "write_dataset": "vcinr.formats.write",
     "Bound": "vcinr.codec.promise",
     "Model": "vcinr.inr.model",

@@ -76,9 +76,9 @@ def train(
 ) -> None:
     """Train a model and its quantiser on a data set. If interrupted, the same command resumes."""
     try:
-        from vcinr import config, kinds
+        from vcinr import kinds
         from vcinr.training import train as run
-        from vcinr.training import usual_method
+        from vcinr.training import usual_params
     except ImportError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
     if params and (method or profile):
@@ -89,7 +89,7 @@ def train(
     if params:
         chosen = kinds.load(params)
     elif method or profile or steps is not None or minutes is not None:
-        chosen = config.preset(method or usual_method(inputs, kind or None), profile or "cpu")
+        chosen = usual_params(inputs, kind or None, method, profile or "cpu")
     if chosen is not None and chosen.method == "experts" and (steps is not None or minutes is not None):
         raise InputError(
             "--steps and --minutes are for networks, and experts are found without; leave them out, or choose another "
@@ -156,24 +156,20 @@ def compress(
     Give at most one kind of bound. Without one, compression is lossless or, with a model, as good as the model alone.
     """
     from vcinr.archive.read import info as describe
-    from vcinr.archive.write import compress as run
-    from vcinr.models import load_model
+    from vcinr.files import compress as run
 
     if len(places) < 2:
         raise InputError(f"{places[0]}: name the archive to write after it, for example {Path(places[0]).stem}.zip")
     *sources, target = places
-    source = sources[0]
-    loaded = load_model(model) if model else None
-    groups, signals = _open_files(sources)
     try:
         run(
-            groups, target, model=loaded, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
-            psnr=psnr, rate=rate, variables=var or signals, chunk=chunk, overwrite=overwrite,
-            effort=effort, watch=_watch,
+            sources, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
+            psnr=psnr, rate=rate, variables=var, chunk=chunk, overwrite=overwrite, effort=effort, watch=_watch,
         )  # fmt: skip
     except (InputError, ModelError) as error:
         text = str(error)
-        raise type(error)(text if text.startswith((target, source)) else f"{source}: {text}") from None
+        known = text.startswith((target, *sources, *([str(model)] if model else [])))
+        raise type(error)(text if known else f"{sources[0]}: {text}") from None
     _table(describe(target))
 
 
@@ -186,20 +182,13 @@ def decompress(
     ],
 ) -> None:
     """Write the contents of an archive to a netCDF file, and signals such as images to files of their usual formats."""
-    from vcinr.archive.read import decompress as run
-    from vcinr.archive.read import raw_groups
+    from vcinr.files import decompress as run
 
-    groups = None if target.suffix == ".nc" else raw_groups(archive)
-    if groups is None or not groups[""].attrs.get("kind_of_signal"):
-        run(archive, target)
+    written = run(archive, target)
+    if written == [target]:
         _say(f"{target}: {target.stat().st_size:,} bytes")
-        return
-    files = _kinds_files()
-    kind = files.kind_of_archive(groups[""])
-    if kind is None:
-        raise InputError(f"{archive}: it holds signals of a kind that this vcinr does not know; upgrade it")
-    written = files.write_files(files.separated(groups), kind, target)
-    _say(f"{target}: {len(written)} file{'s' if len(written) > 1 else ''}")
+    else:
+        _say(f"{target}: {len(written)} files")
 
 
 @app.command()
@@ -214,9 +203,9 @@ def verify(
     ] = None,
 ) -> None:
     """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds."""
-    from vcinr.archive.verify import verify as run
+    from vcinr.files import verify as run
 
-    problems, facts = run(archive, _open_files(against)[0] if against else None, watch=_watch)
+    problems, facts = run(archive, against or None, watch=_watch)
     for problem in problems:
         print(f"vcinr: {problem}", file=sys.stderr)
     if problems:
@@ -229,30 +218,6 @@ def verify(
         error = fact["max_abs_error"]
         _say(f"{name}: {fact['chunks']} chunks sound" + ("" if error is None else f", largest error {error:g}"))
     _say(f"{archive}: verified" + (f" against {', '.join(against)}" if against else ""))
-
-
-def _open_files(paths: list[str]) -> tuple[Any, list[str] | None]:
-    """The data sets of files by group, and the variables to compress where each file is one signal."""
-    from vcinr.formats.open import open_groups
-
-    try:
-        files = _kinds_files()
-    except InputError:
-        if len(paths) > 1:
-            raise
-        return open_groups(paths[0]), None
-    return files.open_files(paths)
-
-
-def _kinds_files() -> Any:
-    """The module that joins and separates files; raises InputError where the packages for it are missing."""
-    try:
-        from vcinr.kinds import files
-    except ImportError as error:
-        raise InputError(
-            f"files of signals such as images need the package {error.name}: pip install 'vcinr[formats]'"
-        ) from None
-    return files
 
 
 @app.command()

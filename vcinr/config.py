@@ -320,6 +320,9 @@ class Patches(_Frozen):
         Lengths of a patch along the dimensions of a signal. Default: (128,), (8, 8) or (4, 4, 4).
     back, ahead : tuple of int, optional
         How far the prediction of a patch looks, before its first and beyond its last point along each dimension.
+    motion : int
+        For signals of three dimensions, such as video: how far a patch may have moved since the frame before, along the
+        last two. 0 follows no motion; otherwise patches have length 1 along the first.
     experts : int
         Largest number of experts. More of them need fewer bits, and make a larger model.
     rounds : int
@@ -333,6 +336,7 @@ class Patches(_Frozen):
     size: tuple[Positive, ...] | None = None
     back: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     ahead: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    motion: Annotated[int, Field(ge=0, le=64)] = 0
     experts: Annotated[int, Field(ge=1, le=32)] = 8
     rounds: Positive = 8
     count: Positive = 100_000

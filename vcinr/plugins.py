@@ -2,17 +2,20 @@
 
 A package adds a conditioning, an inner loop, a quantiser or a kind of signal by an entry point of the group
 ``vcinr.conditionings``, ``vcinr.inner_loops``, ``vcinr.quantisers`` or ``vcinr.kinds``. Its name is then a choice in
-params.yaml like any other.
+params.yaml like any other. File formats come from the group ``vcinr.formats``.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from vcinr.errors import ConfigError, one_line
+
+_log = logging.getLogger("vcinr")
 
 
 def lookup(group: str, builtin: Mapping[str, Any], name: str) -> Any:
@@ -43,6 +46,20 @@ def lookup(group: str, builtin: Mapping[str, Any], name: str) -> Any:
 def known(group: str, builtin: Mapping[str, Any]) -> list[str]:
     """The names that `lookup` knows: the built-in ones, then those of entry points."""
     return list(dict.fromkeys([*builtin, *sorted(_others(group))]))
+
+
+def every(group: str, builtin: Mapping[str, Any]) -> dict[str, Any]:
+    """All choices by name: the built-in ones, then those of entry points.
+
+    An entry point that cannot be loaded is left out, with a warning: it may have nothing to do with the data at hand.
+    """
+    result = dict(builtin)
+    for name, point in sorted(_others(group).items()):
+        try:
+            result.setdefault(name, _loaded(point))
+        except ConfigError as error:
+            _log.warning("%s", error)
+    return result
 
 
 @cache

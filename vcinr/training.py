@@ -16,11 +16,11 @@ from typing import Literal
 
 import xarray as xr
 
+from vcinr import kinds
 from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling, preset
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
-from vcinr.kinds import KINDS
 from vcinr.kinds.base import Kind
 from vcinr.kinds.files import expanded, kind_of_data
 from vcinr.meta.extract import extract_modulations
@@ -86,20 +86,17 @@ def train(
         raise InputError(f"{out}: this is a folder; name the model's file, for example {out / 'model.vcinr'}")
     work_folder = out.with_name(f".{out.name}.work")
     if isinstance(inputs, xr.Dataset):
-        work_folder.mkdir(parents=True, exist_ok=True)
+        _make(work_folder, out)
         inputs.to_netcdf(work_folder / "input.nc")
         inputs = work_folder / "input.nc"
     paths = expanded([str(inputs)] if isinstance(inputs, str | Path) else [str(p) for p in inputs])
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
-    one_signal = kind in KINDS and KINDS[kind].variable is not None
-    if params is None:
-        params = preset("experts" if one_signal else "basis")
-        suited = params.patches.model_copy(update=dict(KINDS[kind].patches) if one_signal else {})
-        params = params.model_copy(update={"patches": suited})
+    one_signal = kind in kinds.every() and kinds.every()[kind].variable is not None
+    params = params or _usual(kind)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     own = {}
     if one_signal:
-        own["tile"], paths = _tile(paths, KINDS[kind])
+        own["tile"], paths = _tile(paths, kinds.every()[kind])
     chosen = tuple(Selection(path=p) for p in paths)
     source = Source(
         kind=kind,
@@ -110,7 +107,7 @@ def train(
         **own,  # type: ignore[arg-type]
     )
     signals = work_folder / "signals.zarr"
-    work_folder.mkdir(parents=True, exist_ok=True)
+    _make(work_folder, out)
     try:
         ingest(source, work_folder, signals, watch)
         if params.method == "experts":
@@ -150,10 +147,42 @@ def _quantiser_seconds(budget: float, spent: float) -> float:
     return max(0.02 * budget, share * (budget - spent))
 
 
-def usual_method(inputs: Sequence[str], kind: str | None) -> str:
-    """The method that `train` takes for inputs: ``experts`` where each file is one signal, else ``basis``."""
-    kind = kind or kind_of_data(open_groups(expanded(list(inputs))[0])[""]) or "grid"
-    return "experts" if kind in KINDS and KINDS[kind].variable is not None else "basis"
+def _make(folder: Path, out: Path) -> None:
+    """Make the work folder beside the model's file; raises InputError, which names `out`, where that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot write there ({error.strerror}); choose another place") from None
+
+
+def usual_params(inputs: Sequence[str], kind: str | None = None, method: str = "", profile: str = "cpu") -> Params:
+    """The parameters that `train` takes for inputs, of their usual method or of another one.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Files or folders of files.
+    kind : str, optional
+        The kind of signal. Default: it is seen from the first file.
+    method, profile : str
+        The method; by default ``experts`` where each file is one signal, else ``basis``. And its size.
+
+    Raises
+    ------
+    InputError
+        For a first file that cannot be read.
+    ConfigError
+        For an unknown method or profile.
+    """
+    return _usual(kind or kind_of_data(open_groups(expanded(list(inputs))[0])[""]) or "grid", method, profile)
+
+
+def _usual(kind: str, method: str = "", profile: str = "cpu") -> Params:
+    """The parameters that suit a kind."""
+    of_files = kind in kinds.every() and kinds.every()[kind].variable is not None
+    params = preset(method or ("experts" if of_files else "basis"), profile)
+    suited = dict(kinds.every()[kind].patches) if of_files else {}
+    return params.model_copy(update={"patches": params.patches.model_copy(update=suited)})
 
 
 _LEARNED = 0.9

@@ -31,6 +31,7 @@ from vcinr.models import AnyModel
 from vcinr.patches.model import PatchModel
 from vcinr.signals import Layout, layout_of
 
+_PATCHED_VALUES = 1 << 23  # most values in a chunk that is coded patch by patch, so that cores share a large signal
 CHUNK_VALUES = 1 << 25
 """Most values in a chunk of whole signals, so that encoding it takes about a gigabyte."""
 _PIECE_VALUES = 1 << 22  # most values in a chunk of an array that nobody asked to compress
@@ -489,8 +490,11 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
     assert job.layout is not None
     sizes = {str(d): n for d, n in job.values.sizes.items()}
     grid = {d: sizes[d] for d in job.layout.value_dims}
-    while job.model is None and math.prod(grid.values()) > CHUNK_VALUES:
-        longest = max(grid, key=lambda d: grid[d])
+    patched = isinstance(job.model, PatchModel)
+    most = _PATCHED_VALUES if patched else CHUNK_VALUES
+    cut = job.layout.dims if patched else tuple(grid)  # features of a point stay together under a model
+    while (job.model is None or patched) and math.prod(grid.values()) > most and any(grid[d] > 1 for d in cut):
+        longest = max(cut, key=lambda d: grid[d])
         grid[longest] = -(-grid[longest] // 2)
     points = math.prod(grid.values())
     room = max(1, min(signals_of(points) if chunk is None else chunk, CHUNK_VALUES // points))

@@ -193,7 +193,8 @@ def describe(data: bytes) -> dict[str, int | str | None]:
     -------
     dict
         ``mode`` ("lossless" or "lossy") and ``bytes``, the size of the whole chunk. A lossy chunk also has ``rate``,
-        the rate of the model's quantiser (None without a prior), and the bytes of its ``stream`` and of each of its
+        the rate of a network's quantiser (None without a prior; of experts for patches an eighth of theirs, since a
+        chunk does not say what its model is), and the bytes of its ``stream`` and of each of its
         sections, by name.
     """
     chunk = Chunk.unpack(data, None)

@@ -198,7 +198,7 @@ def _for_rate(job: _Job, bound: Bound) -> Encoded:
     allowed, spread = bound.value * job.values.size / 8, job.spread
     if 0.0 < spread < LARGEST:
         if isinstance(job.latents, PatchPriors):
-            return _patches_for_rate(job, allowed) or _for_rate(replace(job, latents=None), bound)
+            return _patches_for_rate(job, bound, allowed)
         encoded = meet_rate(job.within_error, allowed, spread)
         if job.effort == "fast" and len(encoded.data) > allowed:  # search thoroughly before giving up
             encoded = meet_rate(replace(job, effort="best").within_error, allowed, spread)
@@ -212,14 +212,20 @@ def _for_rate(job: _Job, bound: Bound) -> Encoded:
     return encoded
 
 
-def _patches_for_rate(job: _Job, allowed: float) -> Encoded | None:
-    """Encode a chunk by patches alone in so many bytes; None where coding without them may have a smaller error."""
+def _patches_for_rate(job: _Job, bound: Bound, allowed: float) -> Encoded:
+    """Encode a chunk in so many bytes by patches alone, or without them where the error may then be smaller."""
     patched = finest_rate(lambda rate: job.within(None, alone=rate), allowed, RATES)
+    plain = replace(job, latents=None)
     if len(patched.data) > allowed:
-        return None
+        return _for_rate(plain, bound)
     error = math.sqrt(3 * patched.squared_error / max(1, patched.valid))
-    quick = replace(job, latents=None, effort="fast").within(Bound("absolute", error), mean=True)
-    return patched if len(quick.data) > _FAR * len(patched.data) else None
+    quick = replace(plain, effort="fast").within(Bound("absolute", error), mean=True)
+    if len(quick.data) > _FAR * len(patched.data):
+        return patched
+    try:
+        return min(patched, _for_rate(plain, bound), key=lambda encoded: encoded.squared_error)
+    except BoundError:  # only patches need so few bytes
+        return patched
 
 
 _FAR = 1.5

@@ -1418,6 +1418,7 @@ EXPERTS = 32
 _DEAD_ZONE = 0.15  # codes are rounded down from up to 0.5 + this, since small codes cost more than they gain
 _PRICE = 0.15  # squared error, in squared steps, that one bit may save: near the slope of a uniform quantiser
 _ONE: Any = np.int64(1)
+_TWO: Any = np.int64(2)
 _LOWER: Any = np.int64(1)  # the set of weights of the lower bits of lengths
 _KEPT_SIZES = 4  # numbers that are remembered of a patch: activity, number of codes, expert + 1, whether there is one
 
@@ -1441,6 +1442,8 @@ class Patching(NamedTuple):
         float64 ``[K, d, Q]``: each expert's functions.
     analysis : numpy.ndarray
         float64 ``[K, Q, d]``: their inverse, for a writer.
+    motion : numpy.ndarray
+        int64 ``[1]``: how far along y and x the points before a patch along z may be displaced; 0 for none.
     """
 
     size: np.ndarray
@@ -1450,6 +1453,7 @@ class Patching(NamedTuple):
     predict: np.ndarray
     basis: np.ndarray
     analysis: np.ndarray
+    motion: np.ndarray
 
 
 class PatchMemory(NamedTuple):
@@ -1479,6 +1483,10 @@ class PatchMemory(NamedTuple):
         float64 ``[d]``: latents in steps.
     values : numpy.ndarray
         float64 ``[Q]``.
+    shift : numpy.ndarray
+        int64 ``[2]``: the displacement, along y and x, of a patch.
+    shifts : numpy.ndarray
+        int64 ``[ny + 1, nx + 2, 2]``: those of the patches of this plane; the first row and the outer columns stay 0.
     """
 
     kept: np.ndarray
@@ -1491,6 +1499,8 @@ class PatchMemory(NamedTuple):
     predicted: np.ndarray
     scaled: np.ndarray
     values: np.ndarray
+    shift: np.ndarray
+    shifts: np.ndarray
 
 
 def patch_memory(p: Patching, nz: int, ny: int, nx: int) -> PatchMemory:
@@ -1499,7 +1509,8 @@ def patch_memory(p: Patching, nz: int, ny: int, nx: int) -> PatchMemory:
     return PatchMemory(
         np.zeros((2, ny + 1, nx + 2, _KEPT_SIZES), np.int64), np.zeros((ny if nz > 1 else 0, nx, q), np.int16),
         np.zeros((nx, q), np.int16), np.zeros(q, np.int16), np.zeros((experts, q), np.int64), np.zeros(context),
-        np.zeros(len(p.middle)), np.zeros((experts, q)), np.zeros(q), np.zeros(q),
+        np.zeros(len(p.middle)), np.zeros((experts, q)), np.zeros(q), np.zeros(q), np.zeros(2, np.int64),
+        np.zeros((ny + 1, nx + 2, 2), np.int64),
     )  # fmt: skip
 
 
@@ -1539,6 +1550,7 @@ def patches(
         memory.kept[1] = memory.kept[0]
         memory.kept[0] = 0
         memory.above[:] = 0
+        memory.shifts[:] = 0
         for y in range(counts[1]):
             if writing:
                 data = reserve(coders[0].state, data, counts[2] * (p.basis.shape[1] + 16))
@@ -1559,8 +1571,14 @@ def _patch_row(
     """Code the row y of plane z of a signal's patches."""
     m.left[:] = 0
     for x in range(m.above.shape[0]):
-        _values_around(p, m, out, z, y, x)
         expert, length = 0, 0
+        m.shift[0], m.shift[1] = 0, 0
+        moves = p.motion[0] > 0 and z > 0
+        if writing and moves:
+            _choose_shift(p, m, target, likely, out, z, y, x, step)
+        if moves:
+            _code_shift(experts, data, p, m, y, x, writing)
+        _values_around(p, m, out, z, y, x)
         if writing:
             expert = _choose_expert(p, m, target, likely, z, y, x, step)
             length = _worthwhile(m.codes[expert], m.scaled)
@@ -1584,6 +1602,8 @@ def _values_around(p: Patching, m: PatchMemory, out: np.ndarray, z: int, y: int,
         for k in range(p.offsets.shape[0]):
             n = p.near[j, k]
             at_z, at_y, at_x = z0 + p.offsets[n, 0], y0 + p.offsets[n, 1], x0 + p.offsets[n, 2]
+            if p.offsets[n, 0] < 0:
+                at_y, at_x = at_y + m.shift[0], at_x + m.shift[1]
             if 0 <= at_z < out.shape[0] and 0 <= at_y < out.shape[1] and 0 <= at_x < out.shape[2]:
                 for f in range(features):
                     value = out[at_z, at_y, at_x, f]
@@ -1617,6 +1637,165 @@ def _predict(p: Patching, m: PatchMemory, expert: int) -> None:
         if value != 0.0:
             for q in range(predicted.size):
                 predicted[q] += value * p.predict[expert, j, q]
+
+
+@inner()
+def _middle_of(a: int, b: int, c: int) -> int:
+    """The median of three numbers."""
+    return max(min(a, b), min(max(a, b), c))
+
+
+@inner()
+def _code_shift(c: Coder, data: np.ndarray, p: Patching, m: PatchMemory, y: int, x: int, writing: bool) -> None:
+    """Code a patch's displacement as its difference from the median of those to the left, above and above right."""
+    most = p.motion[0]
+    for axis in range(2):
+        left, above, right = m.shifts[y + 1, x, axis], m.shifts[y, x + 1, axis], m.shifts[y, x + 2, axis]
+        guess = _middle_of(left, above, right)
+        spread = _size_class(abs(left - above) + abs(above - right))
+        before = _size_class(abs(m.shift[0] - m.shifts[y + 1, x, 0])) if axis else 9
+        place = 3400 + 20 * axis
+        c.context[0] = place
+        c.context[1] = place + spread
+        c.context[2] = 3440 + 9 * before + spread
+        c.context[3] = 3540 + before
+        c.context[4] = 3560 + 9 * axis + _size_class(m.kept[0, y + 1, x, 1])
+        c.context[5] = 3580 + 9 * axis + _size_class(m.kept[1, y + 1, x + 1, 1])
+        difference = integer(c, data, m.shift[axis] - guess, _ZERO, _ZERO, _TWO, writing)
+        m.shift[axis] = max(-most, min(most, max(-LIMIT, min(LIMIT, difference)) + guess))
+        m.shifts[y + 1, x + 1, axis] = m.shift[axis]
+
+
+@inner()
+def _difference(
+    p: Patching, target: np.ndarray, out: np.ndarray, z: int, y: int, x: int, dy: int, dx: int, least: float
+) -> float:  # fmt: skip
+    """Sum of the magnitudes of a patch's differences from the displaced patch before it.
+
+    Beyond the edge, the nearest value counts. The sum ends where it exceeds `least`.
+    """
+    total = 0.0
+    z0, y0, x0 = z * p.size[0], y * p.size[1], x * p.size[2]
+    for i in range(p.size[1]):
+        at_y = max(0, min(out.shape[1] - 1, y0 + i + dy))
+        for j in range(p.size[2]):
+            at_x = max(0, min(out.shape[2] - 1, x0 + j + dx))
+            for f in range(out.shape[3]):
+                total += abs(target[z0, y0 + i, x0 + j, f] - out[z0 - 1, at_y, at_x, f])
+        if total >= least:
+            return total
+    return total
+
+
+@inner()
+def _find_shift(p: Patching, m: PatchMemory, target: np.ndarray, out: np.ndarray, z: int, y: int, x: int) -> None:
+    """Set `m.shift` to a displacement under which the patch before resembles this one.
+
+    The search starts from the best of none and those of the patches nearby, and goes on in steps that halve.
+    """
+    most, best_y, best_x = p.motion[0], 0, 0
+    least = _difference(p, target, out, z, y, x, 0, 0, math.inf)
+    for k in range(3):
+        dy, dx = m.shifts[y + 1, x, 0], m.shifts[y + 1, x, 1]
+        if k == 1:
+            dy, dx = m.shifts[y, x + 1, 0], m.shifts[y, x + 1, 1]
+        elif k == 2:
+            dy, dx = m.shifts[y, x + 2, 0], m.shifts[y, x + 2, 1]
+        if dy != best_y or dx != best_x:
+            other = _difference(p, target, out, z, y, x, dy, dx, least)
+            if other < least:
+                least, best_y, best_x = other, dy, dx
+    stride = 1
+    while 2 * stride <= most // 2:
+        stride *= 2
+    while stride > 0:
+        from_y, from_x = best_y, best_x
+        for i in range(-1, 2):
+            for j in range(-1, 2):
+                dy, dx = from_y + i * stride, from_x + j * stride
+                if (i or j) and abs(dy) <= most and abs(dx) <= most:
+                    other = _difference(p, target, out, z, y, x, dy, dx, least)
+                    if other < least:
+                        least, best_y, best_x = other, dy, dx
+        if best_y == from_y and best_x == from_x:
+            stride //= 2
+    m.shift[0], m.shift[1] = best_y, best_x
+
+
+@inner()
+def _choose_shift(
+    p: Patching, m: PatchMemory, target: np.ndarray, likely: np.ndarray, out: np.ndarray, z: int, y: int, x: int,
+    step: float,
+) -> None:  # fmt: skip
+    """Set `m.shift` to the displacement of the least cost: the one that was found, the usual one nearby, or none."""
+    _find_shift(p, m, target, out, z, y, x)
+    found_y, found_x = m.shift[0], m.shift[1]
+    usual_y = _middle_of(m.shifts[y + 1, x, 0], m.shifts[y, x + 1, 0], m.shifts[y, x + 2, 0])
+    usual_x = _middle_of(m.shifts[y + 1, x, 1], m.shifts[y, x + 1, 1], m.shifts[y, x + 2, 1])
+    best_y, best_x, least = 0, 0, math.inf
+    for k in range(3):
+        dy, dx = usual_y, usual_x
+        if k == 1:
+            dy, dx = 0, 0
+        elif k == 2:
+            dy, dx = found_y, found_x
+        if (k == 1 and usual_y == 0 and usual_x == 0) or (
+            k == 2 and ((found_y == 0 and found_x == 0) or (found_y == usual_y and found_x == usual_x))
+        ):
+            continue
+        m.shift[0], m.shift[1] = dy, dx
+        _values_around(p, m, out, z, y, x)
+        away = abs(dy - usual_y) + abs(dx - usual_x)
+        cost = _PRICE * (2.0 * math.log2(1.0 + away) + (2.0 if away else 0.0))
+        lowest = math.inf
+        for i in range(likely.shape[3]):
+            expert = likely[z, y, x, i]
+            _predict(p, m, expert)
+            lowest = min(lowest, _transform(p, m, target, z, y, x, step, expert, p.middle.size))
+        if cost + lowest < least:
+            best_y, best_x, least = dy, dx, cost + lowest
+    m.shift[0], m.shift[1] = best_y, best_x
+
+
+@outer
+def _shifts_of(p: Patching, m: PatchMemory, target: np.ndarray, result: np.ndarray) -> None:
+    """Fill `result` with the displacements of a signal's patches, found in the signal itself."""
+    for z in range(1, result.shape[0]):
+        for i in range(m.shifts.shape[0]):
+            for j in range(m.shifts.shape[1]):
+                m.shifts[i, j, 0], m.shifts[i, j, 1] = 0, 0
+        for y in range(result.shape[1]):
+            for x in range(result.shape[2]):
+                _find_shift(p, m, target, target, z, y, x)
+                for axis in range(2):
+                    m.shifts[y + 1, x + 1, axis] = m.shift[axis]
+                    result[z, y, x, axis] = m.shift[axis]
+
+
+def shifts_of(size: np.ndarray, motion: int, signal: np.ndarray) -> np.ndarray:
+    """Find the displacements of a signal's patches from the plane before them, which stands for a decoded one.
+
+    Parameters
+    ----------
+    size : numpy.ndarray
+        int64 ``[3]``: lengths of a patch, of which the first is 1.
+    motion : int
+        The largest displacement.
+    signal : numpy.ndarray
+        float64 ``[Z, Y, X, F]``, whole patches.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 ``[nz, ny, nx, 2]``, along y and x.
+    """
+    nz, ny, nx = (int(n) // int(s) for n, s in zip(signal.shape[:3], size, strict=True))
+    none = np.zeros((1, 0, 0))
+    indices = np.zeros((0, 0), np.int64)
+    p = Patching(size, indices, indices, np.zeros(0), none, none, none, np.array([motion], np.int64))
+    result = np.zeros((nz, ny, nx, 2), np.int64)
+    _shifts_of(p, patch_memory(p, nz, ny, nx), signal, result)
+    return result
 
 
 @inner()

@@ -7,6 +7,7 @@ writes one. A package that a format needs is imported when a file of it is read 
 
 from __future__ import annotations
 
+from vcinr import plugins
 from vcinr.formats import (
     binvox,
     csv_,
@@ -50,4 +51,10 @@ FORMATS: tuple[Format, ...] = (
 """In the order in which they are asked for a file: NumPy's zip files before Zarr, which takes all others, and HDF5,
 whose signature may lie within a file of another format, after those that begin with their own."""
 
-__all__ = ["FORMATS", "Format"]
+
+def known() -> tuple[Format, ...]:
+    """All formats: those of this folder, then those that packages add by entry points (:mod:`vcinr.plugins`)."""
+    return (*FORMATS, *plugins.every("formats", {}).values())
+
+
+__all__ = ["FORMATS", "Format", "known"]

@@ -162,15 +162,15 @@ def _folder_format(file: File) -> Format | None:
     if file.path is not None:
         if not file.path.is_dir():
             return None
-    elif any(suffix(file.name) in form.suffixes for form in formats.FORMATS):
+    elif any(suffix(file.name) in form.suffixes for form in formats.known()):
         return None  # on an object store each question is a request, and some servers answer requests for anything
-    for form in formats.FORMATS:
+    for form in formats.known():
         if any(file.holds(member) for member in form.members):
             return form
     if not file.is_folder():
         return None
     stores = "; ".join(
-        f"no {form.name} store (it has none of {', '.join(form.members)})" for form in formats.FORMATS if form.members
+        f"no {form.name} store (it has none of {', '.join(form.members)})" for form in formats.known() if form.members
     )
     raise InputError(f"{file.name}: a folder, but {stores}; give a file or the store's own folder")
 
@@ -179,18 +179,18 @@ def _file_format(file: File) -> Format:
     """The format of a file; raises InputError for an unknown one."""
     if not file.head:
         raise InputError(f"{file.name}: the file is empty; copy it again")
-    for form in formats.FORMATS:
+    for form in formats.known():
         if form.recognises(file):
             return form
     if file.head.startswith(b"\x1f\x8b"):
         raise InputError(f"{file.name}: a gzip file; unpack it first (gunzip, or tar xf)")
     ending = suffix(file.name)
-    likely = next((form for form in formats.FORMATS if ending in form.suffixes), None)
+    likely = next((form for form in formats.known() if ending in form.suffixes), None)
     if likely is not None and likely.by_suffix:
         return likely
     if likely is not None:
         raise InputError(
             f"{file.name}: not a {ending} file, it begins with {file.head[:8]!r}; copy it again or correct its name"
         )
-    *names, last = (form.name for form in formats.FORMATS)
+    *names, last = (form.name for form in formats.known())
     raise InputError(f"{file.name}: unknown format; use {', '.join(names)} or {last}")

@@ -33,7 +33,9 @@ def recognises(file: File) -> bool:
     return (
         (head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE")
         or (head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"))
-        or head.startswith((b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2"))
+        or head.startswith(
+            (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xe3", b"\xff\xe2")
+        )
     )
 
 

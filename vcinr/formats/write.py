@@ -61,7 +61,7 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
 def _format_of(path: Path) -> tuple[Format, str]:
     """The format by which a file is written, and its suffix; raises InputError where there is none."""
     name = path.name.lower()
-    for form in formats.FORMATS:
+    for form in formats.known():
         for ending in sorted(form.suffixes, key=len, reverse=True):
             if not name.endswith(ending):
                 continue
@@ -69,6 +69,6 @@ def _format_of(path: Path) -> tuple[Format, str]:
                 return form, ending
             if form.written:
                 raise InputError(f"{path}: {ending} files are read, and not written; write {' or '.join(form.written)}")
-    known = sorted({ending for form in formats.FORMATS for ending in form.written})
+    known = sorted({ending for form in formats.known() for ending in form.written})
     given = f"files with the suffix {path.suffix!r} are" if path.suffix else "files without a suffix are"
     raise InputError(f"{path}: {given} not written; use one of {', '.join(known)}")

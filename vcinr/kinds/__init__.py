@@ -27,6 +27,11 @@ KINDS: dict[str, Kind] = {
 """By what `kind` of a source in params.yaml says."""
 
 
+def every() -> dict[str, Kind]:
+    """All kinds by name: those of this folder, then those that packages add."""
+    return plugins.every("kinds", KINDS)
+
+
 def kind_of(source: Source) -> Kind:
     """Return the kind of a source; raises ConfigError naming the known ones."""
     return plugins.lookup("kinds", KINDS, source.kind)
@@ -68,4 +73,4 @@ def load(path: str | Path = "params.yaml") -> Params:
     return params
 
 
-__all__ = ["KINDS", "Kind", "Options", "kind_of", "load", "options_of"]
+__all__ = ["KINDS", "Kind", "Options", "every", "kind_of", "load", "options_of"]

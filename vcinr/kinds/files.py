@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vcinr import formats
+from vcinr import formats, kinds
 from vcinr.errors import InputError
 from vcinr.formats.base import Groups
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
-from vcinr.kinds import KINDS
 from vcinr.kinds.base import Kind, Opened
 from vcinr.places import is_url, suffix
 
@@ -59,7 +58,7 @@ def kind_of_data(dataset: xr.Dataset) -> str | None:
     It is one where it has the kind's variable, of the kind's dimensions, and nothing besides but what belongs to it. So
     a grid of many variables, of which one is called volume, is none.
     """
-    for name, kind in KINDS.items():
+    for name, kind in kinds.every().items():
         if kind.variable is None or kind.variable not in dataset.data_vars:
             continue
         others = set(map(str, dataset.variables)) - {kind.variable}
@@ -94,7 +93,7 @@ def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, l
     files = expanded(paths)
     first = open_groups(files[0])
     seen = kind or kind_of_data(first[""])
-    if seen is None or KINDS[seen].variable is None:
+    if seen is None or kinds.every()[seen].variable is None:
         if len(files) > 1:
             raise InputError(
                 f"{files[1]}: several files share an archive only where each is one signal, such as an image; "
@@ -103,7 +102,7 @@ def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, l
         return first, None
     opened = [(path, first[""] if path == files[0] else open_dataset(path)) for path in files]
     groups = joined(opened, seen)
-    return groups, [f"{path}/{KINDS[seen].variable}".lstrip("/") for path in groups if groups[path].data_vars]
+    return groups, [f"{path}/{kinds.every()[seen].variable}".lstrip("/") for path in groups if groups[path].data_vars]
 
 
 def joined(opened: Opened, kind: str) -> Groups:
@@ -126,7 +125,7 @@ def joined(opened: Opened, kind: str) -> Groups:
     InputError
         For a data set of another kind, and for two files of one name; the message names the file.
     """
-    spec = KINDS[kind]
+    spec = kinds.every()[kind]
     sorts: dict[str, Opened] = {}
     names: set[str] = set()
     for path, dataset in sorted(opened, key=lambda o: Path(o[0]).name):
@@ -150,7 +149,7 @@ def joined(opened: Opened, kind: str) -> Groups:
 
 def kind_of_archive(root: xr.Dataset) -> Kind | None:
     """The kind of the signals in an archive, by its root group; None for an archive of other data."""
-    return KINDS.get(str(root.attrs.get(ATTRIBUTE)))
+    return kinds.every().get(str(root.attrs.get(ATTRIBUTE)))
 
 
 def separated(groups: Groups) -> Opened:
@@ -161,6 +160,7 @@ def separated(groups: Groups) -> Opened:
     for dataset in groups.values():
         if kind.variable not in dataset.data_vars:
             continue
+        dataset = dataset.load()  # once, since signals share chunks
         parts = _of_ragged(dataset, kind) if kind.ragged else _of_stack(dataset)
         names = [str(n) for n in np.atleast_1d(dataset[NAME].values)]
         result += [
@@ -228,7 +228,7 @@ def _file_names(names: list[str], kind: Kind) -> list[str]:
         if name in kept:
             result.append(name)
             continue
-        known = suffix(name) in {ending for form in formats.FORMATS for ending in form.suffixes}
+        known = suffix(name) in {ending for form in formats.known() for ending in form.suffixes}
         usual = (name[: -len(suffix(name))] if known else name) + kind.endings[0]
         taken = usual in kept or usual in result
         result.append(name + kind.endings[0] if taken else usual)  # a.jpg beside a.png is a.jpg.png

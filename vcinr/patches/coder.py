@@ -8,7 +8,7 @@ import numpy as np
 
 from vcinr.coding import kernels
 from vcinr.errors import CorruptError
-from vcinr.patches.geometry import extended, parts, windows
+from vcinr.patches.geometry import extended, parts, shifts, windows
 from vcinr.patches.model import PatchModel, bits_of, step_of
 
 LIKELY = 2
@@ -110,8 +110,9 @@ def likely_experts(model: PatchModel, signals: np.ndarray, rate: int) -> list[np
             continue
         index = np.stack(np.unravel_index(np.arange(math.prod(counts)), counts), 1)
         found = np.empty((len(index), LIKELY), np.int64)
+        moved = shifts(target, model.geometry)
         for part in parts(len(index)):
-            around, values = windows(target, model.geometry, index[part], model.middle)
+            around, values = windows(target, model.geometry, index[part], model.middle, moved)
             costs = bits_of(around, values, zip(model.predict, model.basis, strict=True), step_of(rate))
             found[part] = np.argsort(costs, axis=0, kind="stable")[:LIKELY].T
         result.append(found.reshape(*counts, LIKELY))

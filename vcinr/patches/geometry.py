@@ -9,6 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from vcinr.coding import kernels
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -23,11 +25,15 @@ class Geometry:
         Lengths of a patch.
     back, ahead : (int, int, int)
         How far the prediction looks along each axis, before the patch's first and beyond its last point.
+    motion : int
+        How far along y and x the points of earlier z may be displaced, each patch by its own displacement, so that the
+        prediction follows what moves. 0 for none; otherwise patches have length 1 along z.
     """
 
     size: tuple[int, int, int]
     back: tuple[int, int, int]
     ahead: tuple[int, int, int]
+    motion: int = 0
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -78,8 +84,17 @@ def three(lengths: tuple[int, ...], fill: int) -> tuple[int, int, int]:
     return padded[0], padded[1], padded[2]
 
 
+def shifts(signal: np.ndarray, geometry: Geometry) -> np.ndarray | None:
+    """The displacements of a signal's patches, int64 ``[nz, ny, nx, 2]``; None where the geometry has no motion."""
+    if not geometry.motion:
+        return None
+    return kernels.shifts_of(
+        np.array(geometry.size, np.int64), geometry.motion, np.ascontiguousarray(signal, np.float64)
+    )
+
+
 def windows(
-    signal: np.ndarray, geometry: Geometry, index: np.ndarray, middle: np.ndarray
+    signal: np.ndarray, geometry: Geometry, index: np.ndarray, middle: np.ndarray, moved: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a decoder knows around patches, and what they hold; the same as `kernels.patches` has it.
 
@@ -93,6 +108,8 @@ def windows(
         ``[N, 3]``: which patches.
     middle : numpy.ndarray
         ``[F]``: the mean around a patch that has nothing around it.
+    moved : numpy.ndarray, optional
+        The displacements of the signal's patches, from `shifts`.
 
     Returns
     -------
@@ -102,6 +119,8 @@ def windows(
     size, features = np.array(geometry.size), signal.shape[-1]
     corner = index * size
     places = corner[:, None] + geometry.offsets  # [N, C, 3]
+    if moved is not None:
+        places[..., 1:] += moved[tuple(index.T)][:, None] * (geometry.offsets[:, :1] < 0)
     known = ((places >= 0) & (places < np.array(signal.shape[:3]))).all(-1)
     if not known.all():
         for row in np.flatnonzero(~known.all(1) & known.any(1)):

@@ -15,7 +15,7 @@ import numpy as np
 
 from vcinr import container
 from vcinr.errors import InputError
-from vcinr.patches.geometry import Geometry, extended, parts, windows
+from vcinr.patches.geometry import Geometry, extended, parts, shifts, windows
 from vcinr.patches.model import PatchModel, bits_of, from_parts
 from vcinr.progress import Clock, Progress, Watch, silent
 
@@ -102,8 +102,9 @@ def _drawn(
     around, target = [], []
     for signal, shape, end, total in zip(whole, counts, ends, totals, strict=True):
         chosen = drawn[(drawn >= end - total) & (drawn < end)] - (end - total)
+        moved = shifts(signal, geometry) if len(chosen) else None
         for part in parts(len(chosen)):
-            a, t = windows(signal, geometry, np.stack(np.unravel_index(chosen[part], shape), 1), middle)
+            a, t = windows(signal, geometry, np.stack(np.unravel_index(chosen[part], shape), 1), middle, moved)
             around.append(a)
             target.append(t)
     return np.concatenate(around), np.concatenate(target), middle

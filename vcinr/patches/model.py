@@ -22,6 +22,8 @@ from vcinr.errors import CorruptError, ModelError
 from vcinr.patches.geometry import Geometry
 
 KIND = "patches"
+MAX_MOTION = 64
+"""Largest displacement of a patch."""
 RATES = 192
 """Number of steps by which latents may be quantised, from coarse to fine, 16 in each octave."""
 PER_HALVING = 8.0
@@ -76,6 +78,7 @@ class PatchModel:
         header = {
             "kind": KIND,
             "size": list(g.size), "back": list(g.back), "ahead": list(g.ahead),
+            **({"motion": g.motion} if g.motion else {}),
             "dims": list(self.dims), "feature_dim": self.feature_dim,
             "normalisation": [[k, *v] for k, v in self.normalisation.items()],
             "provenance": dict(self.provenance),
@@ -106,7 +109,7 @@ class PatchModel:
         return Patching(
             np.array(g.size, np.int64), g.offsets, g.near, self.middle.astype(np.float64),
             np.ascontiguousarray(self.predict, np.float64), np.ascontiguousarray(self.basis, np.float64),
-            np.zeros((0, 0, 0)),
+            np.zeros((0, 0, 0)), np.array([g.motion], np.int64),
         )  # fmt: skip
 
     @cached_property
@@ -161,7 +164,11 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
         lengths = [tuple(header[name]) for name in ("size", "back", "ahead")]
         if any(len(n) != 3 or any(type(v) is not int or not 0 <= v < 1 << 12 for v in n) for n in lengths):
             raise ValueError("the geometry is no lengths of three axes")
-        geometry = Geometry(*lengths)
+        motion = header.get("motion", 0)
+        if type(motion) is not int or not 0 <= motion <= MAX_MOTION or (motion and lengths[0][0] != 1):
+            raise ValueError(f"the motion is {motion!r}")
+        size, back, ahead = lengths
+        geometry = Geometry(size, back, ahead, motion)
         middle = tensors["middle"]
         if middle.ndim != 1 or not fits(geometry, middle.size):
             raise ValueError("the patches are empty or too large")

@@ -34,7 +34,10 @@ def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
             raise ConfigError(f"patches.{name}: {list(given)} has {len(given)} lengths, and signals have {axes} axes")
         fill = 1 if name == "size" else 0
         lengths.append(standard if given is None else three(tuple(given), fill))
-    geometry = Geometry(*lengths)
+    size, back, ahead = lengths
+    geometry = Geometry(size, back, ahead, settings.motion)
+    if settings.motion and (axes != 3 or geometry.size[0] != 1):
+        raise ConfigError("patches.motion: it is for signals of three axes and patches of length 1 along the first")
     if not fits(geometry, features):
         raise ConfigError(
             f"patches.size, back and ahead: patches of {' x '.join(map(str, geometry.size[-axes:]))} points of "
@@ -57,7 +60,7 @@ def train_patches(
     seed : int
         Seed of the draw of patches.
     out : str or Path
-        The model file to write. Its bytes depend on the arguments, the signals and the build of NumPy alone.
+        The model file to write. Its bytes depend on the arguments, the signals, and NumPy's build and threads.
     watch : callable
         Is told of progress.
 

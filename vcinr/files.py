@@ -1,0 +1,180 @@
+"""Compress files, arrays and data sets, and write archives back as files: what the command line and Python share.
+
+The packages for files of signals such as images are imported where they are needed, so that reading an archive of
+gridded data needs the base install alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vcinr.archive import read
+from vcinr.archive import verify as verification
+from vcinr.archive.metadata import Data
+from vcinr.codec.promise import Effort
+from vcinr.errors import InputError
+from vcinr.formats.open import open_groups
+from vcinr.models import AnyModel, load_model
+from vcinr.progress import Watch, silent
+
+Input = Data | xr.DataArray | np.ndarray | str | Path | Sequence[str | Path]
+"""What can be compressed: a data set, an array, or the path or URL of a file, or several of them."""
+ARRAY = "array"
+"""The name of an array that has none."""
+
+
+def compress(
+    data: Input,
+    target: str | Path,
+    *,
+    model: AnyModel | str | Path | None = None,
+    abs_error: float | Mapping[str, float] | None = None,
+    rel_error: float | None = None,
+    point_rel_error: float | None = None,
+    psnr: float | None = None,
+    rate: float | None = None,
+    variables: Sequence[str] | None = None,
+    chunk: int | None = None,
+    overwrite: bool = False,
+    effort: Effort = "best",
+    watch: Watch = silent,
+) -> dict[str, Any]:
+    """Compress data into a Zarr archive within a bound, and keep all else as it is.
+
+    Parameters
+    ----------
+    data : Dataset, DataTree, DataArray, numpy.ndarray, path, or sequence of paths
+        What to compress. A data set is taken undecoded, as `vcinr.open_groups` opens it. Several files, or folders of
+        files, share an archive where each is one signal, such as an image (:mod:`vcinr.kinds.files`).
+    model : Model, PatchModel or path, optional
+        The trained model to predict with.
+    target, abs_error, rel_error, point_rel_error, psnr, rate, variables, chunk, overwrite, effort, watch
+        As in :func:`vcinr.archive.write.compress`. `variables` are by default those that hold the signals of the files
+        and, of other data, all suitable ones.
+
+    Returns
+    -------
+    dict
+        As :func:`vcinr.archive.write.compress`.
+
+    Raises
+    ------
+    InputError, ModelError, BoundError
+        As :func:`vcinr.archive.write.compress`, and for files that cannot be read or do not go together.
+
+    Examples
+    --------
+    >>> vcinr.compress(["a.png", "b.png"], "photos.zip", model="photos.vcinr", psnr=34)  # doctest: +SKIP
+    >>> vcinr.compress(np.random.rand(8, 64, 64), "noise.zarr", abs_error=0.01)  # doctest: +SKIP
+    """
+    from vcinr.archive import write  # only here: readers import no search
+
+    if isinstance(model, str | Path):
+        model = load_model(model)
+    opened, signals = _opened(data)
+    return write.compress(
+        opened, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
+        psnr=psnr, rate=rate, variables=variables or signals, chunk=chunk, overwrite=overwrite, effort=effort,
+        watch=watch,
+    )  # fmt: skip
+
+
+def decompress(archive: str | Path, target: str | Path) -> list[Path]:
+    """Write the contents of an archive to files.
+
+    Parameters
+    ----------
+    archive : str or Path
+        The archive: a folder, a zip file or an fsspec URL.
+    target : str or Path
+        A name that ends in .nc or .nc4 for a netCDF file. For an archive of signals such as images also a folder, which
+        gets their files, or the file for a single signal.
+
+    Returns
+    -------
+    list of Path
+        The files that were written.
+
+    Raises
+    ------
+    InputError
+        When there is no archive, a file exists or cannot be written, or its format has no form for something.
+    CorruptError
+        When anything in the archive is not as it was written.
+    """
+    target = Path(target)
+    groups = {} if target.suffix in (".nc", ".nc4") else read.raw_groups(archive)
+    if not groups or "kind_of_signal" not in groups[""].attrs:
+        read.decompress(archive, target)
+        return [target]
+    files = _kinds_files()
+    kind = files.kind_of_archive(groups[""])
+    if kind is None:
+        raise InputError(f"{archive}: it holds signals of a kind that this vcinr does not know; upgrade it")
+    written: list[Path] = files.write_files(files.separated(groups), kind, target)
+    return written
+
+
+def verify(
+    archive: str | Path, against: Input | None = None, *, watch: Watch = silent
+) -> tuple[list[str], dict[str, Any]]:
+    """Decode every chunk of an archive and, beside the original, check every bound.
+
+    Parameters
+    ----------
+    archive : str or Path
+        The archive.
+    against : as `data` of `compress`, optional
+        The original.
+    watch : callable
+        Is told of each chunk.
+
+    Returns
+    -------
+    problems, facts : list of str, dict
+        As :func:`vcinr.archive.verify.verify`.
+
+    Raises
+    ------
+    InputError, CorruptError
+        As :func:`vcinr.archive.verify.verify`, and for files that cannot be read.
+    """
+    return verification.verify(archive, None if against is None else _opened(against)[0], watch=watch)
+
+
+def _opened(data: Input) -> tuple[Data, list[str] | None]:
+    """A data set or data sets by group, and the variables that hold the signals of files of which each is one."""
+    if isinstance(data, np.ndarray):
+        data = xr.DataArray(data, name=ARRAY)
+    if isinstance(data, xr.DataArray):
+        name = ARRAY if data.name is None else str(data.name)
+        return data.to_dataset(name=name), [name]
+    if not isinstance(data, str | Path | list | tuple):
+        return data, None  # type: ignore[return-value]
+    paths = [str(data)] if isinstance(data, str | Path) else [str(path) for path in data]
+    if not paths:
+        raise InputError("no files are given; name one at least")
+    try:
+        files = _kinds_files()
+    except InputError:
+        if len(paths) > 1:
+            raise
+        return open_groups(paths[0]), None
+    groups, variables = files.open_files(paths)
+    return groups, variables
+
+
+def _kinds_files() -> Any:
+    """The module that joins and separates files; raises InputError where the packages for it are missing."""
+    try:
+        from vcinr.kinds import files
+    except ImportError as error:
+        raise InputError(
+            f"files of signals such as images need the package {error.name}: pip install 'vcinr[formats]'"
+        ) from None
+    return files
