@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from vcinr.codec.decode import restore
-from vcinr.coding import bits, huffman, latents, numbers, residual
+from vcinr.coding import bits, huffman, kernels, latents, numbers, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
 from vcinr.coding.neighbours import on_sphere
@@ -90,6 +90,7 @@ def _patches() -> None:
     )  # fmt: skip
     stream, decoded = coder.encode(model, np.zeros((1, 1, 1, 4, 1)), 0)
     coder.decode(model, stream, decoded.shape, 0)
+    kernels.shifts_of(np.ones(3, np.int64), 1, np.zeros((2, 1, 1, 1)))
 
 
 def _values() -> None:
