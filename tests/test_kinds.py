@@ -93,7 +93,9 @@ KIND = Kind(
     info = tmp_path / "outside_kinds-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-kinds\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[vcinr.kinds]\nrecording = outside_kinds:KIND\nbroken = outside_kinds:NONE\n")
+    (info / "entry_points.txt").write_text(
+        "[vcinr.kinds]\nrecording = outside_kinds:KIND\nbroken = outside_kinds:NONE\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     yield
     sys.modules.pop("outside_kinds", None)

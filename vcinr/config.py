@@ -317,7 +317,7 @@ class Patches(_Frozen):
     Parameters
     ----------
     size : tuple of int, optional
-        Lengths of a patch along the dimensions of a signal. Default: (64,), (8, 8) or (4, 4, 4).
+        Lengths of a patch along the dimensions of a signal. Default: (128,), (8, 8) or (4, 4, 4).
     back, ahead : tuple of int, optional
         How far the prediction of a patch looks, before its first and beyond its last point along each dimension.
     experts : int

@@ -90,7 +90,10 @@ def train(
     paths = expanded([str(inputs)] if isinstance(inputs, str | Path) else [str(p) for p in inputs])
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
     one_signal = kind in KINDS and KINDS[kind].variable is not None
-    params = params or preset("experts" if one_signal else "basis")
+    if params is None:
+        params = preset("experts" if one_signal else "basis")
+        suited = params.patches.model_copy(update=dict(KINDS[kind].patches) if one_signal else {})
+        params = params.model_copy(update={"patches": suited})
     chosen = tuple(Selection(path=p) for p in paths)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     own = {"tile": _tile(paths, KINDS[kind])} if one_signal else {}

@@ -16,6 +16,9 @@ from vcinr.coding.neighbours import on_sphere
 from vcinr.coding.residual import CODERS, Plan
 from vcinr.coding.residual.interpolated import Choices
 from vcinr.inr.at import added
+from vcinr.patches import coder
+from vcinr.patches.geometry import Geometry
+from vcinr.patches.model import PatchModel
 from vcinr.progress import Progress, Watch, silent
 from vcinr.quantise.refine import refine
 
@@ -37,6 +40,7 @@ def warm_up(watch: Watch = silent) -> None:
         *(partial(_residual, coder.first) for coder in CODERS),
         partial(_residual, Plan("interpolated", choices=Choices(0, 0, 0))),
         _latents,
+        _patches,
         _bits,
         _values,
     ]
@@ -68,6 +72,17 @@ def _bits() -> None:
     """Run the kernels that code bits."""
     some = np.arange(24).reshape(2, 3, 4) % 5 == 0
     bits.decode(bits.encode(some), some.shape)
+
+
+def _patches() -> None:
+    """Run the kernels that code patches."""
+    geometry = Geometry((1, 1, 2), (0, 0, 1), (0, 0, 0))
+    model = PatchModel(
+        geometry, ("x",), None, {}, np.zeros(1, np.float32), np.zeros((1, 1, 2), np.float32),
+        np.eye(2, dtype=np.float32)[None],
+    )  # fmt: skip
+    stream, decoded = coder.encode(model, np.zeros((1, 1, 1, 4, 1)), 0)
+    coder.decode(model, stream, decoded.shape, 0)
 
 
 def _values() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import xarray as xr
@@ -72,6 +72,8 @@ class Kind:
         The dimension of the features of its points; a signal may lack it.
     ragged : bool
         Whether such signals are joined end to end, not stacked.
+    patches : mapping
+        Parameters of the method ``experts`` that suit such signals, where none are given.
     endings : tuple of str
         How files may end into which they are written without loss; the first is the usual one.
     """
@@ -88,6 +90,7 @@ class Kind:
     feature_dim: str | None = None
     ragged: bool = False
     endings: tuple[str, ...] = ()
+    patches: Mapping[str, Any] = field(default_factory=dict)
 
 
 def cut(dataset: xr.Dataset, ranges: Ranges, path: str) -> xr.Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from vcinr.progress import Watch, silent
 
 def file_kind(
     variable: str, dims: tuple[str, ...], endings: tuple[str, ...], options: Any, *, feature_dim: str | None = None,
-    ragged: bool = False,
+    ragged: bool = False, patches: Mapping[str, Any] | None = None,
 ) -> Kind:  # fmt: skip
     """Make a kind of which each file holds one signal.
 
@@ -36,6 +36,8 @@ def file_kind(
         The dimension of the features of a point. A signal may lack it.
     ragged : bool
         Whether signals are joined end to end along their only dimension, instead of being stacked.
+    patches : mapping, optional
+        Parameters of the method ``experts`` that suit the kind.
     """
 
     def open_selection(path: str, selection: Selection, options: Any, watch: Watch = silent) -> xr.Dataset:
@@ -51,6 +53,7 @@ def file_kind(
     return Kind(
         open=open_selection, variables=variables, signal_dims=dims, options=options,
         variable=variable, dims=dims, feature_dim=feature_dim, ragged=ragged, endings=endings, training=training,
+        patches=patches or {},
     )  # fmt: skip
 
 

@@ -15,5 +15,6 @@ class TileOptions(Options):
 
 
 KIND: Kind = file_kind(
-    "video", dims=("frame", "y", "x"), feature_dim="channel", endings=(".mkv", ".mp4"), options=TileOptions
-)
+    "video", dims=("frame", "y", "x"), feature_dim="channel", endings=(".mkv", ".mp4"),
+    patches={"size": (1, 8, 8), "back": (1, 2, 2), "ahead": (0, 2, 8), "experts": 4}, options=TileOptions,
+)  # fmt: skip

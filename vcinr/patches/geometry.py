@@ -64,7 +64,7 @@ def extended(signal: np.ndarray, geometry: Geometry) -> np.ndarray:
 def usual(axes: int) -> Geometry:
     """The geometry that is taken where none is given, for signals of one to three axes."""
     if axes == 1:
-        return Geometry((1, 1, 64), (0, 0, 128), (0, 0, 0))
+        return Geometry((1, 1, 128), (0, 0, 256), (0, 0, 0))
     if axes == 2:
         return Geometry((1, 8, 8), (0, 2, 2), (0, 0, 8))
     return Geometry((4, 4, 4), (2, 2, 2), (0, 2, 2))
