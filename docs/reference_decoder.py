@@ -136,7 +136,7 @@ class Files:
             raise ValueError("the archive's metadata is damaged: its SHA-256 is not that of the manifest")
 
 
-def find_model(files: Files, codec: dict[str, Any]) -> "Model | None":
+def find_model(files: Files, codec: dict[str, Any]) -> "AnyModel | None":
     """The model that the codec `vcinr` (inside that of shards) names."""
     configuration = codec["configuration"]
     if codec["name"] in SHARDING:
@@ -147,7 +147,7 @@ def find_model(files: Files, codec: dict[str, Any]) -> "Model | None":
     data = files.read(f"vcinr/models/{name}/c/0")
     if hashlib.sha256(data).hexdigest() != name:
         raise ValueError(f"the model {name} is damaged: its SHA-256 is another")
-    return Model(data)
+    return Patches(data) if data[8:10] == b"\2\0" else Model(data)
 
 
 def find_positions(archive: str | Path, variable: str, codec: dict[str, Any]) -> "Array | None":
@@ -194,7 +194,7 @@ def decode_shard(
     shape: list[int],
     inside: tuple[int, ...],
     fill_value: Array,
-    model: "Model | None",
+    model: "AnyModel | None",
     places: "Array | None" = None,
 ) -> Array:
     """A shard (sharding_indexed): chunks, and an index of their offsets and lengths; `inside` of it is in the array."""
@@ -240,7 +240,7 @@ def decode_chunk(
     dtype: np.dtype,
     chunk_shape: list[int],
     fill_value: Array,
-    model: "Model | None" = None,
+    model: "AnyModel | None" = None,
     places: "Array | None" = None,
 ) -> Array:
     """The chunk that `data` holds, of `chunk_shape`, for the `configuration` of the codec in zarr.json."""
@@ -298,7 +298,7 @@ def decode_signals(
     extent: tuple[int, ...],
     signal_axes: list[int],
     axes: list[Array],
-    model: "Model | None",
+    model: "AnyModel | None",
     places: "Array | None",
 ) -> Array:
     """The extent of a chunk of mode 1, before the exceptions."""
@@ -318,12 +318,16 @@ def decode_signals(
         if model is None:
             raise ValueError("a chunk was predicted by a model, and the array names none")
         (prior,) = sections[PRIOR]
-        rate, coder = prior >> 3, prior & 7
-        counts = planes_of(index, (1, 1))[:2]
-        latents = decode_latents(data, coder, model, rate, shape[0], counts)
         offset, scale = configuration["scaling"]
-        output = model.network(latents, rate, configuration["variable"], axes).astype(float)
-        value = offset + scale * output.swapaxes(1, 2).reshape(shape)
+        if isinstance(model, Patches):
+            output = decode_patches(data, model, prior, (shape[0], math.prod(features), *grid))
+            value = offset + scale * output.astype(np.float32).astype(float).reshape(shape)
+        else:
+            rate, coder = prior >> 3, prior & 7
+            counts = planes_of(index, (1, 1))[:2]
+            latents = decode_latents(data, coder, model, rate, shape[0], counts)
+            output = model.network(latents, rate, configuration["variable"], axes).astype(float)
+            value = offset + scale * output.swapaxes(1, 2).reshape(shape)
     if CONSTANT in sections:
         value = value + struct.unpack("<f", sections[CONSTANT])[0]
     if RESIDUAL in sections:
@@ -614,6 +618,12 @@ class Binary:
         self.counters: list[list[dict[int, Counter]]] = [[{} for _ in range(6)] for _ in range(SIGN + 1)]  # node, input
         self.weights = [[weights.copy() for _ in range(SIGN + 1)] for _ in range(9)]  # by set, node, input
         self.contexts = [0] * 6
+
+    def beside(self, weights: list[int]) -> "Binary":
+        """A decoder of the same stream, which goes on where this one is, with counters and weights of its own."""
+        other = Binary(b"", weights)
+        other.decision = self.decision  # type: ignore[method-assign]
+        return other
 
     def decision(self, p: int) -> int:
         """A decision that is 1 with probability p / 2^16."""
@@ -1758,14 +1768,16 @@ def unpack(content: bytes, kind: str, shape: list[int]) -> Array:
     return np.frombuffer(content, kind).reshape(shape).astype(np.float32)
 
 
-class Model:
-    """A model file: the network that predicts signals of its variables from latents."""
+class File:
+    """A model file: its header and its tensors."""
+
+    version = 1
 
     def __init__(self, data: bytes):
         if data[:8] != b"VCINRMDL" or len(data) < 18:
             raise ValueError("this is no model of vcinr")
         version, length = struct.unpack_from("<HI", data, 8)
-        if version != 1:
+        if version != self.version:
             raise ValueError(f"version {version} of a model is unknown to this decoder")
         if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise ValueError("a model is damaged: the checksum does not match")
@@ -1776,6 +1788,10 @@ class Model:
             content = data[position : position + stored]
             self.tensors[name] = unpack(content, dtype, shape)
             position += stored
+
+
+class Model(File):
+    """The network that predicts signals of its variables from latents."""
 
     def inputs(self, axes: list[Array]) -> Array:
         """Inputs of the network at the points of the full grid, in C order: [points, d_in]."""
@@ -1884,6 +1900,183 @@ class Model:
         for weight, bias in layers[:-1]:
             h = np.sin(omega_0 * (h @ weight.T + bias))
         return h @ layers[-1][0].T + layers[-1][1]
+
+
+# Patches
+
+
+class Patches(File):
+    """Experts for patches."""
+
+    version = 2
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        if self.header["kind"] != "patches":
+            raise ValueError(f"a model of the kind {self.header['kind']!r} is unknown to this decoder")
+        self.size = tuple(self.header["size"])
+        ranges = [
+            range(-back, size + ahead)
+            for size, back, ahead in zip(self.size, self.header["back"], self.header["ahead"], strict=True)
+        ]
+        self.offsets = [
+            o for o in product(*ranges) if tuple(a // n for a, n in zip(o, self.size, strict=True)) < (0, 0, 0)
+        ]
+        self.near = [sorted(range(len(self.offsets)), key=self.distances(o).__getitem__) for o in self.offsets]
+        self.middle = self.tensors["middle"].astype(float)
+        self.experts = sum(name.startswith("basis/") for name in self.tensors)
+        self.predict = [self.tensors[f"predict/{k}"].astype(float) for k in range(self.experts)]
+        self.basis = [self.tensors[f"basis/{k}"].astype(float) for k in range(self.experts)]
+
+    def distances(self, offset: tuple[int, ...]) -> list[int]:
+        """Squared distances of all offsets from one."""
+        return [sum((a - b) ** 2 for a, b in zip(o, offset, strict=True)) for o in self.offsets]
+
+    def around(self, signal: Array, first: tuple[int, ...]) -> tuple[Array, Array]:
+        """What is known around a patch, less its mean, and that mean; the signal is [z, y, x, features]."""
+        values = []
+        for near in self.near:
+            for m in near:
+                point = tuple(a + o for a, o in zip(first, self.offsets[m], strict=True))
+                if all(0 <= p < n for p, n in zip(point, signal.shape, strict=False)):
+                    values.append(signal[point])
+                    break
+        if not values:
+            return np.zeros(len(self.near) * len(self.middle)), self.middle
+        mean = np.zeros(len(self.middle))
+        for value in values:
+            mean = mean + value
+        mean = mean / len(values)
+        return np.concatenate([value - mean for value in values]), mean
+
+
+AnyModel = Model | Patches
+
+
+class Patch(NamedTuple):
+    """What is remembered of a patch; `known` is 0 of one that there is not."""
+
+    expert: int = 0  # + 1
+    length: int = 0
+    activity: int = 0
+    sizes: tuple[int, ...] = ()
+    known: int = 0
+
+    def size(self, q: int) -> int:
+        """The magnitude of a code."""
+        return self.sizes[q] if q < len(self.sizes) else 0
+
+
+def decode_patches(data: bytes, model: Patches, rate: int, shape: tuple[int, ...]) -> Array:
+    """Signals of `shape`, [n, features, *grid], from a stream of patches."""
+    if rate >= 192:
+        raise ValueError(f"rate {rate} of patches is unknown to this decoder")
+    step = (32 - rate % 16) / 32 / 2 ** (rate // 16)
+    codes = Binary(data, [19660] * 6)
+    streams = codes, codes.beside([19660] * 6), codes.beside([19660] * 6)
+    n, features, *grid = shape
+    lengths = [1] * (3 - len(grid)) + grid
+    if features != len(model.middle):
+        raise ValueError(f"{features} features, the model has {len(model.middle)}")
+    found = np.zeros(shape)
+    for i in range(n):
+        signal = decode_patched(streams, model, step, lengths)
+        found[i] = np.moveaxis(signal, -1, 0).reshape(shape[1:])
+    codes.check_end()
+    if not np.isfinite(found).all():
+        raise ValueError("patches are damaged: they are not made of numbers")
+    return found
+
+
+def decode_patched(streams: tuple[Binary, Binary, Binary], model: Patches, step: float, lengths: list[int]) -> Array:
+    """One signal, [z, y, x, features]."""
+    counts = [-(-n // s) for n, s in zip(lengths, model.size, strict=True)]
+    signal = np.zeros([*(n * s for n, s in zip(counts, model.size, strict=True)), len(model.middle)])
+    patches: dict[tuple[int, ...], Patch] = {}
+    for place in product(*map(range, counts)):
+        first = tuple(p * s for p, s in zip(place, model.size, strict=True))
+        around, mean = model.around(signal, first)
+        expert, codes = decode_patch(streams, model, patches, place)
+        values = np.zeros(model.basis[0].shape[1])
+        for value, row in zip(around, model.predict[expert], strict=True):
+            if value != 0.0:
+                values = values + value * row
+        for code, function in zip(codes, model.basis[expert], strict=False):
+            if code:
+                values = values + (code * step) * function
+        region = tuple(slice(f, f + s) for f, s in zip(first, model.size, strict=True))
+        signal[region] = values.reshape(*model.size, -1) + mean
+    return signal[tuple(slice(n) for n in lengths)]
+
+
+def decode_patch(
+    streams: tuple[Binary, Binary, Binary],
+    model: Patches,
+    patches: dict[tuple[int, ...], Patch],
+    place: tuple[int, ...],
+) -> tuple[int, list[int]]:
+    """The expert and the codes of a patch, which is remembered in `patches`."""
+    coder, experts, lengths = streams
+    z, y, x = place
+    none = Patch()
+    beside = [patches.get(at, none) for at in ((z, y, x - 1), (z, y - 1, x), (z - 1, y, x))]
+    left, above, before = beside
+    known = sum(p.known for p in beside)
+
+    def mean(values: list[int]) -> int:
+        return (2 * sum(values) + known // 2) // max(1, known)
+
+    activity = mean([p.activity for p in beside])
+    active, about = size_class(activity), size_class(mean([p.length for p in beside]) // 2)
+
+    expert, a = 0, size_class(activity // 4)
+    if model.experts > 1:
+        experts.contexts = [
+            left.expert, above.expert, 33 * left.expert + above.expert, a, 9 * before.expert + a, 9 * left.expert + a,
+        ]  # fmt: skip
+        expert = min(abs(experts.integer(0, 0, 0)), model.experts - 1)
+
+    by_left, by_above, by_before = (size_class(p.length) for p in beside)
+    corners = [size_class(patches.get((z, y - 1, x + d), none).length) for d in (-1, 1)]
+    lengths.contexts = [
+        9 * by_left + by_above, 33 * about + expert, 9 * active + about, expert, 9 * by_before + about,
+        9 * corners[0] + corners[1],
+    ]  # fmt: skip
+    w = min(abs(lengths.integer(0, 0, 0)), 15)
+    length = int(w > 0)
+    for k in range(w - 2, -1, -1):
+        at = 16 * w + k
+        low = [at, 256 * (1 + length % 2) + at, 9 * at + about, min(length, 1023), 9 * at + active, 9 * at + by_left]
+        lengths.contexts = [1000 + x for x in low]
+        length = 2 * length + min(abs(lengths.integer(0, 0, 1)), 1)
+    length = min(length, len(model.basis[0]))
+
+    codes: list[int] = []
+    here = [mean([p.size(q) for p in beside]) for q in range(length)] + [0]
+    for q in range(length):
+        one, two = (abs(codes[q - d]) if q >= d else 0 for d in (1, 2))
+        blurred = (here[q - 1] if q else 0) + 2 * here[q] + here[q + 1]
+        coder.contexts = [
+            4 * min(q, 1023) + min(one, 3),
+            512 * min(here[q], 7) + min(q, 511),
+            128 * expert + min(q, 127),
+            9 * min(one + two, 11) + size_class(blurred),
+            3 * (9 * active + size_class(length >> 2)) + min(one, 2),
+            100 * size_class(length - q) + 10 * min(blurred, 7) + min(one + two, 9),
+        ]
+        shift = 0
+        while (here[q] + one + two) >> (2 + shift) > 6:
+            shift += 1
+        certain = int(q == length - 1 and shift == 0)
+        codes.append(min(max(coder.integer(certain, shift, min(one + two, 4)), -(2**50)), 2**50))
+    total = min(sum(min(abs(code), 2**20) for code in codes), 2**30)
+    patches[place] = Patch(expert + 1, length, total, tuple(min(abs(code), 32767) for code in codes), 1)
+    return expert, codes
+
+
+def size_class(v: int) -> int:
+    """0 to 8: small numbers as they are, larger ones together."""
+    return bisect_right([1, 2, 3, 5, 8, 14, 24, 48], v)
 
 
 def main() -> None:

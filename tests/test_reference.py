@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,17 @@ from tests.conftest import small
 from tests.golden.make import small_model
 from tests.golden.reference import decoder
 from tests.test_archive import waves
+from tests.test_patches import made
+from vcinr.archive import work
 from vcinr.archive.zarr_codec import VcinrCodec
+from vcinr.codec.encode import encode
 from vcinr.codec.trial import Trial
 from vcinr.coding import residual
 from vcinr.coding.static import STATIC, writer
 from vcinr.coding.tables import quantise_frequencies
 from vcinr.errors import ModelError
 from vcinr.inr.model import from_bytes, load_model
+from vcinr.patches.geometry import Geometry
 from vcinr.quantise.state import CODERS, Quantiser
 from vcinr.quantise.train import fit
 from vcinr.signals import coordinates
@@ -79,7 +84,7 @@ def parts(path: Path, name: str) -> list[set[str]]:
                     found.add(("one value", "values")[content[0]])
                 if section == "LOG":
                     found.add(("positive", "negative", "signs")[content[0] if content else 0])
-                if section == "PRIOR":
+                if section == "PRIOR" and content[0] & 7 < len(CODERS):  # of patches it is a rate
                     found.add(f"latents: {CODERS[content[0] & 7]}")
                 if section == "RESIDUAL":
                     plan = content[8]
@@ -294,6 +299,32 @@ def test_every_conditioning(conditioning, tmp_path):
     expected, back = stored(tmp_path / "a.zarr", "double"), reference.read(tmp_path / "a.zarr", "double")
     assert np.abs(back - expected).max() <= model.slack * 30 + np.spacing(np.abs(expected)).max()
     assert np.ptp(expected) > 0
+
+
+@pytest.mark.parametrize(
+    ("geometry", "features", "shape", "experts"),
+    [
+        (Geometry((1, 4, 3), (0, 1, 2), (0, 0, 4)), 1, (2, 11, 13), 4),
+        (Geometry((1, 4, 4), (0, 2, 2), (0, 0, 4)), 3, (1, 9, 17), 2),
+        (Geometry((1, 1, 6), (0, 0, 5), (0, 0, 0)), 2, (3, 40), 1),
+        (Geometry((2, 3, 2), (1, 1, 1), (0, 2, 1)), 1, (1, 5, 7, 6), 3),
+        (Geometry((1, 2, 2), (0, 0, 0), (0, 0, 0)), 1, (1, 6, 5), 32),
+    ],
+)
+@pytest.mark.parametrize("rate", [0, 37, 100, 191])
+def test_experts_for_patches(geometry, features, shape, experts, rate, tmp_path, monkeypatch):
+    """The very bits, for one to three axes, several features and signals, and codes of all sizes."""
+    model, rng = made(geometry, features, experts), np.random.default_rng(rate)
+    signals = rng.standard_normal((shape[0], *shape[1:], features)).cumsum(1).cumsum(-2)
+    dims = ("item", *model.dims)
+    data = xr.Dataset({"v": (dims, signals[..., 0])} if features == 1 else {"v": ((*dims, "channel"), signals)})
+    monkeypatch.setattr(work, "encode", partial(encode, rate=rate))
+    vcinr.compress(data, tmp_path / "a.zarr", model=model)
+    assert {"PRIOR"} <= set().union(*parts(tmp_path / "a.zarr", "v"))
+    back = check(tmp_path / "a.zarr", "v")
+    assert np.abs(back - data["v"].values).max() < 2.0 ** (2 - rate / 16) + 1e-4
+    with pytest.raises(ValueError, match=r"checksum|damaged"):
+        reference.decode_patches(bytes(9), reference.Patches(model.data), rate, (1, features, *shape[1:]))
 
 
 def test_levels_on_the_sphere(tmp_path):

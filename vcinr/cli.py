@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vcinr.errors import InputError, VcinrError
+from vcinr.errors import InputError, ModelError, VcinrError
 from vcinr.progress import Progress
 
 app = typer.Typer(
@@ -78,6 +78,7 @@ def train(
     try:
         from vcinr import config, kinds
         from vcinr.training import train as run
+        from vcinr.training import usual_method
     except ImportError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'vcinr[train]'") from None
     if params and (method or profile):
@@ -88,7 +89,12 @@ def train(
     if params:
         chosen = kinds.load(params)
     elif method or profile or steps is not None or minutes is not None:
-        chosen = config.preset(method or "basis", profile or "cpu")
+        chosen = config.preset(method or usual_method(inputs, kind or None), profile or "cpu")
+    if chosen is not None and chosen.method == "experts" and (steps is not None or minutes is not None):
+        raise InputError(
+            "--steps and --minutes are for networks, and experts are found without; leave them out, or choose another "
+            "--method"
+        )
     if chosen is not None and steps is not None:
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
     if chosen is not None and minutes is not None:
@@ -165,9 +171,9 @@ def compress(
             psnr=psnr, rate=rate, variables=var or signals, chunk=chunk, overwrite=overwrite,
             effort=effort, watch=_watch,
         )  # fmt: skip
-    except InputError as error:
+    except (InputError, ModelError) as error:
         text = str(error)
-        raise InputError(text if text.startswith((target, source)) else f"{source}: {text}") from None
+        raise type(error)(text if text.startswith((target, source)) else f"{source}: {text}") from None
     _table(describe(target))
 
 

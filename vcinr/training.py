@@ -6,7 +6,9 @@ interruption, so that the next call resumes; it is removed when the model has be
 
 from __future__ import annotations
 
+import math
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,8 +85,8 @@ def train(
     if out.is_dir():
         raise InputError(f"{out}: this is a folder; name the model's file, for example {out / 'model.vcinr'}")
     work_folder = out.with_name(f".{out.name}.work")
-    work_folder.mkdir(parents=True, exist_ok=True)
     if isinstance(inputs, xr.Dataset):
+        work_folder.mkdir(parents=True, exist_ok=True)
         inputs.to_netcdf(work_folder / "input.nc")
         inputs = work_folder / "input.nc"
     paths = expanded([str(inputs)] if isinstance(inputs, str | Path) else [str(p) for p in inputs])
@@ -94,9 +96,11 @@ def train(
         params = preset("experts" if one_signal else "basis")
         suited = params.patches.model_copy(update=dict(KINDS[kind].patches) if one_signal else {})
         params = params.model_copy(update={"patches": suited})
-    chosen = tuple(Selection(path=p) for p in paths)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
-    own = {"tile": _tile(paths, KINDS[kind])} if one_signal else {}
+    own = {}
+    if one_signal:
+        own["tile"], paths = _tile(paths, KINDS[kind])
+    chosen = tuple(Selection(path=p) for p in paths)
     source = Source(
         kind=kind,
         variables=tuple(variables),
@@ -106,6 +110,7 @@ def train(
         **own,  # type: ignore[arg-type]
     )
     signals = work_folder / "signals.zarr"
+    work_folder.mkdir(parents=True, exist_ok=True)
     try:
         ingest(source, work_folder, signals, watch)
         if params.method == "experts":
@@ -145,11 +150,34 @@ def _quantiser_seconds(budget: float, spent: float) -> float:
     return max(0.02 * budget, share * (budget - spent))
 
 
-def _tile(paths: Sequence[str], kind: Kind) -> int:
-    """Length of the tiles to learn from: the usual one, or less where a signal is shorter than that."""
-    shortest = int(kind.options.model_fields["tile"].default)
+def usual_method(inputs: Sequence[str], kind: str | None) -> str:
+    """The method that `train` takes for inputs: ``experts`` where each file is one signal, else ``basis``."""
+    kind = kind or kind_of_data(open_groups(expanded(list(inputs))[0])[""]) or "grid"
+    return "experts" if kind in KINDS and KINDS[kind].variable is not None else "basis"
+
+
+_LEARNED = 0.9
+"""Share of the values of all signals that are in those from which tiles are cut, at least."""
+
+
+def _tile(paths: list[str], kind: Kind) -> tuple[int, list[str]]:
+    """Length of the tiles to learn from, and the files that have such tiles.
+
+    It is the usual length, or less where too many signals are shorter than that, and where there would be a single
+    tile. The few signals that are shorter still, such as an icon among photographs, are left out.
+    """
+    lengths, sizes = [], []  # of each signal: those of its dimensions, and the number of its values
     for path in paths:
         dataset = open_dataset(path)
-        if kind.variable in dataset:
-            shortest = min(shortest, *(dataset[kind.variable].sizes.get(d, shortest) for d in kind.dims))
-    return max(1, shortest)
+        # A file without such a signal counts as a long one, so that it is kept for a message that names it.
+        signal = dataset[kind.variable].sizes if kind.variable in dataset else dict.fromkeys(kind.dims, sys.maxsize)
+        lengths.append([signal.get(d, 0) for d in kind.dims])
+        sizes.append(math.prod(signal.values()) if kind.variable in dataset else 0)
+    shortest = [min(n) for n in lengths]
+    falling = sorted(range(len(paths)), key=lambda i: -shortest[i])
+    reached = next(i for k, i in enumerate(falling, 1) if sum(sizes[j] for j in falling[:k]) >= _LEARNED * sum(sizes))
+    tile = max(1, min(int(kind.options.model_fields["tile"].default), shortest[reached]))
+    while tile > 1 and sum(math.prod(n // tile for n in signal) for signal in lengths) < 2:
+        tile //= 2
+    long_enough = [path for path, length in zip(paths, shortest, strict=True) if length >= tile]
+    return tile, long_enough or paths

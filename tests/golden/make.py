@@ -26,13 +26,17 @@ from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import DELTA, Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
+from vcinr.patches.geometry import Geometry
+from vcinr.patches.learn import learn
+from vcinr.patches.learn import stored as stored_model
+from vcinr.patches.model import PatchModel
 from vcinr.quantise.state import Quantiser
 
 FOLDER = Path(__file__).parent
 
 
-SLACK = {"weights": 2.0**-15}
-"""Of a network of large random weights, whose rounding is larger than a trained one's."""
+SLACK = {"weights": 2.0**-15, "patches": 0.0}
+"""Of a network of large random weights, whose rounding is larger than a trained one's; experts are exact."""
 
 
 def fields() -> dict[str, xr.Dataset]:
@@ -68,7 +72,7 @@ def fields() -> dict[str, xr.Dataset]:
 def data(name: str) -> dict[str, xr.Dataset]:
     """What the golden archive of that name is made of: `fields`, and what it is named after for some."""
     groups = fields()
-    if name == "vector":
+    if name in ("vector", "patches"):
         east = groups[""]["double"].values
         wind = np.stack([east, 0.5 * east[:, ::-1] - 10], axis=1)
         wind[1:3, 1, 4, 5] = 1e20
@@ -125,6 +129,15 @@ def small_model(name: str, features: int = 1) -> Model:
     return with_quantiser(model, quantiser.to_tensors(), {})
 
 
+def small_experts() -> PatchModel:
+    """Two experts for patches of the wind."""
+    geometry = Geometry((1, 2, 2), (0, 1, 1), (0, 0, 1))
+    wind = data("patches")[""]["wind"].values
+    signals = np.moveaxis((np.where(wind == 1e20, -10, wind) + 45) / 30, 1, -1)[:, None]
+    middle, predict, basis, _ = learn(list(signals), geometry, experts=2, rounds=3, patches=200, psnr=34.0)
+    return stored_model(PatchModel(geometry, ("y", "x"), "component", {"wind": (-45.0, 30.0)}, middle, predict, basis))
+
+
 def archives() -> dict[str, dict[str, Any]]:
     """Arguments of `compress` for each golden archive."""
     both = ["single", "double", "packed", "constant", "clipped", "deep/er/half", "deep/er/line"]
@@ -143,6 +156,7 @@ def archives() -> dict[str, dict[str, Any]]:
         },
         "vector": {"abs_error": 0.5, "variables": ["wind"], "chunk": 4, "model": small_model("linear", features=2)},
         "scattered": {"abs_error": 0.02, "variables": ["scattered"], "chunk": 4},
+        "patches": {"abs_error": 0.1, "variables": ["wind"], "chunk": 4, "model": small_experts()},
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
 
@@ -162,11 +176,12 @@ def main() -> int:
     for old in folder.iterdir():
         if not chosen or old.stem in chosen:
             old.unlink()
+    # The untrained prior is never the smallest candidate: have it taken all the same.
+    rates = {"model": 1, "linear": 1, "vector": 1, "patches": 70}
     for name, arguments in archives().items():
         if chosen and name not in chosen:
             continue
-        # The untrained prior is never the smallest candidate: have it taken all the same.
-        forced = partial(encode, rate=1) if name in ("model", "linear", "vector") else encode
+        forced = partial(encode, rate=rates[name]) if name in rates else encode
         work.encode = forced  # type: ignore[attr-defined]
         compress(data(name), folder / f"{name}.zip", **arguments)
         np.savez_compressed(folder / f"{name}.npz", **stored(folder / f"{name}.zip"))  # type: ignore[arg-type]

@@ -190,6 +190,12 @@ def _collect(
             if layout is None:
                 layout = field_layout
             _check_grid(field_layout, layout, f"{path}: variable {name!r}", origin)
+            if field_layout.feature_dim != layout.feature_dim:
+                without, having = (path, origin) if field_layout.feature_dim is None else (origin, path)
+                raise InputError(
+                    f"{path}: variable {name!r} of {without} has one value a point, that of {having} several features "
+                    f"along {layout.feature_dim or field_layout.feature_dim!r}; one source has one number of features"
+                )
             values, mask = _valid(_values(data, layout, path))
             if features and values.shape[-1] != features[0].shape[-1]:
                 raise InputError(

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from vcinr import formats
 from vcinr.errors import InputError
 from vcinr.formats.base import Groups
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
 from vcinr.kinds import KINDS
 from vcinr.kinds.base import Kind, Opened
-from vcinr.places import is_url
+from vcinr.places import is_url, suffix
 
 ITEM, NAME, ROW_SIZE = "item", "name", "row_size"
 _STORES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")  # members of folders that are stores
+_BESIDE = {"alpha", "icc_profile"}  # variables that formats give a signal besides its own
 ATTRIBUTE = "kind_of_signal"
 """Attribute of the root group that names the kind of the signals."""
 
@@ -52,8 +54,18 @@ def expanded(paths: Sequence[str]) -> list[str]:
 
 
 def kind_of_data(dataset: xr.Dataset) -> str | None:
-    """The name of the kind whose variable a data set has; None where it is of no such kind."""
-    return next((name for name, kind in KINDS.items() if kind.variable and kind.variable in dataset.data_vars), None)
+    """The name of the kind of signal that a data set holds; None where it is of no such kind.
+
+    It is one where it has the kind's variable, of the kind's dimensions, and nothing besides but what belongs to it. So
+    a grid of many variables, of which one is called volume, is none.
+    """
+    for name, kind in KINDS.items():
+        if kind.variable is None or kind.variable not in dataset.data_vars:
+            continue
+        others = set(map(str, dataset.variables)) - {kind.variable}
+        if others <= _BESIDE and set(kind.dims) <= set(map(str, dataset[kind.variable].dims)):
+            return name
+    return None
 
 
 def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, list[str] | None]:
@@ -151,8 +163,23 @@ def separated(groups: Groups) -> Opened:
             continue
         parts = _of_ragged(dataset, kind) if kind.ragged else _of_stack(dataset)
         names = [str(n) for n in np.atleast_1d(dataset[NAME].values)]
-        result += [(name, part.drop_vars(NAME, errors="ignore")) for name, part in zip(names, parts, strict=True)]
-    return sorted(result)
+        result += [
+            (name, _within_bits(part.drop_vars(NAME, errors="ignore"), kind))
+            for name, part in zip(names, parts, strict=True)
+        ]
+    return sorted(result, key=lambda signal: signal[0])
+
+
+def _within_bits(dataset: xr.Dataset, kind: Kind) -> xr.Dataset:
+    """A signal whose attribute `bits` says how many of its integers' bits count, without what an error added beyond."""
+    assert kind.variable is not None
+    variable = dataset[kind.variable]
+    if "bits" not in variable.attrs or variable.dtype.kind != "i":
+        return dataset
+    most = 2 ** (int(np.ravel(variable.attrs["bits"])[0]) - 1)
+    limits = np.iinfo(variable.dtype)
+    values = np.clip(variable.values, max(-most, limits.min), min(most - 1, limits.max))
+    return dataset.assign({kind.variable: variable.copy(data=values)})
 
 
 def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
@@ -178,28 +205,34 @@ def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
     InputError
         Where a file exists already or cannot be written; the message names it.
     """
-    if len(signals) == 1 and target.suffix and not target.is_dir():
-        places = [target]
-    else:
-        target.mkdir(parents=True, exist_ok=True)
-        places = [target / _usual(name, kind) for name, _ in signals]
-    for place in places:
+    places = [target]
+    if len(signals) != 1 or not target.suffix or target.is_dir():
+        places = [target / name for name in _file_names([name for name, _ in signals], kind)]
+    for place in [target, *places] if target.is_file() else places:
         if place.exists():
             raise InputError(f"{place}: exists already; choose another place or remove it")
-    doubled = next((p for p in places if places.count(p) > 1), None)
-    if doubled is not None:
-        raise InputError(f"{doubled}: two signals would be written to this file; rename one and compress again")
+    try:
+        places[0].parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{places[0].parent}: cannot make this folder ({error.strerror})") from None
     for place, (_, dataset) in zip(places, signals, strict=True):
         write_dataset(dataset, place)
     return places
 
 
-def _usual(name: str, kind: Kind) -> str:
-    """The name of the file in which a signal comes back."""
-    lower = name.lower()
-    if any(lower.endswith(ending) for ending in kind.endings):
-        return name
-    return name.partition(".")[0] + kind.endings[0] if "." in name else name + kind.endings[0]
+def _file_names(names: list[str], kind: Kind) -> list[str]:
+    """The names of the files in which signals come back, no two of them alike."""
+    kept = {name for name in names if name.lower().endswith(kind.endings)}
+    result: list[str] = []
+    for name in names:
+        if name in kept:
+            result.append(name)
+            continue
+        known = suffix(name) in {ending for form in formats.FORMATS for ending in form.suffixes}
+        usual = (name[: -len(suffix(name))] if known else name) + kind.endings[0]
+        taken = usual in kept or usual in result
+        result.append(name + kind.endings[0] if taken else usual)  # a.jpg beside a.png is a.jpg.png
+    return result
 
 
 def _sort(dataset: xr.Dataset, kind: Kind) -> str:
@@ -216,7 +249,8 @@ def _sort(dataset: xr.Dataset, kind: Kind) -> str:
 
 
 def _text(attrs: Any) -> str:
-    return repr(sorted((str(k), repr(v)) for k, v in attrs.items()))
+    plain = {str(k): v.tolist() if isinstance(v, np.ndarray) else v for k, v in attrs.items()}
+    return repr(sorted((k, repr(v)) for k, v in plain.items()))
 
 
 def _is_shared(variable: xr.Variable, kind: Kind) -> bool:

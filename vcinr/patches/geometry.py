@@ -42,8 +42,10 @@ class Geometry:
     @cached_property
     def near(self) -> np.ndarray:
         """For each of the C points all of them, the nearest first: int64 ``[C, C]``."""
-        apart = self.offsets[:, None] - self.offsets[None]
-        return np.argsort((apart * apart).sum(-1), axis=1, kind="stable")
+        near = np.empty((len(self.offsets),) * 2, np.int64)
+        for j, offset in enumerate(self.offsets):  # one by one, which takes less memory than all at once
+            near[j] = np.argsort(np.square(self.offsets - offset).sum(-1), kind="stable")
+        return near
 
     @property
     def points(self) -> int:

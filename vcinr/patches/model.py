@@ -146,6 +146,15 @@ def bits_of(
     return np.stack([0.5 * np.log2(1 + np.square(latent * np.float32(1 / (0.6 * step)))).sum(1) for latent in latents])
 
 
+def fits(geometry: Geometry, features: int) -> bool:
+    """Whether a patch has values, and neither it nor what is seen around it has more than `MAX_VALUES`."""
+    if not 1 <= geometry.points * features <= MAX_VALUES:
+        return False
+    lengths = (n + b + a for n, b, a in zip(geometry.size, geometry.back, geometry.ahead, strict=True))
+    # The whole box first: the known points in it are listed only where there are not too many.
+    return math.prod(lengths) * features <= 4 * MAX_VALUES and len(geometry.offsets) * features <= MAX_VALUES
+
+
 def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], data: bytes, origin: str) -> PatchModel:
     """The model of an unpacked container; raises ModelError, which names `origin`, where its parts do not fit."""
     try:
@@ -153,10 +162,9 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
         if any(len(n) != 3 or any(type(v) is not int or not 0 <= v < 1 << 12 for v in n) for n in lengths):
             raise ValueError("the geometry is no lengths of three axes")
         geometry = Geometry(*lengths)
-        box = math.prod(n + b + a for n, b, a in zip(*lengths, strict=True))
         middle = tensors["middle"]
-        if geometry.points < 1 or max(box, geometry.points) * middle.size > 4 * MAX_VALUES or middle.ndim != 1:
-            raise ValueError("the patches are too large")
+        if middle.ndim != 1 or not fits(geometry, middle.size):
+            raise ValueError("the patches are empty or too large")
         experts = sum(name.startswith("basis/") for name in tensors)
         q, around = geometry.points * middle.size, len(geometry.offsets) * middle.size
         shapes = {"middle": middle.shape}

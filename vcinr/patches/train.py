@@ -13,7 +13,7 @@ from vcinr.errors import ConfigError, InputError
 from vcinr.patches import coder
 from vcinr.patches.geometry import Geometry, three, usual
 from vcinr.patches.learn import learn, stored
-from vcinr.patches.model import PatchModel
+from vcinr.patches.model import MAX_VALUES, PatchModel, fits
 from vcinr.places import written_aside
 from vcinr.progress import Watch, silent
 from vcinr.quality import psnr_of
@@ -24,8 +24,8 @@ _JUDGED = (34, 50, 66, 82)  # rates, 6 dB apart, at which the model is judged
 _MOST = 64  # validation signals that are coded for that
 
 
-def geometry_of(settings: Patches, axes: int) -> Geometry:
-    """The geometry of patches of signals with so many axes; raises ConfigError where settings do not fit these."""
+def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
+    """The geometry of patches of signals of so many axes and features; raises ConfigError where settings do not fit."""
     default = usual(axes)
     lengths = []
     for name, standard in (("size", default.size), ("back", default.back), ("ahead", default.ahead)):
@@ -34,7 +34,13 @@ def geometry_of(settings: Patches, axes: int) -> Geometry:
             raise ConfigError(f"patches.{name}: {list(given)} has {len(given)} lengths, and signals have {axes} axes")
         fill = 1 if name == "size" else 0
         lengths.append(standard if given is None else three(tuple(given), fill))
-    return Geometry(*lengths)
+    geometry = Geometry(*lengths)
+    if not fits(geometry, features):
+        raise ConfigError(
+            f"patches.size, back and ahead: patches of {' x '.join(map(str, geometry.size[-axes:]))} points of "
+            f"{features} features, or what is seen around them, have more than {MAX_VALUES} values; give smaller ones"
+        )
+    return geometry
 
 
 def train_patches(
@@ -74,7 +80,8 @@ def train_patches(
         raise InputError(f"{signals}: patches have one to three dimensions, and signals have {len(data.dims)}")
     if any(data.splits[s].mask is not None for s in ("train", "valid")):
         raise InputError(f"{signals}: signals for patches must have a value everywhere; choose another method")
-    geometry = geometry_of(settings, len(data.dims))
+    features = data.splits["train"].features.shape[-1]
+    geometry = geometry_of(settings, len(data.dims), features)
     middle, predict, basis, history = learn(
         list(_arranged(data, "train")), geometry, experts=settings.experts, rounds=settings.rounds,
         patches=settings.count, psnr=settings.psnr, seed=seed, watch=watch,

@@ -1,0 +1,397 @@
+"""Images, sounds, videos and volumes, a signal a file: through an archive and back, on the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import vcinr
+from tests.test_cli import error
+from vcinr import cli
+from vcinr.errors import InputError
+from vcinr.formats.open import open_dataset, open_groups
+from vcinr.formats.write import write_dataset
+from vcinr.kinds.files import joined, kind_of_data, open_files, separated
+from vcinr.models import load_model
+from vcinr.patches.model import PatchModel
+
+with warnings.catch_warnings():  # of packages that are imported for the first time
+    warnings.simplefilter("ignore")
+    for module in ("PIL.Image", "imagecodecs", "soundfile", "av", "nibabel"):
+        pytest.importorskip(module)
+
+
+def vcinr_(*arguments) -> str:
+    """What a command prints, run in this process."""
+    argv, sys.argv = sys.argv, ["vcinr", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as written, contextlib.redirect_stderr(io.StringIO()):
+            cli.app(standalone_mode=False)
+    finally:
+        sys.argv = argv
+    return written.getvalue()
+
+
+def picture(height: int, width: int, channels: int = 3, seed: int = 0, dtype: str = "u1") -> np.ndarray:
+    """Soft edges in a few directions, whose colours go together."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 16
+    grey = sum(np.tanh(4 * np.sin(a * x + b * y + c)) for a, b, c in rng.uniform(-2, 2, (4, 3)))
+    colours = grey[..., None] * rng.uniform(0.5, 1, channels) + 0.1 * rng.standard_normal((height, width, 1))
+    top = np.iinfo(dtype).max
+    values = np.clip((colours + 5) / 10, 0, 1) * top
+    return np.rint(values[..., 0] if channels == 1 else values).astype(dtype)
+
+
+def image(path: Path, values: np.ndarray, alpha: np.ndarray | None = None, **attrs) -> Path:
+    """Write an image."""
+    dims = ("y", "x", "channel")[: values.ndim]
+    if values.ndim == 3:
+        attrs["channels"] = ["red", "green", "blue"]
+    data = xr.Dataset({"image": (dims, values, attrs)})
+    if alpha is not None:
+        data["alpha"] = (("y", "x"), alpha)
+    write_dataset(data, path)
+    return path
+
+
+def sound(path: Path, values: np.ndarray, **attrs) -> Path:
+    data = xr.Dataset({"sound": (("time", "channel")[: values.ndim], values, {"sample_rate": 8000, **attrs})})
+    write_dataset(data, path)
+    return path
+
+
+def tones(length: int, channels: int = 1, seed: int = 0, top: int = 30000) -> np.ndarray:
+    rng, t = np.random.default_rng(seed), np.arange(length)[:, None] / 8000
+    waves = sum(np.sin(2 * np.pi * f * t + p) for f, p in zip(rng.uniform(100, 900, 3), rng.random(3), strict=True))
+    values = np.rint(top / 3 * waves * rng.uniform(0.5, 1, channels))
+    return values[:, 0] if channels == 1 else values
+
+
+def same(a: Path, b: Path) -> None:
+    """Both files hold the same data set, to the bit."""
+    xr.testing.assert_identical(open_dataset(a), open_dataset(b))
+
+
+def largest(a: Path, b: Path, name: str) -> float:
+    old, new = open_dataset(a)[name], open_dataset(b)[name]
+    assert old.dtype == new.dtype and old.sizes == new.sizes and old.attrs == new.attrs
+    return float(np.abs(old.values.astype("f8") - new.values.astype("f8")).max(initial=0))
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory) -> Path:
+    """A folder with photographs, and the model that was trained on them by the command."""
+    folder = tmp_path_factory.mktemp("colours")
+    (folder / "in").mkdir()
+    for i in range(6):
+        image(folder / "in" / f"{i}.png", picture(128, 128, seed=i))
+    image(folder / "in" / "icon.png", picture(5, 3, seed=9))  # too small to learn from
+    said = vcinr_("train", folder / "in", "--out", folder / "m.vcinr")
+    assert "model" in said and "for image" in said
+    assert sorted(p.name for p in folder.iterdir()) == ["in", "m.vcinr"], "the work folder is gone"
+    return folder
+
+
+# --- images
+
+
+def test_a_model_of_images_is_made_of_experts(colours):
+    model = load_model(colours / "m.vcinr")
+    assert isinstance(model, PatchModel) and model.features == 3 and model.feature_dim == "channel"
+    assert model.dims == ("y", "x") and set(model.normalisation) == {"image"} and len(model.basis) >= 1
+    assert model.provenance["method"] == "experts"
+
+
+@pytest.mark.parametrize("modelled", [False, True])
+@pytest.mark.parametrize("bound", [("--psnr", 36), ("--abs-error", 6), ("--rate", 2.5)])
+def test_photographs_of_all_sizes(modelled, bound, colours, tmp_path):
+    originals = tmp_path / "my photographs"
+    originals.mkdir()
+    for i, (height, width) in enumerate([(40, 56), (40, 56), (33, 17), (1, 1), (3, 30)]):
+        image(originals / f"a view.{i}.png", picture(height, width, seed=50 + i))
+    if bound[0] == "--rate":  # a single point takes more than that, whatever the coder
+        (originals / "a view.3.png").unlink()
+        (originals / "a view.4.png").unlink()
+        bound = ("--rate", 6)
+    with_model = ("--model", colours / "m.vcinr") if modelled else ()
+    said = vcinr_("compress", originals, tmp_path / "a.zip", *with_model, *bound, "--effort", "fast")
+    assert "image" in said
+    vcinr_("verify", tmp_path / "a.zip", "--against", originals)
+    assert f"{len(list(originals.iterdir()))} files" in vcinr_("decompress", tmp_path / "a.zip", tmp_path / "back")
+    assert sorted(p.name for p in (tmp_path / "back").iterdir()) == sorted(p.name for p in originals.iterdir())
+    for path in originals.iterdir():
+        worst = largest(path, tmp_path / "back" / path.name, "image")
+        assert worst <= (6 if bound[0] == "--abs-error" else 255)
+
+
+def test_the_model_pays(colours, tmp_path):
+    image(tmp_path / "new.png", picture(128, 128, seed=77))
+    sizes = []
+    for options in ((), ("--model", colours / "m.vcinr")):
+        archive = tmp_path / f"{len(sizes)}.zip"
+        vcinr_("compress", tmp_path / "new.png", archive, "--psnr", 34, *options)
+        vcinr_("verify", archive, "--against", tmp_path / "new.png")
+        sizes.append(vcinr.info(archive)["variables"]["image"]["bytes"])
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_every_sort_of_png_in_one_archive(tmp_path):
+    """Colour, grey, with alpha, of 16 bits, with a colour profile: each in its group, and exactly as it was."""
+    from PIL import Image, ImageCms
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image(folder / "colour.png", picture(20, 30))
+    image(folder / "grey.png", picture(20, 30, 1))
+    image(folder / "grey too.png", picture(20, 30, 1, seed=2))
+    image(folder / "deep.png", picture(20, 30, 1, dtype="u2"))
+    image(folder / "alpha.png", picture(20, 30), np.arange(600, dtype="u1").reshape(20, 30))
+    image(folder / "dots.png", picture(20, 30), dpi=[300.0, 300.0])
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(picture(20, 30, seed=3)).save(folder / "profile.png", icc_profile=profile)
+    groups, variables = open_files([str(folder)])
+    assert len(variables) == 6 and len(groups) == 7 and groups[""].attrs["kind_of_signal"] == "image"
+    vcinr_("compress", folder, tmp_path / "a.zip", "--abs-error", 3)
+    vcinr_("verify", tmp_path / "a.zip", "--against", folder)
+    vcinr_("decompress", tmp_path / "a.zip", tmp_path / "out")
+    for path in folder.iterdir():
+        assert largest(path, tmp_path / "out" / path.name, "image") <= 3
+        old, new = open_dataset(path), open_dataset(tmp_path / "out" / path.name)
+        xr.testing.assert_identical(old.drop_vars("image"), new.drop_vars("image"))
+    # Without a bound and a model all is exact.
+    vcinr_("compress", folder, tmp_path / "exact.zip")
+    vcinr_("decompress", tmp_path / "exact.zip", tmp_path / "exact")
+    for path in folder.iterdir():
+        same(path, tmp_path / "exact" / path.name)
+    vcinr_("decompress", tmp_path / "a.zip", tmp_path / "all.nc")
+    with xr.open_datatree(tmp_path / "all.nc") as tree:
+        assert len(tree.children) == 6
+
+
+def test_photographs_that_are_not_written_come_back_as_png(tmp_path):
+    """Names with dots keep them, and a JPEG beside a PNG of its name keeps its own."""
+    from PIL import Image
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.jpg", "b.1.JPG", "b.2.jpeg", "no suffix", "from.2020"):
+        Image.fromarray(picture(24, 32)).save(folder / name, format="JPEG")
+    image(folder / "a.png", picture(24, 32, seed=1))
+    vcinr_("compress", folder, tmp_path / "a.zarr", "--abs-error", 2)
+    vcinr_("decompress", tmp_path / "a.zarr", tmp_path / "back")
+    back = {"a.jpg.png": "a.jpg", "b.1.png": "b.1.JPG", "b.2.png": "b.2.jpeg", "no suffix.png": "no suffix"}
+    back |= {"from.2020.png": "from.2020", "a.png": "a.png"}
+    assert {p.name for p in (tmp_path / "back").iterdir()} == set(back)
+    for name, original in back.items():
+        old, new = open_dataset(folder / original)["image"], open_dataset(tmp_path / "back" / name)["image"]
+        assert np.abs(old.astype("i2") - new.astype("i2")).max() <= 2
+
+
+def test_one_file_to_one_file(tmp_path):
+    source = image(tmp_path / "one.png", picture(30, 40))
+    vcinr_("compress", source, tmp_path / "a.zip")
+    for name in ("two.png", "two.tif", "two.webp"):
+        assert "1 file" in vcinr_("decompress", tmp_path / "a.zip", tmp_path / name)
+        assert largest(source, tmp_path / name, "image") == 0
+    vcinr_("decompress", tmp_path / "a.zip", tmp_path / "folder")
+    same(source, tmp_path / "folder" / "one.png")
+    (tmp_path / "a.b").mkdir()
+    vcinr_("decompress", tmp_path / "a.zip", tmp_path / "a.b")
+    same(source, tmp_path / "a.b" / "one.png")
+    assert "not written" in error("decompress", tmp_path / "a.zip", tmp_path / "two.jpg")
+
+
+# --- sounds, volumes, videos
+
+
+@pytest.mark.parametrize("modelled", [False, True])
+def test_sounds(modelled, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, length in enumerate([5000, 70, 9000, 9000, 1]):
+        sound(folder / f"mono {i}.wav", tones(length, seed=i).astype("i2"))
+    sound(folder / "stereo.wav", tones(3000, 2).astype("i2"))
+    sound(folder / "stereo 2.wav", tones(2000, 2, 1).astype("i2"))
+    sound(folder / "nothing.wav", np.zeros(0, "i2"))
+    full = np.where(np.arange(800) % 160 < 80, 2**23 - 1, -(2**23)).astype("i4")
+    sound(folder / "deep.wav", full, bits=24)
+    with_model = ()
+    if modelled:
+        learnt_from = [folder / f"mono {i}.wav" for i in (0, 1, 2, 3)]
+        vcinr_("train", *learnt_from, "--out", tmp_path / "m.vcinr")
+        assert load_model(tmp_path / "m.vcinr").dims == ("time",)
+        with_model = ("--model", tmp_path / "m.vcinr")
+        for name in ("stereo.wav", "stereo 2.wav", "deep.wav"):
+            (folder / name).unlink()
+    groups, variables = open_files([str(folder)])
+    assert variables == (["sound"] if modelled else ["sound", "sound-2", "sound-2-2"]) or len(variables) in (1, 3)
+    vcinr_("compress", folder, tmp_path / "a.zip", "--abs-error", 40, *with_model)
+    vcinr_("verify", tmp_path / "a.zip", "--against", folder)
+    vcinr_("decompress", tmp_path / "a.zip", tmp_path / "back")
+    assert {p.name for p in (tmp_path / "back").iterdir()} == {p.name for p in folder.iterdir()}
+    for path in folder.iterdir():
+        assert largest(path, tmp_path / "back" / path.name, "sound") <= 40
+    assert len(groups) >= 1
+
+
+def test_volumes(tmp_path):
+    import nibabel
+
+    z, y, x = np.mgrid[:12, :14, :10]
+    values = np.rint(1000 * np.exp(-((z - 6) ** 2 + (y - 7) ** 2 + (x - 5) ** 2) / 30)).astype("i2")
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        nibabel.save(nibabel.Nifti1Image(np.roll(values, i, 0).T, affine), tmp_path / "in" / f"brain.{i}.nii.gz")
+    floats = nibabel.Nifti1Image(values.T.astype("f4") / 7, affine)
+    nibabel.save(floats, tmp_path / "in" / "floats.nii")
+    vcinr_("train", tmp_path / "in" / "brain.0.nii.gz", "--out", tmp_path / "m.vcinr", "--params", small(tmp_path))
+    for options in ((), ("--model", tmp_path / "m.vcinr")):
+        archive, back = tmp_path / f"{len(options)}.zarr", tmp_path / f"back {len(options)}"
+        vcinr_("compress", tmp_path / "in", archive, "--abs-error", 5, *options)
+        vcinr_("verify", archive, "--against", tmp_path / "in")
+        vcinr_("decompress", archive, back)
+        for path in (tmp_path / "in").iterdir():
+            assert largest(path, back / path.name, "volume") <= 5
+            old, new = nibabel.load(path), nibabel.load(back / path.name)
+            assert np.array_equal(old.affine, new.affine) and old.header == new.header
+
+
+def small(folder: Path) -> Path:
+    """Parameters for data of a few patches."""
+    (folder / "small.yaml").write_text(
+        "method: experts\npatches: {size: [2, 2, 2], back: [1, 1, 1], ahead: [0, 1, 1], experts: 2, rounds: 2}\n"
+    )
+    return folder / "small.yaml"
+
+
+def test_a_video(tmp_path):
+    frames = np.stack([np.roll(picture(24, 32), t, 1) for t in range(9)])
+    data = xr.Dataset({"video": (("frame", "y", "x", "channel"), frames, {"frame_rate": "25/1"})})
+    write_dataset(data, tmp_path / "clip.mkv")
+    vcinr_("train", tmp_path / "clip.mkv", "--out", tmp_path / "m.vcinr", "--params", small(tmp_path))
+    assert load_model(tmp_path / "m.vcinr").dims == ("frame", "y", "x")
+    for options in (("--psnr", 34), ("--psnr", 34, "--model", tmp_path / "m.vcinr")):
+        archive, back = tmp_path / f"{len(options)}.zip", tmp_path / f"{len(options)}.mkv"
+        vcinr_("compress", tmp_path / "clip.mkv", archive, *options, "--effort", "fast")
+        vcinr_("verify", archive, "--against", tmp_path / "clip.mkv")
+        vcinr_("decompress", archive, back)
+        old, new = (open_dataset(p)["video"] for p in (tmp_path / "clip.mkv", back))
+        spread = float(np.ptp(old.values))
+        assert new.attrs["frame_rate"] == "25/1" and old.shape == new.shape
+        assert np.square(old.values - new.values.astype("f8")).mean() <= spread**2 / 10**3.4
+
+
+# --- what is refused
+
+
+def test_files_that_do_not_go_together(colours, tmp_path):
+    out = tmp_path / "a.zip"
+    one = image(tmp_path / "one.png", picture(20, 20))
+    grey = image(tmp_path / "grey.png", picture(20, 20, 1))
+    beep = sound(tmp_path / "beep.wav", tones(500).astype("i2"))
+    (tmp_path / "sub").mkdir()
+    again = image(tmp_path / "sub" / "one.png", picture(20, 20))
+    (tmp_path / "empty").mkdir()
+    fields = [tmp_path / f"{i}.nc" for i in range(2)]
+    for path in fields:
+        xr.Dataset({"t": (("y", "x"), np.zeros((4, 4)))}).to_netcdf(path)
+    assert "two files are called one.png; rename one" in error("compress", one, again, out)
+    assert "empty: a folder without files" in error("compress", tmp_path / "empty", out)
+    assert "empty: a folder without files" in error("train", tmp_path / "empty", "--out", tmp_path / "m.vcinr")
+    assert "beep.wav: no image, it holds sound" in error("compress", one, beep, out)
+    assert "one.png: no sound, it holds image" in error("compress", beep, one, out)
+    assert "1.nc: several files share an archive only where" in error("compress", *fields, out)
+    assert "0.nc: no image, it holds t" in error("compress", one, fields[0], out)
+    line = error("compress", grey, out, "--model", colours / "m.vcinr", "--psnr", 30)
+    assert "3 features along dimension 'channel', and here are 0" in line and "grey.png" in line
+    assert "beep.wav" in error("compress", beep, out, "--model", colours / "m.vcinr", "--psnr", 30)
+    assert "name the archive to write after it" in error("compress", one)
+    line = error("train", one, grey, "--out", tmp_path / "m.vcinr")
+    assert "grey.png" in line and "features" in line
+    line = error("train", one, beep, "--out", tmp_path / "m.vcinr")
+    assert "beep.wav" in line and "'image'" in line
+    assert "too few" in error("train", one, "--out", tmp_path / "m.vcinr")
+    point = image(tmp_path / "point.png", picture(1, 1))
+    line = error("train", point, "--out", tmp_path / "m.vcinr")
+    assert "\n" not in line and ("too few" in line or "one training signal" in line)
+    line = error("train", one, "--out", tmp_path / "m.vcinr", "--steps", 5)
+    assert "--steps and --minutes are for networks" in line
+    vcinr_("compress", one, out)
+    for target in (tmp_path / "grey.png", tmp_path / "sub"):
+        assert "exists already" in error("decompress", out, target)
+    (tmp_path / "taken").write_text("mine")
+    assert "taken: exists already" in error("decompress", out, tmp_path / "taken")
+    assert "taken: cannot make this folder" in error("decompress", out, tmp_path / "taken" / "one.png")
+    vcinr_("compress", one, grey, tmp_path / "two.zip")
+    assert "grey.png: exists already" in error("decompress", tmp_path / "two.zip", tmp_path / "grey.png")
+    assert open_dataset(grey)["image"].dims == ("y", "x") and (tmp_path / "taken").read_text() == "mine"
+    left = {p.name for p in tmp_path.iterdir()}
+    assert not {name for name in left if name.startswith(".") or name == "m.vcinr"}, left
+
+
+def test_what_is_wrong_with_the_originals_is_said(colours, tmp_path):
+    for i in range(2):
+        image(tmp_path / f"{i}.png", picture(20, 20, seed=i))
+    vcinr_("compress", tmp_path / "0.png", tmp_path / "1.png", tmp_path / "a.zip", "--abs-error", 2)
+    image(tmp_path / "1.png", picture(20, 20, seed=5))
+    problems, _ = vcinr.verify(tmp_path / "a.zip", open_files([str(tmp_path / f"{i}.png") for i in range(2)])[0])
+    assert len(problems) == 1 and "image" in problems[0]
+
+
+def test_data_that_only_have_the_name_of_a_signal(tmp_path):
+    """A grid of other variables, or of other dimensions, is what it always was."""
+    rng = np.random.default_rng(0)
+    dims = ("z", "y", "x")
+    many = xr.Dataset({"volume": (dims, rng.random((3, 8, 8))), "t": (dims, rng.random((3, 8, 8)))})
+    lake = xr.Dataset({"volume": (("time",), rng.random(50))}, {"time": np.arange(50.0)})
+    placed = xr.Dataset({"volume": (dims, rng.random((3, 8, 8)))}, {"z": [1.0, 2.0, 4.0]})
+    for data in (many, lake, placed):
+        assert kind_of_data(data) is None
+        data.to_netcdf(tmp_path / "in.nc")
+        vcinr_(
+            "compress", tmp_path / "in.nc", tmp_path / "a.zip", "--abs-error", 0.01, "--overwrite", "--var", "volume"
+        )
+        assert set(vcinr.info(tmp_path / "a.zip")["variables"]) == {"volume"}
+        vcinr_("verify", tmp_path / "a.zip", "--against", tmp_path / "in.nc")
+        (tmp_path / "back.nc").unlink(missing_ok=True)
+        vcinr_("decompress", tmp_path / "a.zip", tmp_path / "back.nc")
+        with xr.open_dataset(tmp_path / "back.nc") as back:
+            assert back.sizes == data.sizes
+    assert kind_of_data(xr.Dataset({"image": (("y", "x"), np.zeros((2, 2)))})) == "image"
+
+
+# --- Python
+
+
+def test_training_in_python(colours, tmp_path):
+    model = vcinr.train([colours / "in" / f"{i}.png" for i in range(6)], tmp_path / "m.vcinr")
+    assert isinstance(model, PatchModel)
+    # The icon was not learned from, so the same files give the same experts.
+    with_icon = load_model(colours / "m.vcinr")
+    assert all(np.array_equal(getattr(model, n), getattr(with_icon, n)) for n in ("middle", "predict", "basis"))
+    with pytest.raises(InputError, match="this is a folder"):
+        vcinr.train([colours / "in" / "0.png"], tmp_path)
+
+
+def test_signals_are_taken_apart_as_they_were_joined(tmp_path):
+    opened = []
+    for i, shape in enumerate([(4, 5), (6, 5), (4, 5)]):
+        values = np.full(shape, i, "u1")
+        opened.append((f"/somewhere/{i}.png", xr.Dataset({"image": (("y", "x"), values, {"dpi": [7.0, 7.0]})})))
+    opened.append(("9.png", opened[0][1].assign(image=opened[0][1].image.assign_attrs(dpi=[8.0, 7.0]))))
+    groups = joined(opened, "image")
+    assert [d.sizes.get("item") for d in groups.values()] == [None, 2, 1, 1]
+    back = dict(separated(groups))
+    assert set(back) == {"0.png", "1.png", "2.png", "9.png"}
+    for path, before in opened:
+        xr.testing.assert_identical(back[Path(path).name], before)
+    assert open_groups(image(tmp_path / "a.png", picture(3, 4)))[""].sizes == {"y": 3, "x": 4, "channel": 3}
