@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,8 +32,8 @@ from benchmarks.data import signals
 from benchmarks.measure.curves import mean_psnr, paid_after, psnr, rate_at
 from benchmarks.measure.klt import Klt, blocks_of
 from benchmarks.measure.machine import record
-from benchmarks.report.tables import aligned
-from benchmarks.rivals import AT_PSNR, SPERR, SZ3, ZFP, images, sound, volumes
+from benchmarks.report.kinds import BOUNDS, FLOOR, OURS, table
+from benchmarks.rivals import AT_PSNR, RIVALS, images, sound, volumes
 from benchmarks.rivals.images import Lossy
 from vcinr.archive.read import raw_groups
 from vcinr.config import Selection, Source, preset
@@ -43,8 +43,6 @@ from vcinr.kinds.files import open_files, separated
 from vcinr.patches.train import train_patches
 from vcinr.progress import terminal
 
-OURS, FLOOR = "vcinr", "KLT floor"
-BOUNDS = (0.1, 0.05, 0.01, 0.001)
 _MOST_BLOCKS = 60_000  # that the floor learns from
 
 Result = dict[str, Any]
@@ -181,15 +179,14 @@ def through_archive(
     else:
         data, variables = open_files([str(folder)])
         originals = [_values(dataset, spec) for _, dataset in separated(data)]
-    high, low = (f(f(o) for o in originals) for f in (_high, _low))
-    promise: dict[str, float] = {}
-    if asked is not None:
-        promise["psnr"] = asked - 20 * float(np.log10(spec.peak / (high - low)))  # vcinr's peak is the range
-    if bound is not None:
-        promise["rel_error"] = bound
+    low, high = min(float(o.min()) for o in originals), max(float(o.max()) for o in originals)
+    own_peak = 20 * float(np.log10(spec.peak / (high - low)))  # vcinr's is the range
+    level = None if asked is None else asked - own_peak
     with tempfile.TemporaryDirectory(prefix="kinds-") as name:
         archive = out or Path(name) / "archive.zip"
-        facts = vcinr.compress(data, archive, model=loaded, variables=variables, overwrite=True, **promise)
+        facts = vcinr.compress(
+            data, archive, model=loaded, psnr=level, rel_error=bound, variables=variables, overwrite=True
+        )
         if spec.kind == "volume":
             with vcinr.open(archive) as opened:
                 decoded = [opened["volume"].values]
@@ -203,14 +200,6 @@ def through_archive(
     if bound is not None:
         row["bound_ratio"] = float(np.abs(decoded[0].astype(np.float64) - originals[0]).max()) / bound
     return row
-
-
-def _high(values: Any) -> float:
-    return float(np.max(values) if isinstance(values, np.ndarray) else max(values))
-
-
-def _low(values: Any) -> float:
-    return float(np.min(values) if isinstance(values, np.ndarray) else min(values))
 
 
 def _values(dataset: xr.Dataset, spec: Spec) -> np.ndarray:
@@ -235,7 +224,8 @@ def through_rival(spec: Spec, codec: Lossy, setting: float, tested: Sequence[np.
             whole += len(data)
         decoded.append(back)
     if spec.kind == "image":
-        sizes = {shape: len(codec.encode(np.full(shape, 128, np.uint8), setting)) for shape in {t.shape for t in tested}}
+        shapes = {t.shape for t in tested}
+        sizes = {shape: len(codec.encode(np.full(shape, 128, np.uint8), setting)) for shape in shapes}
         flat_bytes = sum(sizes[t.shape] for t in tested)
     row = {"setting": setting, "bytes": whole, "psnr_db": mean_psnr(tested, decoded, spec.peak)}
     return row | ({"stream_bytes": whole - flat_bytes} if spec.kind == "image" else {})
@@ -266,7 +256,7 @@ def rival_codecs(name: str, spec: Spec) -> tuple[Lossy, ...]:
 def bounded_rival(codec: str, bound: float, volume: np.ndarray) -> Result:
     """The smallest of a codec's settings at a bound, as a fraction of a range of 1."""
     rows = []
-    for setting in {"SZ3": SZ3, "SPERR": (SPERR,), "ZFP": (ZFP,)}[codec]:
+    for setting in RIVALS[codec]:
         data = setting.encode(volume, bound)
         back = setting.decode(data, volume.shape, volume.dtype)
         error = float(np.abs(back.astype(np.float64) - volume).max())
@@ -315,7 +305,7 @@ def measure(
     dict
         JSON-able: ``units`` of all test signals, ``model``, ``curves`` by codec and, for volumes, ``bounds``.
     """
-    files = {f"{key}": values for key, values in sorted(tested.items())}
+    files = dict(sorted(tested.items()))
     originals = list(files.values())
     units = sum(v.shape[0] * v.shape[1] for v in originals) if spec.kind == "image" else sum(v.size for v in originals)
     units = units / signals.RATE if spec.kind == "sound" else units
@@ -336,10 +326,14 @@ def measure(
         path = models / f"{name if title == name else f'{name}-{title}'}.vcinr"
         path.parent.mkdir(parents=True, exist_ok=True)
         model = train(spec, learned, path)
-        run = partial(pool.submit, through_archive, spec, Path(folder))
-        ours = [run(path, asked, None) for asked in spec.asked]
+        run = partial(through_archive, spec, Path(folder))
+        ours = [pool.submit(run, path, asked, None) for asked in spec.asked]
         if spec.kind == "volume":
-            bounded = [(n, b, run(m, None, b)) for b in BOUNDS for n, m in ((OURS, path), (f"{OURS}, no model", None))]
+            bounded = [
+                (codec_name, bound, pool.submit(run, used, None, bound))
+                for bound in BOUNDS
+                for codec_name, used in ((OURS, path), (f"{OURS}, no model", None))
+            ]
         tell("floor")
         curves = floor(spec, learned, originals)
         tell("archives")
@@ -401,7 +395,8 @@ def run(name: str, raw: Path, models: Path, pool: Executor, tell: Callable[[str]
     sets = []
     if name == "volumes":
         brains = signals.brains(raw, terminal)
-        facts = {"train": "the other brain, and mirrored", "test": ", ".join(f"{k} {v.shape}" for k, v in brains.items())}
+        shapes = ", ".join(f"{title} of {'x'.join(map(str, v.shape))} voxels" for title, v in brains.items())
+        facts = {"train": "the other brain, and mirrored", "test": shapes}
         for title, volume in brains.items():
             (other,) = (v for k, v in brains.items() if k != title)
             learned = np.stack([other, other[:, :, ::-1]])
@@ -417,56 +412,6 @@ def run(name: str, raw: Path, models: Path, pool: Executor, tell: Callable[[str]
 
 def _tell(name: str, what: str) -> None:
     print(f"{name}: {what}", file=sys.stderr, flush=True)
-
-
-# --- Tables ---------------------------------------------------------------------------------------------------------
-
-
-def lines_of(result: Result, number: Callable[[float | None], str]) -> Iterator[tuple[str, list[list[str]]]]:
-    """Yield tables of a kind: a title, and lines of cells, the first of which is the head.
-
-    Parameters
-    ----------
-    result : dict
-        What `run` returns.
-    number : callable
-        Writes a rate, or that there is none.
-    """
-    for part in result["sets"]:
-        for key, what in (("rate", "whole files"), ("net_rate", "net of a flat signal; of vcinr the streams")):
-            if key == "net_rate" and result["kind"] != "image":
-                continue
-            lines = [["codec", *(f"{t:g} dB" for t in result["targets"])]]
-            for codec in part["curves"]:
-                rates = [row[key] for row in part["at"] if row["codec"] == codec]
-                lines.append([codec, *map(number, rates)])
-            floor_rates = [min((row[key] for row in part["at"] if row["codec"].startswith(FLOOR)
-                                and row["psnr_db"] == t and row[key]), default=None) for t in result["targets"]]  # fmt: skip
-            ours = [row[key] for row in part["at"] if row["codec"] == OURS]
-            ratios = [a / b if a and b else None for a, b in zip(ours, floor_rates, strict=True)]
-            lines.append([f"{OURS} / {FLOOR}", *map(number, ratios)])
-            yield f"{part['title']}, bits per {result['unit']}, {what}", lines
-        if "bounds" in part:
-            codecs = dict.fromkeys(row["codec"] for row in part["bounds"])
-            lines = [["codec", *(f"{100 * b:g} %" for b in BOUNDS)]]
-            for codec in codecs:
-                at = {row["bound"]: row["rate"] for row in part["bounds"] if row["codec"] == codec}
-                lines.append([codec, *(number(at.get(b)) for b in BOUNDS)])
-            yield f"{part['title']}, bits per voxel at a bound", lines
-
-
-def table(name: str, result: Result) -> str:
-    """Return the tables of a kind as text."""
-    parts = [f"{name}: trained on {result['data']['train']}; tested on {result['data']['test']}"]
-    for title, lines in lines_of(result, lambda v: "-" if v is None else f"{v:.4g}"):
-        parts.append(f"{title}\n{aligned(lines)}")
-    for part in result["sets"]:
-        paid = ", ".join(
-            f"{row['psnr_db']:g} dB: " + ("never" if row["count"] is None else f"{row['count']:.3g}")
-            + f" (beside {row['rival']})" for row in part["paid"]
-        )  # fmt: skip
-        parts.append(f"{part['title']}: model {part['model']['bytes']:,} bytes; won back after {result['plural']}: {paid}")
-    return "\n\n".join(parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

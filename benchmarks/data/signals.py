@@ -188,7 +188,7 @@ def _clip(path: Path) -> np.ndarray:
 
 
 def brains(raw: Path, watch: Watch = silent) -> dict[str, np.ndarray]:
-    """T1 scans of brains, float32 ``[z, y, x]`` with 1 as their largest value: MNI152, the mean of many; and Colin27."""
+    """T1 scans of brains, float32 ``[z, y, x]`` up to 1: MNI152, a mean of many brains, and Colin27, one brain."""
     return {
         "MNI152": _scan(fetch(NILEARN, raw, watch), "mni_icbm152_t1*.nii.gz"),
         "Colin27": _scan(fetch(MRICRON, raw, watch), "ch2.nii.gz"),
@@ -199,5 +199,6 @@ def _scan(folder: Path, pattern: str) -> np.ndarray:
     import nibabel
 
     path = min(folder.rglob(pattern))
-    values = np.asarray(nibabel.load(path).dataobj).astype(np.float32).transpose(2, 1, 0)
+    image: Any = nibabel.load(path)
+    values = np.asarray(image.dataobj).astype(np.float32).transpose(2, 1, 0)
     return np.ascontiguousarray(values / values.max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -42,7 +43,7 @@ def rate_at(points: Sequence[Point], target: float, key: str = "rate") -> float 
         None where the curve does not reach from below `target` to above it: nothing is extrapolated.
     """
     known = sorted((p["psnr_db"], p[key]) for p in points if p.get(key) is not None and p[key] > 0)
-    for (low, first), (high, second) in zip(known, known[1:], strict=False):
+    for (low, first), (high, second) in pairwise(known):
         if low <= target <= high:
             share = (target - low) / (high - low) if high > low else 0.0
             return float(math.exp((1 - share) * math.log(first) + share * math.log(second)))

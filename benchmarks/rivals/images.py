@@ -43,7 +43,7 @@ def codecs(small: bool) -> tuple[Lossy, ...]:
         return bytes(imagecodecs.jpeg8_encode(image, int(quality), subsampling=chroma, optimize=True))
 
     def jpeg2000(image: np.ndarray, target: float) -> bytes:
-        return bytes(imagecodecs.jpeg2k_encode(image, target, codecformat="j2k", reversible=False))
+        return bytes(imagecodecs.jpeg2k_encode(image, int(target), codecformat="j2k", reversible=False))
 
     def jpegxl(image: np.ndarray, distance: float) -> bytes:
         data = imagecodecs.jpegxl_encode(image, distance=distance, effort=effort, usecontainer=False, numthreads=1)

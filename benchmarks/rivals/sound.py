@@ -7,6 +7,7 @@ which costs the codec nothing.
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def _packets(codec: str, samples: np.ndarray, bits: float, form: str, options: d
     """Code samples, and return what a decoder is told of the codec, and the packets; `size_of` counts the latter."""
     import av
 
-    context = av.CodecContext.create(codec, "w")
+    context: Any = av.CodecContext.create(codec, "w")
     context.sample_rate, context.format, context.layout, context.bit_rate = RATE, form, "mono", int(bits)
     context.time_base, context.options = Fraction(1, RATE), options
     context.open()
@@ -54,7 +55,7 @@ def _samples(codec: str, data: bytes) -> np.ndarray:
     from scipy.signal import resample_poly
 
     head, *packets = _unpack(data)
-    context = av.CodecContext.create(codec, "r")
+    context: Any = av.CodecContext.create(codec, "r")
     if head:
         context.extradata = head
     frames = [f for p in packets for f in context.decode(av.Packet(p))]
