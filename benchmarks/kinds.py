@@ -32,6 +32,7 @@ from benchmarks.data import signals
 from benchmarks.measure.curves import mean_psnr, paid_after, psnr, rate_at
 from benchmarks.measure.klt import Klt, blocks_of
 from benchmarks.measure.machine import record
+from benchmarks.report import samples
 from benchmarks.report.kinds import BOUNDS, FLOOR, OURS, table
 from benchmarks.rivals import AT_PSNR, RIVALS, images, sound, volumes
 from benchmarks.rivals.images import Lossy
@@ -87,7 +88,7 @@ class Spec:
     experts: int | None = None
 
 
-_IMAGE_STEPS = (0.16, 0.12, 0.09, 0.065, 0.047, 0.034, 0.024)
+_IMAGE_STEPS = (0.4, 0.29, 0.21, 0.16, 0.12, 0.09, 0.065, 0.047, 0.034, 0.024)
 SPECS = {
     "photo32": Spec("image", "pixel", "tiles of 32x32", 255, (30, 32, 34, 36, 38), (27.5, 30, 32, 34, 36, 38), 32,
                     (16, 16), _IMAGE_STEPS, experts=12),
@@ -410,6 +411,68 @@ def run(name: str, raw: Path, models: Path, pool: Executor, tell: Callable[[str]
     return {"data": facts, **about, "sets": sets}
 
 
+# --- Pictures -------------------------------------------------------------------------------------------------------
+
+_PICTURED = (("Dragonfly_by_Bolly", 31.0), ("Picture_0B_by_freespace", 34.0))
+_CROP = 200
+
+
+def pictures(raw: Path, models: Path, folder: Path) -> None:
+    """Write crops of two photographs and spectrograms of a clip, with what codecs leave of them in as many bytes."""
+    _, paths = signals.photographs(raw, terminal)
+    tested = signals.tested768(paths)
+    spec = SPECS["photo768"]
+    for name, level in _PICTURED:
+        size, decoded = _alone(spec, name, tested[name], models / "photo768.vcinr", level)
+        shown = {"original": tested[name], f"vcinr, {size:,} bytes": decoded}
+        for codec in images.codecs(small=False):
+            if codec.name.startswith(("JPEG 4", "AVIF")):
+                data, back = _within(codec, tested[name], size, range(1, 100, 2))
+                shown[f"{codec.name}, {data:,} bytes"] = back
+        top, left = ((n - _CROP) // 2 for n in tested[name].shape[:2])
+        crops = {
+            f"{title}\n{psnr(tested[name], values, 255):.1f} dB" if title != "original" else title:
+            values[top : top + _CROP, left : left + _CROP] for title, values in shown.items()
+        }  # fmt: skip
+        samples.images(folder / f"{name.partition('_by')[0].lower()}.png", crops)
+    spec, name = SPECS["speech"], "asterisk-fr"
+    clip = signals.speech(raw, terminal).test[name][: 5 * signals.RATE]
+    size, decoded = _alone(spec, name, clip, models / "speech.vcinr", 46.4)
+    clips = {"original": clip, f"vcinr, {size:,} bytes": decoded}
+    for codec in sound.CODECS:
+        data, back = _within(codec, clip, size, range(8000, 32000, 1000))
+        clips[f"{codec.name}, {data:,} bytes"] = back
+    titled = {t if t == "original" else f"{t}\n{psnr(clip, v, spec.peak):.1f} dB": v for t, v in clips.items()}
+    samples.spectrograms(folder / "speech.png", titled, signals.RATE)
+
+
+def _alone(spec: Spec, name: str, values: np.ndarray, model: Path, level: float) -> tuple[int, np.ndarray]:
+    """Bytes of the stream of one signal, and what is decoded."""
+    with tempfile.TemporaryDirectory(prefix="kinds-") as folder:
+        files = Path(folder) / "files"
+        files.mkdir()
+        write_files(spec, {name: values}, files)
+        row = through_archive(spec, files, model, level, None, Path(folder) / "archive.zip")
+        ((_, dataset),) = separated(raw_groups(Path(folder) / "archive.zip"))
+        return row["stream_bytes"], _values(dataset, spec)
+
+
+def _within(codec: Lossy, values: np.ndarray, most: int, settings: Sequence[float]) -> tuple[int, np.ndarray]:
+    """The best that a codec does in at most so many bytes, or the least where it cannot: bytes, and what is decoded."""
+    found: list[tuple[int, float, np.ndarray]] = []
+    for setting in settings:
+        data = codec.encode(values, setting)
+        size, back = len(data), codec.decode(data)
+        if values.ndim == 1:
+            size, back = sound.size_of(data), sound.aligned_to(values, back)
+        found.append((size, psnr(values, back, 255), back))
+        if size > 2 * most:
+            break
+    fitting = [f for f in found if f[0] <= most]
+    best = max(fitting, key=lambda f: f[1]) if fitting else min(found, key=lambda f: f[0])
+    return best[0], best[2]
+
+
 def _tell(name: str, what: str) -> None:
     print(f"{name}: {what}", file=sys.stderr, flush=True)
 
@@ -422,7 +485,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="where packages are unpacked")
     parser.add_argument("--models", type=Path, default=Path("models"), help="where models are written")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--pictures", action="store_true", help="draw samples with the models that were trained")
     options = parser.parse_args(arguments)
+    if options.pictures:
+        pictures(options.raw, options.models, options.out.parent / "kinds")
+        return 0
     names = options.names or list(SPECS)
     if unknown := [name for name in names if name not in SPECS]:
         parser.error(f"unknown {unknown[0]}; known: {', '.join(SPECS)}")
@@ -432,7 +499,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = run(name, options.raw, options.models, pool, partial(_tell, name))
             done = json.loads(options.out.read_text())["kinds"] if options.out.exists() else {}
             of_run = record()
-            done[name] = {"date": of_run["date"], **found}
+            done[name] = {"date": of_run["date"], "command": of_run["command"], **found}
             kinds = {known: done[known] for known in SPECS if known in done}
             options.out.write_text(json.dumps({**of_run, "kinds": kinds}, indent=1) + "\n")
             print(table(name, found), flush=True)

@@ -10,7 +10,7 @@ trained on. volumes: two brains, each of which is the other's training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,13 @@ def photo768(raw: Path, watch: Watch = silent) -> Split:
         for path in train
         for scale, every in ((1, 1), (1.5, 2), (2.5, 4))
     ]
-    tested = {path.stem: _resized(path, (768, 512)) for path in test}
     facts = {"train": f"{len(train)} photographs at three sizes", "test": f"{len(test)} photographs of 768x512"}
-    return Split(np.concatenate(squares), tested, facts)
+    return Split(np.concatenate(squares), tested768(test), facts)
+
+
+def tested768(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Photographs as photo768 tests with them, by name."""
+    return {path.stem: _resized(path, (768, 512)) for path in paths}
 
 
 def photo32(raw: Path, watch: Watch = silent) -> Split:

@@ -62,10 +62,10 @@ def codecs(small: bool) -> tuple[Lossy, ...]:
         Lossy("JPEG 4:4:4" if small else "JPEG 4:2:0", jpeg, imagecodecs.jpeg8_decode,
               (10, 25, 45, 60, 75, 85, 92, 96) if small else (8, 15, 30, 50, 70, 83, 92, 96)),
         Lossy("JPEG 2000", jpeg2000, imagecodecs.jpeg2k_decode, (28, 30, 32, 34, 36, 38, 40)),
-        Lossy(f"JPEG XL e{effort}", jpegxl, imagecodecs.jpegxl_decode, (0.6, 1, 1.8, 3, 5, 8, 12)),
+        Lossy(f"JPEG XL e{effort}", jpegxl, imagecodecs.jpegxl_decode, (0.6, 1, 1.8, 3, 5, 8, 12, 20)),
         Lossy(f"AVIF s{speed} 4:4:4", avif, imagecodecs.avif_decode,
-              (15, 30, 45, 60, 75, 87) if small else (15, 30, 45, 60, 72, 82)),
-        Lossy("HEVC intra 4:4:4", hevc, lambda data: from_ycbcr(hevc_pictures(data)[0]), (15, 20, 25, 30, 35, 40)),
+              (5, 15, 30, 45, 60, 75, 87) if small else (3, 9, 16, 30, 45, 60, 72, 82)),
+        Lossy("HEVC intra 4:4:4", hevc, lambda data: from_ycbcr(hevc_pictures(data)[0]), (15, 20, 25, 30, 35, 40, 45, 49)),
     )  # fmt: skip
 
 
