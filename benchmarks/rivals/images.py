@@ -65,7 +65,8 @@ def codecs(small: bool) -> tuple[Lossy, ...]:
         Lossy(f"JPEG XL e{effort}", jpegxl, imagecodecs.jpegxl_decode, (0.6, 1, 1.8, 3, 5, 8, 12, 20)),
         Lossy(f"AVIF s{speed} 4:4:4", avif, imagecodecs.avif_decode,
               (5, 15, 30, 45, 60, 75, 87) if small else (3, 9, 16, 30, 45, 60, 72, 82)),
-        Lossy("HEVC intra 4:4:4", hevc, lambda data: from_ycbcr(hevc_pictures(data)[0]), (15, 20, 25, 30, 35, 40, 45, 49)),
+        Lossy("HEVC intra 4:4:4", hevc, lambda data: from_ycbcr(hevc_pictures(data)[0]),
+              (15, 20, 25, 30, 35, 40, 45, 49)),
     )  # fmt: skip
 
 
