@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.report.tables import aligned
@@ -32,10 +32,10 @@ def lines_of(result: Result, number: Callable[[float | None], str]) -> Iterator[
             for codec in part["curves"]:
                 rates = [row[key] for row in part["at"] if row["codec"] == codec]
                 lines.append([codec, *map(number, rates)])
-            floors = [_least_floor(part["at"], target, key) for target in result["targets"]]
             ours = [row[key] for row in part["at"] if row["codec"] == OURS]
-            ratios = [a / b if a and b else None for a, b in zip(ours, floors, strict=True)]
-            lines.append([f"{OURS} / {FLOOR}", *map(number, ratios)])
+            for name, codecs in (("best rival", _rivals(part["curves"])), (FLOOR, _floors(part["curves"]))):
+                least = [_least(part["at"], "psnr_db", target, codecs, key) for target in result["targets"]]
+                lines.append([f"{OURS} / {name}", *map(number, map(_ratio, ours, least))])
             yield f"{part['title']}, bits per {result['unit']}, {what}", lines
         if "bounds" in part:
             codecs = dict.fromkeys(row["codec"] for row in part["bounds"])
@@ -43,13 +43,29 @@ def lines_of(result: Result, number: Callable[[float | None], str]) -> Iterator[
             for codec in codecs:
                 at = {row["bound"]: row["rate"] for row in part["bounds"] if row["codec"] == codec}
                 lines.append([codec, *(number(at.get(b)) for b in BOUNDS)])
+            for codec in (OURS, f"{OURS}, no model"):
+                own = [_least(part["bounds"], "bound", bound, {codec}, "rate") for bound in BOUNDS]
+                least = [_least(part["bounds"], "bound", bound, _rivals(codecs), "rate") for bound in BOUNDS]
+                lines.append([f"{codec} / best rival", *map(number, map(_ratio, own, least))])
             yield f"{part['title']}, bits per voxel at a bound", lines
 
 
-def _least_floor(rows: Sequence[Result], target: float, key: str) -> float | None:
-    """The rate of the better of the floors at a PSNR."""
-    of_floor = (row[key] for row in rows if row["codec"].startswith(FLOOR) and row["psnr_db"] == target)
-    return min((rate for rate in of_floor if rate), default=None)
+def _rivals(codecs: Iterable[str]) -> set[str]:
+    return {codec for codec in codecs if not codec.startswith((OURS, FLOOR))}
+
+
+def _floors(codecs: Iterable[str]) -> set[str]:
+    return {codec for codec in codecs if codec.startswith(FLOOR)}
+
+
+def _least(rows: Sequence[Result], where: str, value: float, codecs: set[str], key: str) -> float | None:
+    """The smallest rate of some codecs at a PSNR or a bound."""
+    rates = (row[key] for row in rows if row["codec"] in codecs and row[where] == value)
+    return min((rate for rate in rates if rate), default=None)
+
+
+def _ratio(own: float | None, other: float | None) -> float | None:
+    return own / other if own and other else None
 
 
 def table(name: str, result: Result) -> str:

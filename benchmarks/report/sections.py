@@ -386,10 +386,11 @@ def kinds() -> str:
         "",
         "The test files of a kind become one archive, of which everything counts but the model. The rivals' files are "
         "counted one by one, as a whole, and for images also net of a flat grey image at the same setting; net of "
-        "vcinr are its streams. Speech is counted in packets without a container. PSNRs are means over signals, with a "
-        "peak of 255 for images and of 1 for signals mapped to [0, 1]; rates between measured points are interpolated, "
-        "and a dash stands where a codec's points do not reach. KLT floor: principal axes of blocks learned from the "
-        "same training data, with ideal codes from learned tables. Rivals need no model; JPEG XL is tuned for the eye.",
+        "vcinr are its streams. Where a rival has fewer bits, a ratio is above 1. Speech is counted in packets without "
+        "a container. PSNRs are means over signals, with a peak of 255 for images and of 1 for signals mapped to "
+        "[0, 1]; rates between measured points are interpolated, and a dash stands where a codec's points do not "
+        "reach. KLT floor: principal axes of blocks learned from the same training data, with ideal codes from learned "
+        "tables. Rivals need no model; JPEG XL is tuned for the eye.",
     ]
     for name, kind in results["kinds"].items():
         data = kind["data"]
@@ -398,6 +399,8 @@ def kinds() -> str:
             parts += ["", f"{title[:1].upper()}{title[1:]}:", "", markdown(head, lines)]
         for part in kind["sets"]:
             parts += ["", _paid(part, kind["plural"])]
+        for picture, caption in _SAMPLES.get(name, {}).items():
+            parts += ["", f"![{caption}](../{RESULTS}/kinds/{picture}.png)"]
     return "\n".join(parts)
 
 
@@ -406,6 +409,17 @@ _KIND_TITLES = {
     "photo768": "Photographs of 768x512",
     "speech": "Speech at 16 kHz",
     "volumes": "Scans of brains",
+}
+
+
+_SAMPLES = {
+    "photo768": {
+        "dragonfly": "A crop of a photograph, and what vcinr, JPEG and AVIF leave of it in as many bytes",
+        "picture_0b": "A crop of another photograph, and what vcinr, JPEG and AVIF leave of it in as many bytes",
+    },
+    "speech": {
+        "speech": "Spectrograms of five seconds, and of what vcinr, MP3 and Opus leave of them in as many bytes"
+    },
 }
 
 
