@@ -38,14 +38,14 @@ def lines_of(result: Result, number: Callable[[float | None], str]) -> Iterator[
                 lines.append([f"{OURS} / {name}", *map(number, map(_ratio, ours, least))])
             yield f"{part['title']}, bits per {result['unit']}, {what}", lines
         if "bounds" in part:
-            codecs = dict.fromkeys(row["codec"] for row in part["bounds"])
+            bounded = dict.fromkeys(row["codec"] for row in part["bounds"])
             lines = [["codec", *(f"{100 * b:g} %" for b in BOUNDS)]]
-            for codec in codecs:
+            for codec in bounded:
                 at = {row["bound"]: row["rate"] for row in part["bounds"] if row["codec"] == codec}
                 lines.append([codec, *(number(at.get(b)) for b in BOUNDS)])
             for codec in (OURS, f"{OURS}, no model"):
                 own = [_least(part["bounds"], "bound", bound, {codec}, "rate") for bound in BOUNDS]
-                least = [_least(part["bounds"], "bound", bound, _rivals(codecs), "rate") for bound in BOUNDS]
+                least = [_least(part["bounds"], "bound", bound, _rivals(bounded), "rate") for bound in BOUNDS]
                 lines.append([f"{codec} / best rival", *map(number, map(_ratio, own, least))])
             yield f"{part['title']}, bits per voxel at a bound", lines
 

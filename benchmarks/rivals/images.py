@@ -112,7 +112,7 @@ def hevc(pictures: np.ndarray, qp: int, preset: str, more: str = "") -> bytes:
     context = av.CodecContext.create("libx265", "w")
     context.width, context.height, context.pix_fmt = width, height, form
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25, 1)
-    told = f"qp={qp}:info=0:range=full:log-level=none:pools=1:frame-threads=1" + (f":{more}" if more else "")
+    told = f"qp={qp}:info=0:range=full:log-level=none:pools=none:frame-threads=1" + (f":{more}" if more else "")
     context.options = {"preset": preset, "tune": "psnr", "x265-params": told}
     packets = []
     for t in range(count):
