@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import speed, unstructured
-from benchmarks.data import climate, models
+from benchmarks import kinds, speed, unstructured
+from benchmarks.data import climate, models, signals
 from benchmarks.data.climate import Case
 from benchmarks.evaluate import evaluate
 from benchmarks.floor import floor, water_filling
+from benchmarks.measure.curves import mean_psnr, paid_after, psnr, rate_at
+from benchmarks.measure.klt import Klt, blocks_of, signal_of
 from benchmarks.measure.quality import dssim, spectral_error
+from benchmarks.report import kinds as report_of_kinds
 from benchmarks.rivals import RIVALS
 from benchmarks.rivals.base import by_level
 from benchmarks.table import run, summary
@@ -44,6 +47,81 @@ def test_the_floor_falls_with_the_quality_asked_for():
     maps = RNG.standard_normal((60, 1, 1)) * WAVES + 0.1 * RNG.standard_normal((60, *WAVES.shape))
     found = [floor(maps[:40], maps[40:], q) for q in (24.0, 28.0, 34.0)]
     assert found[0] < found[1] < found[2]
+
+
+@pytest.mark.parametrize(
+    ("shape", "block"), [((21, 30, 3), (8, 8)), ((50,), (16,)), ((9, 10, 17), (4, 4, 4)), ((16, 16), (8, 8))]
+)
+def test_blocks_become_the_signal_again(shape, block):
+    signal = RNG.standard_normal(shape).astype("f4")
+    blocks = blocks_of(signal, block)
+    assert blocks.shape[1] == np.prod(block) * (shape[2] if len(shape) > len(block) else 1)
+    np.testing.assert_array_equal(signal_of(blocks, block, shape), signal)
+
+
+def test_the_linear_floor_is_the_entropy_of_what_it_quantises():
+    learned, tested = (RNG.standard_normal((n, 64)).astype("f4") for n in (4000, 1000))
+    klt = Klt.fit(learned)
+    found = [klt.code(list(tested), (64,), step, classes=1) for step in (1.0, 0.5)]
+    # A Gaussian of unit variance has h = log2(2 pi e) / 2 = 2.05 bits, less log2(step) where steps are small.
+    bits = [total / tested.size for total, _ in found]
+    assert bits[1] == pytest.approx(2.047 + 1.0, abs=0.06) and bits[0] == pytest.approx(2.1, abs=0.06)
+    errors = [np.square(np.array(decoded) - tested).mean() for _, decoded in found]
+    assert errors[1] == pytest.approx(0.25 / 12, rel=0.02) and errors[0] == pytest.approx(1 / 12, rel=0.02)
+
+
+def test_classes_pay_where_blocks_differ():
+    blocks = RNG.standard_normal((3000, 16)) * np.where(RNG.random((3000, 1)) < 0.5, 0.01, 5.0)
+    klt = Klt.fit(blocks[:2000].astype("f4"))
+    alone, classed = (klt.code(list(blocks[2000:]), (16,), 1.0, classes)[0] for classes in (1, 16))
+    assert classed < 0.9 * alone
+
+
+def test_rates_are_interpolated_and_never_extrapolated():
+    curve = [{"psnr_db": 34.0, "rate": 4.0}, {"psnr_db": 30.0, "rate": 1.0}, {"psnr_db": 36.0, "rate": 0.0}]
+    assert rate_at(curve, 32.0) == pytest.approx(2.0) and rate_at(curve, 34.0) == pytest.approx(4.0)
+    assert rate_at(curve, 29.0) is None and rate_at(curve, 35.0) is None and rate_at(curve, 32.0, "net_rate") is None
+    assert paid_after(1000, 1.0, 3.0) == 4000 and paid_after(1000, 3.0, 1.0) is None and paid_after(1, None, 1) is None
+
+
+def test_psnr_is_a_mean_over_signals():
+    zero, one = np.zeros(10, np.uint8), np.full(10, 16, np.uint8)
+    assert psnr(zero, one, 255) == pytest.approx(24.05, abs=0.01)
+    assert mean_psnr([zero, zero], [one, zero], 255, most=100) == pytest.approx((24.05 + 100) / 2, abs=0.01)
+
+
+def test_splits_depend_on_names_and_contents_alone():
+    names = [f"clip-{i}.ogg" for i in range(4000)]
+    kept = [name for name in names if signals.is_test_clip(name)]
+    assert len(kept) == pytest.approx(500, rel=0.15) and kept[:2] == ["clip-12.ogg", "clip-24.ogg"]
+    image = np.arange(70 * 100 * 3).reshape(70, 100, 3)
+    cut = signals.tiles(image, 32)
+    assert cut.shape == (6, 32, 32, 3)
+    np.testing.assert_array_equal(cut[4], image[32:64, 32:64])
+    flat = np.concatenate([np.full((1, 32, 32, 3), 7), cut])
+    np.testing.assert_array_equal(signals.structured(flat), cut)
+
+
+def test_tables_of_kinds_have_every_codec_and_the_ratio_to_the_floor():
+    curves = {
+        name: [{"psnr_db": p, "rate": s * p, "net_rate": s * p / 2} for p in (20.0, 50.0)]
+        for name, s in ((kinds.OURS, 1.0), (kinds.FLOOR, 2.0), ("JPEG", 4.0))
+    }
+    spec = kinds.SPECS["photo32"]
+    part = {"title": "t", "units": 10240, "signals": 10, "model": {"bytes": 640}, "curves": curves}
+    part["at"] = kinds.at_targets(curves, spec.targets)
+    part["paid"] = kinds.payback(part, spec)
+    assert {row["rival"] for row in part["paid"]} == {"JPEG"}
+    assert part["paid"][0]["count"] == pytest.approx(8 * 640 / (3 * part["at"][0]["rate"]) / 1024)
+    result = {"kind": "image", "unit": "pixel", "plural": "tiles", "targets": spec.targets, "sets": [part]}
+    tables = dict(report_of_kinds.lines_of(result, lambda v: "-" if v is None else f"{v:.3f}"))
+    assert len(tables) == 2
+    for lines in tables.values():
+        heads = [kinds.OURS, kinds.FLOOR, "JPEG", f"{kinds.OURS} / best rival", f"{kinds.OURS} / {kinds.FLOOR}"]
+        assert [line[0] for line in lines[1:]] == heads
+        assert lines[-2][1:] == ["0.250"] * 5 and lines[-1][1:] == ["0.500"] * 5
+    text = report_of_kinds.table("photo32", result | {"data": {"train": "a", "test": "b"}})
+    assert "640 bytes" in text and "JPEG" in text
 
 
 def test_rivals_by_level_round_trip():

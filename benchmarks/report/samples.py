@@ -1,0 +1,59 @@
+"""Small pictures of signals and of what codecs leave of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+COLOURS = 192
+"""Of a picture's palette, which keeps files small."""
+
+
+def images(path: Path, crops: Mapping[str, np.ndarray]) -> None:
+    """Write images uint8 ``[y, x, 3]`` of one size beside each other, with their titles, as a PNG."""
+    from matplotlib.figure import Figure
+
+    height, width = next(iter(crops.values())).shape[:2]
+    figure = Figure(figsize=((width + 6) * len(crops) / 100, (height + 34) / 100), dpi=100)
+    for place, (title, crop) in enumerate(crops.items()):
+        axes = figure.add_axes((place / len(crops), 0, width / (width + 6) / len(crops), height / (height + 34)))
+        axes.imshow(crop, interpolation="nearest", aspect="auto")
+        axes.set_title(title, fontsize=8, pad=3)
+        axes.axis("off")
+    _save(figure, path)
+
+
+def spectrograms(path: Path, clips: Mapping[str, np.ndarray], rate: int) -> None:
+    """Write the spectrograms of clips int16 ``[time]`` beside each other, with their titles, as a PNG."""
+    from matplotlib.figure import Figure
+    from scipy.signal import spectrogram
+
+    figure = Figure(figsize=(2.6 * len(clips), 2.4), dpi=90, layout="constrained")
+    for place, (title, clip) in enumerate(clips.items(), 1):
+        frequencies, times, power = spectrogram(clip / 32768, rate, nperseg=512, noverlap=384)
+        axes = figure.add_subplot(1, len(clips), place)
+        axes.imshow(
+            10 * np.log10(power + 1e-12), origin="lower", aspect="auto", cmap="magma", vmin=-110, vmax=-40,
+            extent=(times[0], times[-1], frequencies[0] / 1000, frequencies[-1] / 1000),
+        )  # fmt: skip
+        axes.set_title(title, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.set_xlabel("s", fontsize=7)
+        if place == 1:
+            axes.set_ylabel("kHz", fontsize=7)
+    _save(figure, path)
+
+
+def _save(figure: object, path: Path) -> None:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    assert isinstance(figure, Figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(buffer) as image:
+        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
