@@ -320,7 +320,7 @@ def measure(
         bounds: list[Any] = []
         if spec.kind == "volume":
             for codec_name in ("SZ3", "SPERR", "ZFP"):
-                aims = (*spec.asked, spec.asked[-1] + 3)
+                aims = (*(spec.asked[0] - less for less in (14, 9, 4)), *spec.asked, spec.asked[-1] + 3)
                 rivals[codec_name] = [pool.submit(aimed_rival, codec_name, aim, originals[0]) for aim in aims]
                 bounds += [pool.submit(bounded_rival, codec_name, bound, originals[0]) for bound in BOUNDS]
         tell("train")
