@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -115,14 +116,19 @@ def train(spec: Spec, learned: np.ndarray, out: Path) -> Result:
         settings = settings.model_copy(update={"experts": spec.experts})
     assert kind.variable is not None
     dims = ("item", *kind.dims, "channel")[: learned.ndim]
-    with tempfile.TemporaryDirectory(prefix="kinds-", dir=out.parent) as name:
-        file, store = Path(name) / "train.nc", Path(name) / "signals.zarr"
+    work = out.with_name(f".{out.name}.work")  # always the same, because a model states what it was trained on
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        file, store = work / "train.nc", work / "signals.zarr"
         xr.Dataset({kind.variable: (dims, learned)}).to_netcdf(file)
         chosen = (Selection(path=str(file)),)
         own: dict[str, Any] = {"tile": spec.tile, "tiles": 10**6}
         source = Source(kind=spec.kind, train=chosen, archive=chosen, test={"item": (0, 1)}, **own)
-        ingest(source, Path(name), store)
+        ingest(source, work, store)
         facts = train_patches(store, settings, seed=0, out=out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return {
         "bytes": facts["model_bytes"],
         "experts": facts["experts"],
