@@ -233,10 +233,10 @@ def test_bound_with_a_prior(tiny_model, tiny_maps, fraction):
     assert np.isnan(back[0, 2, 3]) and np.isnan(back).sum() == 1
     for rate in (0, 1):  # on these smooth waves the prior is never the smallest: have it tried alone
         forced = encode_chunk(values, field, fraction * scale, rate=rate)
-        assert (
-            forced.mode.startswith("prior") == (len(forced.data) < values.nbytes)
-            and describe(forced.data)["rate"] == rate
-        )
+        if forced.mode == "lossless":  # which smooth waves in single precision take little for
+            assert fraction < 0.01
+        else:
+            assert forced.mode.startswith("prior") and describe(forced.data)["rate"] == rate
         back = decode(forced.data, values.shape, values.dtype, field)
         assert np.nanmax(np.abs(back - values)) <= fraction * scale and np.isnan(back[0, 2, 3])
     alone = encode_chunk(values, Field("t", (1, 2), tiny_maps.domain), fraction * scale)

@@ -24,6 +24,7 @@ from vcinr.archive.spool import Spool
 from vcinr.codec.chunk import VERSION, seed_of
 from vcinr.codec.decode import decode
 from vcinr.codec.promise import Field
+from vcinr.container import MAGIC
 from vcinr.errors import CorruptError, InputError, ModelError, VcinrError
 from vcinr.inr import model as artifacts
 
@@ -310,7 +311,7 @@ def test_codecs_that_no_archive_has_are_refused(whole):
 
 def test_hostile_models_are_refused(tiny_model, tmp_path):
     def made(change):
-        fixed = len(artifacts.MAGIC) + 6
+        fixed = len(MAGIC) + 6
         (length,) = struct.unpack_from("<I", tiny_model.data, fixed - 4)
         header = json.loads(tiny_model.data[fixed : fixed + length])
         change(header)

@@ -197,7 +197,7 @@ def test_other_features_are_refused_by_name(wind_model, tmp_path):
     grid = Grid((data.lat.values, data.lon.values))
     field = Field("wind", (2, 3), grid, model, model.scaling("wind"), feature_axis=1)
     with pytest.raises(CorruptError, match="not the grid"):
-        prior.decode_prior(Field("wind", (2, 3), grid, model), (4, 2, 14, 18), 0, 1, b"", (4, 2))
+        prior.decode_prior(Field("wind", (2, 3), grid, model), (4, 2, 14, 18), b"\1", b"", (4, 2))
     assert prior.applies(field, (4, 2, 14, 18)) and not prior.applies(field, (4, 3, 14, 18))
 
 
