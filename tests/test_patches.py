@@ -18,11 +18,10 @@ from vcinr.codec.chunk import Chunk, seed_of
 from vcinr.codec.decode import decode as decode_chunk
 from vcinr.codec.encode import encode as encode_chunk
 from vcinr.codec.promise import Bound, Field, errors_of, valid_values
-from vcinr.coding import kernels
 from vcinr.config import Patches
 from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError
 from vcinr.models import from_bytes, load_model
-from vcinr.patches import coder
+from vcinr.patches import coder, kernels
 from vcinr.patches.geometry import Geometry, extended, shifts, three, usual, windows
 from vcinr.patches.learn import learn, stored
 from vcinr.patches.model import PER_HALVING, RATES, PatchModel, step_of

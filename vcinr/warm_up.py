@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from vcinr.codec.decode import restore
-from vcinr.coding import bits, huffman, kernels, latents, numbers, residual
+from vcinr.coding import bits, huffman, latents, numbers, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
 from vcinr.coding.neighbours import on_sphere
@@ -17,6 +17,7 @@ from vcinr.coding.residual import CODERS, Plan
 from vcinr.coding.residual.interpolated import Choices
 from vcinr.inr.at import added
 from vcinr.patches import coder
+from vcinr.patches import kernels as patch_kernels
 from vcinr.patches.geometry import Geometry
 from vcinr.patches.model import PatchModel
 from vcinr.progress import Progress, Watch, silent
@@ -90,7 +91,7 @@ def _patches() -> None:
     )  # fmt: skip
     stream, decoded = coder.encode(model, np.zeros((1, 1, 1, 4, 1)), 0)
     coder.decode(model, stream, decoded.shape, 0)
-    kernels.shifts_of(np.ones(3, np.int64), 1, np.zeros((2, 1, 1, 1)))
+    patch_kernels.shifts_of(np.ones(3, np.int64), 1, np.zeros((2, 1, 1, 1)))
 
 
 def _values() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from vcinr.coding import kernels
 from vcinr.errors import CorruptError
+from vcinr.patches import kernels as patch_kernels
 from vcinr.patches.geometry import extended, parts, shifts, windows
 from vcinr.patches.model import PatchModel, bits_of, step_of
 
@@ -44,7 +45,7 @@ def encode(
         target = np.ascontiguousarray(extended(signal, model.geometry), np.float64)
         out = np.zeros(target.shape)
         experts = _all(model, target.shape) if likely is None else likely[i]
-        data = kernels.patches(coders, data, model.writing, target, experts, out, step_of(rate), True)
+        data = patch_kernels.patches(coders, data, model.writing, target, experts, out, step_of(rate), True)
         decoded[i] = out[tuple(slice(n) for n in signal.shape)]
     return kernels.stream(coders[0], data), decoded
 
@@ -80,7 +81,7 @@ def decode(model: PatchModel, stream: bytes, shape: tuple[int, ...], rate: int) 
     nothing, no_experts = np.zeros((0, 0, 0, 0)), np.zeros((0, 0, 0, 0), np.int64)
     for i in range(shape[0]):
         out = np.zeros((*model.geometry.padded(shape[1:4]), shape[4]))
-        kernels.patches(coders, data, model.reading, nothing, no_experts, out, step, False)
+        patch_kernels.patches(coders, data, model.reading, nothing, no_experts, out, step, False)
         decoded[i] = out[tuple(slice(n) for n in shape[1:])]
     kernels.check_end(coders[0], data)
     if not np.isfinite(decoded).all():
@@ -128,6 +129,6 @@ def _all(model: PatchModel, shape: tuple[int, ...]) -> np.ndarray:
 
 def _coders() -> tuple[kernels.Coder, kernels.Coder, kernels.Coder]:
     """New coders of the latents' codes, the experts and the numbers of codes, which share a stream."""
-    first = kernels.coder(kernels.PATCH_CONTEXTS)
-    experts, lengths = (kernels.sharing(first, kernels.coder(kernels.PATCH_CONTEXTS)) for _ in range(2))
+    first = kernels.coder(patch_kernels.CONTEXTS)
+    experts, lengths = (patch_kernels.sharing(first, kernels.coder(patch_kernels.CONTEXTS)) for _ in range(2))
     return first, experts, lengths

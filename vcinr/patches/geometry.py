@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vcinr.coding import kernels
+from vcinr.patches import kernels
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 It is a container (:mod:`vcinr.container`) whose header says ``"kind": "patches"``. Predictions and bases are stored in
 8 bits a number. Decoding is exact: the stored numbers are all that enters it, and the arithmetic is that of
-:func:`vcinr.coding.kernels.patches`.
+:func:`vcinr.patches.kernels.patches`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from vcinr import container
-from vcinr.coding.kernels import EXPERTS, Patching
 from vcinr.errors import CorruptError, ModelError
 from vcinr.patches.geometry import Geometry
+from vcinr.patches.kernels import EXPERTS, Patching
 
 KIND = "patches"
 MAX_MOTION = 64
