@@ -131,8 +131,10 @@ def stop_at(step: int) -> Callable[[Progress], None]:
 def plugins_anew() -> Iterator[None]:
     """Entry points are looked for anew, in the test and after it."""
     plugins._others.cache_clear()
+    plugins._loadable.cache_clear()
     yield
     plugins._others.cache_clear()
+    plugins._loadable.cache_clear()
 
 
 @pytest.fixture(scope="session")

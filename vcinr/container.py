@@ -7,10 +7,13 @@ bits a number, other large float tensors are float16, small ones float32, and in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,39 @@ MALFORMED = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, ConfigError, zlib.error,
 )  # fmt: skip
 """What code raises that takes the parts of a malformed file for sound ones."""
+
+
+class Named:
+    """What all models have: a name, which is a digest of their bytes, and the scaling of each variable."""
+
+    normalisation: Mapping[str, tuple[float, float]]
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the model file."""
+        raise NotImplementedError
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of `data` in hexadecimal digits: the name of the model."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def scaling(self, variable: str) -> tuple[float, float]:
+        """The (offset, scale) of a variable; raises ModelError for one that the model was not trained on."""
+        if variable in self.normalisation:
+            return self.normalisation[variable]
+        raise ModelError(
+            f"model {self.sha256[:12]} was not trained on variable {variable!r} but on "
+            f"{', '.join(self.normalisation)}; train one with `vcinr train` or compress without a model"
+        )
+
+
+def read(path: str | Path) -> bytes:
+    """Read a model file; raises ModelError, which names `path`, where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the model ({error.strerror})") from None
 
 
 def malformed(origin: str, error: Exception) -> ModelError:

@@ -18,6 +18,7 @@ from vcinr.archive import verify as verification
 from vcinr.archive.metadata import Data
 from vcinr.codec.promise import Effort
 from vcinr.errors import InputError
+from vcinr.formats.base import KIND_OF_SIGNAL
 from vcinr.formats.open import open_groups
 from vcinr.models import AnyModel, load_model
 from vcinr.progress import Watch, silent
@@ -109,7 +110,7 @@ def decompress(archive: str | Path, target: str | Path) -> list[Path]:
     """
     target = Path(target)
     groups = {} if target.suffix in (".nc", ".nc4") else read.raw_groups(archive)
-    if not groups or "kind_of_signal" not in groups[""].attrs:
+    if not groups or KIND_OF_SIGNAL not in groups[""].attrs:
         read.decompress(archive, target)
         return [target]
     files = _kinds_files()

@@ -40,8 +40,4 @@ def from_bytes(data: bytes, origin: str) -> AnyModel:
 
 def load_model(path: str | Path) -> AnyModel:
     """Read a model file; raises ModelError, which names `path`, where it cannot be read or is malformed."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the model ({error.strerror})") from None
-    return from_bytes(data, str(path))
+    return from_bytes(container.read(path), str(path))

@@ -53,10 +53,16 @@ def every(group: str, builtin: Mapping[str, Any]) -> dict[str, Any]:
 
     An entry point that cannot be loaded is left out, with a warning: it may have nothing to do with the data at hand.
     """
-    result = dict(builtin)
+    return {**builtin, **{name: found for name, found in _loadable(group).items() if name not in builtin}}
+
+
+@cache
+def _loadable(group: str) -> dict[str, Any]:
+    """What the entry points of a group refer to, as far as they can be loaded."""
+    result = {}
     for name, point in sorted(_others(group).items()):
         try:
-            result.setdefault(name, _loaded(point))
+            result[name] = _loaded(point)
         except ConfigError as error:
             _log.warning("%s", error)
     return result

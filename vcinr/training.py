@@ -16,13 +16,12 @@ from typing import Literal
 
 import xarray as xr
 
-from vcinr import kinds
 from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling, preset
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.kinds.base import Kind
-from vcinr.kinds.files import expanded, kind_of_data
+from vcinr.kinds.files import expanded, kind_of_data, kind_of_files
 from vcinr.meta.extract import extract_modulations
 from vcinr.meta.outer import meta_train
 from vcinr.models import AnyModel, load_model
@@ -91,12 +90,12 @@ def train(
         inputs = work_folder / "input.nc"
     paths = expanded([str(inputs)] if isinstance(inputs, str | Path) else [str(p) for p in inputs])
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
-    one_signal = kind in kinds.every() and kinds.every()[kind].variable is not None
+    of_files = kind_of_files(kind)
     params = params or _usual(kind)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     own = {}
-    if one_signal:
-        own["tile"], paths = _tile(paths, kinds.every()[kind])
+    if of_files is not None:
+        own["tile"], paths = _tile(paths, of_files)
     chosen = tuple(Selection(path=p) for p in paths)
     source = Source(
         kind=kind,
@@ -179,9 +178,9 @@ def usual_params(inputs: Sequence[str], kind: str | None = None, method: str = "
 
 def _usual(kind: str, method: str = "", profile: str = "cpu") -> Params:
     """The parameters that suit a kind."""
-    of_files = kind in kinds.every() and kinds.every()[kind].variable is not None
-    params = preset(method or ("experts" if of_files else "basis"), profile)
-    suited = dict(kinds.every()[kind].patches) if of_files else {}
+    of_files = kind_of_files(kind)
+    params = preset(method or ("basis" if of_files is None else "experts"), profile)
+    suited = {} if of_files is None else dict(of_files.patches)
     return params.model_copy(update={"patches": params.patches.model_copy(update=suited)})
 
 

@@ -141,22 +141,22 @@ def encode(
     candidates: Priors | None = None
     if latents is not None:
         candidates = Latents(field, latents, field.signal_of(native.shape), rate)
-    elif _in_patches(native, field) and not (bound is not None and bound.kind == "relative"):
-        assert isinstance(field.model, PatchModel)
-        signal = field.signal_of(native.shape)
-        candidates = PatchPriors(field, field.model, field.grid_of(native.shape), signal, rate)
+    elif bound is None or bound.kind != "relative":
+        candidates = _patch_priors(native, field, rate)
     job = _Job(native, field, shape, candidates, effort)
     if bound is None or bound.kind in ("absolute", "relative"):
         return job.within(bound)
     return _for_psnr(job, bound) if bound.kind == "psnr" else _for_rate(job, bound)
 
 
-def _in_patches(values: np.ndarray, field: Field) -> bool:
-    """Whether the field's model predicts these values patch by patch."""
+def _patch_priors(values: np.ndarray, field: Field, rate: int | None) -> PatchPriors | None:
+    """The priors of experts for patches; None where the field has no such model that fits the values."""
     model = field.model
     if not isinstance(model, PatchModel) or values.dtype.kind not in "fiu" or values.size == 0:
-        return False
-    return prior.applies(field, values.shape)
+        return None
+    if not prior.applies(field, values.shape):
+        return None
+    return PatchPriors(field, model, field.grid_of(values.shape), field.signal_of(values.shape), rate)
 
 
 def _for_psnr(job: _Job, bound: Bound) -> Encoded:

@@ -352,15 +352,14 @@ def finest_rate(at_rate: Callable[[int], _C], allowed: float, rates: int) -> _C:
     rates : int
         Number of rates.
     """
-    first, last, best = 0, rates - 1, None
-    while first < last or best is None:
-        middle = (first + last + 1) // 2 if first < last else first
+    best, first, last = at_rate(0), 0, rates - 1
+    if len(best.data) > allowed:
+        return best
+    while first < last:
+        middle = (first + last + 1) // 2
         encoded = at_rate(middle)
-        if len(encoded.data) <= allowed or middle == 0:
-            best = encoded
-            if first == last:
-                break
-            first = middle
+        if len(encoded.data) <= allowed:
+            best, first = encoded, middle
         else:
             last = middle - 1
     return best

@@ -24,6 +24,9 @@ from vcinr.places import is_url
 Groups = dict[str, xr.Dataset]
 """Data sets by group path, which has no slashes at its ends; the root is the empty path and comes first."""
 
+KIND_OF_SIGNAL = "kind_of_signal"
+"""Attribute of the root group that names the kind of signal of which each file was one (:mod:`vcinr.kinds.files`)."""
+
 RAW: dict[str, Any] = {
     "mask_and_scale": False,
     "decode_times": False,

@@ -23,16 +23,17 @@ _VERTEX = re.compile(rb"^\s*vertex\s+(\S+)\s+(\S+)\s+(\S+)\s*$", re.MULTILINE)
 
 def read(path: Path, name: str) -> Groups:
     """Read a local file: ``triangles(triangle, corner, axis)``."""
-    return _dataset(path.read_bytes(), name)
+    return groups_of(triangles_of(path.read_bytes(), name))
 
 
 def read_stream(stream: BinaryIO, name: str) -> Groups:
     """Read a file behind a URL, whole."""
-    return _dataset(stream.read(), name)
+    return groups_of(triangles_of(stream.read(), name))
 
 
-def _dataset(data: bytes, name: str) -> Groups:
-    return {"": xr.Dataset({"triangles": (("triangle", "corner", "axis"), triangles_of(data, name))})}
+def groups_of(triangles: np.ndarray) -> Groups:
+    """The groups of a mesh of triangles ``[T, 3, 3]``."""
+    return {"": xr.Dataset({"triangles": (("triangle", "corner", "axis"), triangles)})}
 
 
 def triangles_of(data: bytes, name: str) -> np.ndarray:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import xarray as xr
 
 from vcinr.errors import InputError
 from vcinr.formats import mesh
@@ -15,16 +14,12 @@ from vcinr.formats.base import Format, Groups
 
 def read(path: Path, name: str) -> Groups:
     """Read a local file: ``triangles(triangle, corner, axis)``."""
-    return _dataset(path.read_bytes(), name)
+    return mesh.groups_of(triangles_of(path.read_bytes(), name))
 
 
 def read_stream(stream: BinaryIO, name: str) -> Groups:
     """Read a file behind a URL."""
-    return _dataset(stream.read(), name)
-
-
-def _dataset(data: bytes, name: str) -> Groups:
-    return {"": xr.Dataset({"triangles": (("triangle", "corner", "axis"), triangles_of(data, name))})}
+    return mesh.groups_of(triangles_of(stream.read(), name))
 
 
 def triangles_of(data: bytes, name: str) -> np.ndarray:

@@ -8,7 +8,6 @@ network that a reader evaluates.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vcinr import container
-from vcinr.errors import ModelError
+from vcinr.container import Named
 from vcinr.inr.conditioning import conditioning
 from vcinr.inr.siren import shapes
 from vcinr.inr.spec import InrSpec
@@ -31,7 +30,7 @@ DELTA = 2.0**-18
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Named):
     """A meta-learned INR, its normalisation and, once trained, its quantiser.
 
     Parameters
@@ -96,20 +95,6 @@ class Model:
         }
         return container.pack(header, tensors, _in_8_bits, version=1)
 
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of `data` in hexadecimal digits: the name of the model."""
-        return hashlib.sha256(self.data).hexdigest()
-
-    def scaling(self, variable: str) -> tuple[float, float]:
-        """The (offset, scale) of a variable; raises ModelError for one that the model was not trained on."""
-        if variable in self.normalisation:
-            return self.normalisation[variable]
-        raise ModelError(
-            f"model {self.sha256[:12]} was not trained on variable {variable!r} but on "
-            f"{', '.join(self.normalisation)}; train one with `vcinr train` or compress without a model"
-        )
-
     def index(self, variable: str) -> int:
         """The row of a variable in phi_0; raises ModelError as `scaling` does."""
         self.scaling(variable)
@@ -143,11 +128,7 @@ def save_model(model: Model, path: str | Path) -> None:
 
 def load_model(path: str | Path) -> Model:
     """Read a model file; raises ModelError, which names `path`, where it cannot be read or is malformed."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the model ({error.strerror})") from None
-    return from_bytes(data, str(path))
+    return from_bytes(container.read(path), str(path))
 
 
 def from_bytes(data: bytes, origin: str) -> Model:

@@ -18,17 +18,14 @@ import xarray as xr
 
 from vcinr import formats, kinds
 from vcinr.errors import InputError
-from vcinr.formats.base import Groups
+from vcinr.formats.base import KIND_OF_SIGNAL, Groups
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
 from vcinr.kinds.base import Kind, Opened
 from vcinr.places import is_url, suffix
 
 ITEM, NAME, ROW_SIZE = "item", "name", "row_size"
-_STORES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")  # members of folders that are stores
 _BESIDE = {"alpha", "icc_profile"}  # variables that formats give a signal besides its own
-ATTRIBUTE = "kind_of_signal"
-"""Attribute of the root group that names the kind of the signals."""
 
 
 def expanded(paths: Sequence[str]) -> list[str]:
@@ -42,7 +39,7 @@ def expanded(paths: Sequence[str]) -> list[str]:
     result: list[str] = []
     for path in paths:
         folder = Path(path).expanduser()
-        if is_url(path) or not folder.is_dir() or any((folder / member).exists() for member in _STORES):
+        if is_url(path) or not folder.is_dir() or _is_store(folder):
             result.append(path)
             continue
         files = sorted(str(f) for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
@@ -50,6 +47,11 @@ def expanded(paths: Sequence[str]) -> list[str]:
             raise InputError(f"{path}: a folder without files; give files, or a folder that has some")
         result += files
     return result
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is of a known format itself."""
+    return any((folder / member).exists() for form in formats.known() for member in form.members)
 
 
 def kind_of_data(dataset: xr.Dataset) -> str | None:
@@ -65,6 +67,12 @@ def kind_of_data(dataset: xr.Dataset) -> str | None:
         if others <= _BESIDE and set(kind.dims) <= set(map(str, dataset[kind.variable].dims)):
             return name
     return None
+
+
+def kind_of_files(name: str | None) -> Kind | None:
+    """The kind of that name, if each of its files is one signal; else None."""
+    kind = kinds.every().get(str(name))
+    return kind if kind is not None and kind.variable is not None else None
 
 
 def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, list[str] | None]:
@@ -93,7 +101,8 @@ def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, l
     files = expanded(paths)
     first = open_groups(files[0])
     seen = kind or kind_of_data(first[""])
-    if seen is None or kinds.every()[seen].variable is None:
+    spec = kind_of_files(seen)
+    if seen is None or spec is None:
         if len(files) > 1:
             raise InputError(
                 f"{files[1]}: several files share an archive only where each is one signal, such as an image; "
@@ -102,7 +111,7 @@ def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, l
         return first, None
     opened = [(path, first[""] if path == files[0] else open_dataset(path)) for path in files]
     groups = joined(opened, seen)
-    return groups, [f"{path}/{kinds.every()[seen].variable}".lstrip("/") for path in groups if groups[path].data_vars]
+    return groups, [f"{path}/{spec.variable}".lstrip("/") for path in groups if groups[path].data_vars]
 
 
 def joined(opened: Opened, kind: str) -> Groups:
@@ -139,17 +148,16 @@ def joined(opened: Opened, kind: str) -> Groups:
         sorts.setdefault(_sort(dataset, spec), []).append((name, dataset))
     groups: Groups = {}
     for members in sorts.values():
-        whole = _end_to_end(members, spec) if spec.ragged else _stacked(members, spec)
         path = "" if len(sorts) == 1 else _group_name(members[0][1], spec, set(groups))
-        groups[path] = whole
+        groups[path] = _whole(members, spec)
     groups.setdefault("", xr.Dataset())
-    groups[""].attrs[ATTRIBUTE] = kind
+    groups[""].attrs[KIND_OF_SIGNAL] = kind
     return dict(sorted(groups.items()))
 
 
 def kind_of_archive(root: xr.Dataset) -> Kind | None:
     """The kind of the signals in an archive, by its root group; None for an archive of other data."""
-    return kinds.every().get(str(root.attrs.get(ATTRIBUTE)))
+    return kind_of_files(root.attrs.get(KIND_OF_SIGNAL))
 
 
 def separated(groups: Groups) -> Opened:
@@ -171,7 +179,7 @@ def separated(groups: Groups) -> Opened:
 
 
 def _within_bits(dataset: xr.Dataset, kind: Kind) -> xr.Dataset:
-    """A signal whose attribute `bits` says how many of its integers' bits count, without what an error added beyond."""
+    """Clip the integers of a signal to the bits that its attribute `bits` states; lossy coding may have gone beyond."""
     assert kind.variable is not None
     variable = dataset[kind.variable]
     if "bits" not in variable.attrs or variable.dtype.kind != "i":
@@ -258,37 +266,25 @@ def _is_shared(variable: xr.Variable, kind: Kind) -> bool:
     return not set(kind.dims) & set(map(str, variable.dims))
 
 
-def _stacked(members: Opened, kind: Kind) -> xr.Dataset:
-    first = members[0][1]
-    variables: dict[str, Any] = {}
-    for name, variable in first.variables.items():
-        if _is_shared(variable, kind):
-            variables[str(name)] = variable
-            continue
-        values = np.stack([np.asarray(dataset.variables[name].values) for _, dataset in members])
-        variables[str(name)] = xr.Variable((ITEM, *variable.dims), values, variable.attrs)
-    return _named(variables, first, [name for name, _ in members])
-
-
-def _end_to_end(members: Opened, kind: Kind) -> xr.Dataset:
+def _whole(members: Opened, kind: Kind) -> xr.Dataset:
+    """Signals of one sort, stacked or end to end."""
     first, dim = members[0][1], kind.dims[0]
     variables: dict[str, Any] = {}
     for name, variable in first.variables.items():
         if _is_shared(variable, kind):
             variables[str(name)] = variable
             continue
-        axis = variable.dims.index(dim)
-        values = np.concatenate([np.asarray(dataset.variables[name].values) for _, dataset in members], axis)
-        variables[str(name)] = xr.Variable(variable.dims, values, variable.attrs)
-    sizes = np.array([dataset.sizes[dim] for _, dataset in members], np.int64)
-    variables[ROW_SIZE] = xr.Variable((ITEM,), sizes, {"sample_dimension": dim})
-    return _named(variables, first, [name for name, _ in members])
-
-
-def _named(variables: dict[str, Any], first: xr.Dataset, names: list[str]) -> xr.Dataset:
-    coords = [str(c) for c in first.coords]
-    dataset = xr.Dataset(variables, attrs=first.attrs).set_coords(coords)
-    return dataset.assign_coords({NAME: (ITEM, np.array(names, dtype=object))})
+        values = [np.asarray(dataset.variables[name].values) for _, dataset in members]
+        if kind.ragged:
+            dims, whole = variable.dims, np.concatenate(values, variable.dims.index(dim))
+        else:
+            dims, whole = (ITEM, *variable.dims), np.stack(values)
+        variables[str(name)] = xr.Variable(dims, whole, variable.attrs)
+    if kind.ragged:
+        sizes = np.array([dataset.sizes[dim] for _, dataset in members], np.int64)
+        variables[ROW_SIZE] = xr.Variable((ITEM,), sizes, {"sample_dimension": dim})
+    dataset = xr.Dataset(variables, attrs=first.attrs).set_coords([str(c) for c in first.coords])
+    return dataset.assign_coords({NAME: (ITEM, np.array([name for name, _ in members], dtype=object))})
 
 
 def _of_stack(dataset: xr.Dataset) -> list[xr.Dataset]:

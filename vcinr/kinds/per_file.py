@@ -8,16 +8,24 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from pydantic import create_model
 
-from vcinr.config import Selection, Source
+from vcinr.config import Positive, Selection, Source
 from vcinr.errors import InputError
 from vcinr.formats.open import field, open_dataset
-from vcinr.kinds.base import Kind, cut
+from vcinr.kinds.base import Kind, Options, cut
 from vcinr.progress import Watch, silent
 
 
+class TileOptions(Options):
+    """Length of the tiles from which a model learns, along each dimension, and the largest number of them in a file."""
+
+    tile: Positive
+    tiles: Positive = 500
+
+
 def file_kind(
-    variable: str, dims: tuple[str, ...], endings: tuple[str, ...], options: Any, *, feature_dim: str | None = None,
+    variable: str, dims: tuple[str, ...], endings: tuple[str, ...], *, tile: int, feature_dim: str | None = None,
     ragged: bool = False, patches: Mapping[str, Any] | None = None,
 ) -> Kind:  # fmt: skip
     """Make a kind of which each file holds one signal.
@@ -30,8 +38,8 @@ def file_kind(
         The dimensions of a signal.
     endings : tuple of str
         How files may end into which a signal is written without loss; the first is the usual one.
-    options : type
-        Its parameters, among them `tile` and `tiles` (see `tiled`).
+    tile : int
+        Usual length of the tiles from which a model learns.
     feature_dim : str, optional
         The dimension of the features of a point. A signal may lack it.
     ragged : bool
@@ -51,7 +59,8 @@ def file_kind(
         return tiled(values, dims, options.tile, options.tiles, path).to_dataset(name=variable)
 
     return Kind(
-        open=open_selection, variables=variables, signal_dims=dims, options=options,
+        open=open_selection, variables=variables, signal_dims=dims,
+        options=create_model("TileOptions", __base__=TileOptions, tile=(Positive, tile)),
         variable=variable, dims=dims, feature_dim=feature_dim, ragged=ragged, endings=endings, training=training,
         patches=patches or {},
     )  # fmt: skip

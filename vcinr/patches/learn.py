@@ -21,7 +21,7 @@ from vcinr.progress import Clock, Progress, Watch, silent
 
 _RIDGE = 1e-3  # of least squares, as a fraction of the mean diagonal
 _FEWEST = 4  # patches for each number of a prediction that an expert needs, at least
-_SWITCH = 0.7  # of the bits by which a rare expert is dearer than a common one: contexts foretell part of them
+_SWITCH = 0.7  # share of the bits that name an expert which clustering counts: the contexts predict the rest
 
 
 def learn(

@@ -7,7 +7,6 @@ It is a container (:mod:`vcinr.container`) whose header says ``"kind": "patches"
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from vcinr import container
-from vcinr.errors import CorruptError, ModelError
+from vcinr.container import Named
+from vcinr.errors import CorruptError
 from vcinr.patches.geometry import Geometry
 from vcinr.patches.kernels import EXPERTS, Patching
 
@@ -33,7 +33,7 @@ MAX_VALUES = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class PatchModel:
+class PatchModel(Named):
     """Experts for patches.
 
     Parameters
@@ -87,20 +87,6 @@ class PatchModel:
         for name, stack in (("predict", self.predict), ("basis", self.basis)):
             tensors |= {f"{name}/{k}": matrix for k, matrix in enumerate(stack)}
         return container.pack(header, tensors, lambda name, _: name != "middle", version=2)
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of `data` in hexadecimal digits: the name of the model."""
-        return hashlib.sha256(self.data).hexdigest()
-
-    def scaling(self, variable: str) -> tuple[float, float]:
-        """The (offset, scale) of a variable; raises ModelError for one that the model was not trained on."""
-        if variable in self.normalisation:
-            return self.normalisation[variable]
-        raise ModelError(
-            f"model {self.sha256[:12]} was not trained on variable {variable!r} but on "
-            f"{', '.join(self.normalisation)}; train one with `vcinr train` or compress without a model"
-        )
 
     @cached_property
     def reading(self) -> Patching:
