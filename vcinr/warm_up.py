@@ -35,7 +35,8 @@ def warm_up(watch: Watch = silent) -> None:
     Notes
     -----
     Numba keeps what it compiles in the package's folder, in the user's cache folder where that cannot be written, or in
-    NUMBA_CACHE_DIR. Compilation takes about 20 seconds on one core, and no time where it has been done before.
+    NUMBA_CACHE_DIR. Compiling all kernels takes about 50 seconds of one core, and no time where it has been done
+    before.
     """
     jobs: list[Callable[[], object]] = [
         *(partial(_residual, coder.first) for coder in CODERS),
