@@ -12,10 +12,12 @@ from benchmarks.data import climate, models, signals
 from benchmarks.data.climate import Case
 from benchmarks.evaluate import evaluate
 from benchmarks.floor import floor, water_filling
+from benchmarks.measure import files
 from benchmarks.measure.curves import mean_psnr, paid_after, psnr, rate_at
 from benchmarks.measure.klt import Klt, blocks_of, signal_of
 from benchmarks.measure.quality import dssim, spectral_error
 from benchmarks.report import kinds as report_of_kinds
+from benchmarks.report.kinds import FLOOR, OURS
 from benchmarks.rivals import RIVALS
 from benchmarks.rivals.base import by_level
 from benchmarks.table import run, summary
@@ -105,19 +107,19 @@ def test_splits_depend_on_names_and_contents_alone():
 def test_tables_of_kinds_have_every_codec_and_the_ratio_to_the_floor():
     curves = {
         name: [{"psnr_db": p, "rate": s * p, "net_rate": s * p / 2} for p in (20.0, 50.0)]
-        for name, s in ((kinds.OURS, 1.0), (kinds.FLOOR, 2.0), ("JPEG", 4.0))
+        for name, s in ((OURS, 1.0), (FLOOR, 2.0), ("JPEG", 4.0))
     }
-    spec = kinds.SPECS["photo32"]
+    spec = kinds.BENCHMARKS["photo32"].spec
     part = {"title": "t", "units": 10240, "signals": 10, "model": {"bytes": 640}, "curves": curves}
-    part["at"] = kinds.at_targets(curves, spec.targets)
-    part["paid"] = kinds.payback(part, spec)
+    part["at"] = files.at_targets(curves, spec.targets)
+    part["paid"] = files.payback(part, spec, 640)
     assert {row["rival"] for row in part["paid"]} == {"JPEG"}
     assert part["paid"][0]["count"] == pytest.approx(8 * 640 / (3 * part["at"][0]["rate"]) / 1024)
     result = {"kind": "image", "unit": "pixel", "plural": "tiles", "targets": spec.targets, "sets": [part]}
     tables = dict(report_of_kinds.lines_of(result, lambda v: "-" if v is None else f"{v:.3f}"))
     assert len(tables) == 2
     for lines in tables.values():
-        heads = [kinds.OURS, kinds.FLOOR, "JPEG", f"{kinds.OURS} / best rival", f"{kinds.OURS} / {kinds.FLOOR}"]
+        heads = [OURS, FLOOR, "JPEG", f"{OURS} / best rival", f"{OURS} / {FLOOR}"]
         assert [line[0] for line in lines[1:]] == heads
         assert lines[-2][1:] == ["0.250"] * 5 and lines[-1][1:] == ["0.500"] * 5
     text = report_of_kinds.table("photo32", result | {"data": {"train": "a", "test": "b"}})

@@ -678,6 +678,27 @@ def test_ingest_errors_name_file_and_remedy(tmp_path: Path) -> None:
     fails(r"moved\.nc: variable 't': axis 'lat' .*one source has one grid", archive=moved)
 
 
+def test_patterns_and_packages_of_selections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern stands for its files in order, and each selection may have a package of its own."""
+    first, second = package(b"1"), package(b"2").model_copy(update={"name": "other"})
+    for folder, names in (("pack", ("b", "a", "c")), ("other", ("d",))):
+        (tmp_path / folder / "in").mkdir(parents=True)
+        for name in names:
+            climate().to_netcdf(tmp_path / folder / "in" / f"{name}.nc")
+    monkeypatch.setattr("vcinr.datasets.ingest.fetch", lambda wanted, raw, _: raw / wanted.name)
+    source = config.Source(
+        package=first, variables=("t",), train=(config.Selection(path="in/[ab].nc"),),
+        archive=(config.Selection(path="in/*.nc", package=second),),
+    )  # fmt: skip
+    assert source.packages == [first, second]
+    summary = ingest(source, tmp_path, tmp_path / "signals")
+    assert summary["files"] == {"train": ["in/a.nc", "in/b.nc"], "archive": ["in/d.nc"]}
+    assert [p["name"] for p in summary["packages"]] == ["other"] and summary["package"]["name"] == "pack"
+    absent = source.model_copy(update={"train": (config.Selection(path="in/*.png"),)})
+    with pytest.raises(InputError, match=r"in/\*\.png: no file matches this pattern in pack$"):
+        ingest(absent, tmp_path, tmp_path / "signals")
+
+
 def example_signals(source: config.Source) -> Signals:
     split = SignalSet(np.zeros((2, 3, 1), np.float32), None, ("v", "v"))
     axes = (np.arange(3.0),)

@@ -16,18 +16,15 @@ from typing import Literal
 
 import xarray as xr
 
-from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling, preset
+from vcinr import kinds, stages
+from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling, parse
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.kinds.base import Kind
 from vcinr.kinds.files import expanded, kind_of_data, kind_of_files
-from vcinr.meta.extract import extract_modulations
-from vcinr.meta.outer import meta_train
 from vcinr.models import AnyModel, load_model
-from vcinr.patches.train import train_patches
 from vcinr.progress import Watch, silent
-from vcinr.quantise.train import train_quantiser
 
 
 def train(
@@ -109,27 +106,21 @@ def train(
     _make(work_folder, out)
     try:
         ingest(source, work_folder, signals, watch)
-        if params.method == "experts":
-            train_patches(signals, params.patches, seed=params.seed, out=out, watch=watch)
-            shutil.rmtree(work_folder, ignore_errors=True)
-            return load_model(out)
         budget = None if params.minutes is None else max(1.0, 60 * params.minutes - (time.monotonic() - began))
-        trained, modulations = work_folder / "training" / "model.vcinr", work_folder / "modulations.zarr"
-        started = time.monotonic()
-        summary = meta_train(
-            signals, params.inr, params.meta, seed=params.seed, threads=params.threads, out=work_folder / "training",
-            checkpoint=work_folder / "checkpoint", device=params.device,
+        folder, modulations, started = work_folder / "training", work_folder / "modulations.zarr", time.monotonic()
+        summary = stages.learn(
+            params, signals, folder, work_folder / "checkpoint",
             seconds=None if budget is None else META_SHARE * budget, watch=watch,
         )  # fmt: skip
-        resumed_seconds = max(
-            0.0, summary["seconds"] - (time.monotonic() - started)
-        )  # meta-training of runs that were interrupted
-        extract_modulations(signals, trained, modulations, threads=params.threads, device=params.device, watch=watch)
+        # Those of meta-training in runs that were interrupted:
+        resumed_seconds = max(0.0, summary["seconds"] - (time.monotonic() - started))
+        trained = folder / stages.TRAINED
+        if params.method != "experts":  # which are complete without
+            stages.extract(params, signals, trained, modulations, watch)
         remaining = None if budget is None else _quantiser_seconds(budget, resumed_seconds + time.monotonic() - started)
-        train_quantiser(
-            signals, trained, modulations, params.quantiser, seed=params.seed, threads=params.threads, out=out,
-            history=work_folder / "quantiser.csv", device=params.device, seconds=remaining, watch=watch,
-        )  # fmt: skip
+        stages.complete(
+            params, signals, trained, modulations, out, work_folder / "quantiser.csv", seconds=remaining, watch=watch
+        )
     except InputError:
         shutil.rmtree(work_folder, ignore_errors=True)
         raise
@@ -178,10 +169,9 @@ def usual_params(inputs: Sequence[str], kind: str | None = None, method: str = "
 
 def _usual(kind: str, method: str = "", profile: str = "cpu") -> Params:
     """The parameters that suit a kind."""
-    of_files = kind_of_files(kind)
-    params = preset(method or ("basis" if of_files is None else "experts"), profile)
-    suited = {} if of_files is None else dict(of_files.patches)
-    return params.model_copy(update={"patches": params.patches.model_copy(update=suited)})
+    spec = kinds.every().get(kind)
+    given = {"method": method or None, "profile": profile}
+    return parse(given if spec is None else kinds.with_usual(given, spec), "method")
 
 
 _LEARNED = 0.9

@@ -13,14 +13,14 @@ COLOURS = 192
 
 
 def images(path: Path, crops: Mapping[str, np.ndarray]) -> None:
-    """Write images uint8 ``[y, x, 3]`` of one size beside each other, with their titles, as a PNG."""
+    """Write images uint8 ``[y, x, 3]`` or grey ``[y, x]`` of one size beside each other, with titles, as a PNG."""
     from matplotlib.figure import Figure
 
     height, width = next(iter(crops.values())).shape[:2]
     figure = Figure(figsize=((width + 6) * len(crops) / 100, (height + 34) / 100), dpi=100)
     for place, (title, crop) in enumerate(crops.items()):
         axes = figure.add_axes((place / len(crops), 0, width / (width + 6) / len(crops), height / (height + 34)))
-        axes.imshow(crop, interpolation="nearest", aspect="auto")
+        axes.imshow(crop, interpolation="nearest", aspect="auto", cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=8, pad=3)
         axes.axis("off")
     _save(figure, path)

@@ -377,12 +377,9 @@ def scattered() -> str:
 
 def kinds() -> str:
     """Return the section on images, sound and volumes beside the codecs made for them."""
-    file = f"{RESULTS}/kinds.json"
-    results = read(file)
+    found = {name: read(f"{RESULTS}/kinds/{name}.json") for name in _KIND_TITLES}
     parts = [
         "## Images, speech and volumes beside their own codecs",
-        "",
-        origin(results, file, "public packages, pinned in benchmarks/data/packages.py; no source is in both splits."),
         "",
         "The test files of a kind become one archive, of which everything counts but the model. The rivals' files are "
         "counted one by one, as a whole, and for images also net of a flat grey image at the same setting; net of "
@@ -392,15 +389,19 @@ def kinds() -> str:
         "reach. KLT floor: principal axes of blocks learned from the same training data, with ideal codes from learned "
         "tables. Rivals need no model; JPEG XL is tuned for the eye.",
     ]
-    for name, kind in results["kinds"].items():
-        data = kind["data"]
-        parts += ["", f"### {_KIND_TITLES[name]}", "", f"Trained on {data['train']}; tested on {data['test']}."]
+    for name, kind in found.items():
+        data = f"{kind['data']['train']}; tested on {kind['data']['test']}."
+        parts += [
+            "",
+            f"### {_KIND_TITLES[name]}",
+            "",
+            origin(kind, f"{RESULTS}/kinds/{name}.json", f"trained on {data}"),
+        ]
         for title, (head, *lines) in lines_of(kind, number):
             parts += ["", f"{title[:1].upper()}{title[1:]}:", "", markdown(head, lines)]
         for part in kind["sets"]:
             parts += ["", _paid(part, kind["plural"])]
-        for picture, caption in _SAMPLES.get(name, {}).items():
-            parts += ["", f"![{caption}](../{RESULTS}/kinds/{picture}.png)"]
+            parts += [f"\n![{caption}](../{RESULTS}/kinds/{picture})" for picture, caption in part["pictures"]]
     return "\n".join(parts)
 
 
@@ -409,17 +410,6 @@ _KIND_TITLES = {
     "photo768": "Photographs of 768x512",
     "speech": "Speech at 16 kHz",
     "volumes": "Scans of brains",
-}
-
-
-_SAMPLES = {
-    "photo768": {
-        "dragonfly": "A crop of a photograph, and what vcinr, JPEG and AVIF leave of it in as many bytes",
-        "picture_0b": "A crop of another photograph, and what vcinr, JPEG and AVIF leave of it in as many bytes",
-    },
-    "speech": {
-        "speech": "Spectrograms of five seconds, and of what vcinr, MP3 and Opus leave of them in as many bytes"
-    },
 }
 
 

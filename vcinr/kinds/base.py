@@ -72,6 +72,8 @@ class Kind:
         The dimension of the features of its points; a signal may lack it.
     ragged : bool
         Whether such signals are joined end to end, not stacked.
+    method : str
+        The usual method (vcinr/methods.yaml) for such signals.
     patches : mapping
         Parameters of the method ``experts`` that suit such signals, where none are given.
     endings : tuple of str
@@ -90,6 +92,7 @@ class Kind:
     feature_dim: str | None = None
     ragged: bool = False
     endings: tuple[str, ...] = ()
+    method: str = "basis"
     patches: Mapping[str, Any] = field(default_factory=dict)
 
 

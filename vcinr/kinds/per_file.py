@@ -62,7 +62,7 @@ def file_kind(
         open=open_selection, variables=variables, signal_dims=dims,
         options=create_model("TileOptions", __base__=TileOptions, tile=(Positive, tile)),
         variable=variable, dims=dims, feature_dim=feature_dim, ragged=ragged, endings=endings, training=training,
-        patches=patches or {},
+        method="experts", patches=patches or {},
     )  # fmt: skip
 
 
