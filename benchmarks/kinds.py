@@ -61,6 +61,16 @@ BENCHMARKS = {
     "photo768": Benchmark(
         replace(USUAL["image"], plural="photographs of 768x512", asked=(28.5, 31, 33, 35, 37.5)), 128
     ),
+    "sentinel2": Benchmark(
+        replace(
+            USUAL["image"],
+            plural="scenes",
+            peak=65535,
+            targets=(33, 35.5, 38, 40, 42),
+            asked=(32, 34.5, 37, 39, 41, 43),
+        ),
+        128,
+    ),
     "speech": Benchmark(replace(USUAL["sound"], targets=(40, 43, 46.4, 50.6)), signals.PIECE),
     "volumes": Benchmark(USUAL["volume"], 60),
 }
@@ -109,6 +119,7 @@ def train(benchmark: Benchmark, learned: Sequence[np.ndarray], out: Path, watch:
 PICTURED = {
     "photo32": {"": 34.0},
     "photo768": {"Dragonfly_by_Bolly": 31.0, "Picture_0B_by_freespace": 34.0},
+    "sentinel2": {"scene": 37.0},
     "speech": {"asterisk-fr": 46.4},
     "volumes": {"MNI152": 38.0, "Colin27": 38.0},
 }

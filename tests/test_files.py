@@ -19,7 +19,8 @@ from vcinr.config import Patches
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
-from vcinr.kinds.files import joined, kind_of_data, open_files, separated
+from vcinr.kinds import KINDS
+from vcinr.kinds.files import joined, kind_of_data, open_files, separated, write_files
 from vcinr.models import load_model
 from vcinr.patches.model import PatchModel
 from vcinr.training import usual_params
@@ -195,6 +196,18 @@ def test_photographs_that_are_not_written_come_back_as_png(tmp_path):
     for name, original in back.items():
         old, new = open_dataset(folder / original)["image"], open_dataset(tmp_path / "back" / name)["image"]
         assert np.abs(old.astype("i2") - new.astype("i2")).max() <= 2
+
+
+def test_bands_that_png_cannot_hold_come_back_as_tiff(tmp_path):
+    """An image whose own format is not written takes the first usual one that holds it, but a name that is given stays."""
+    rng = np.random.default_rng(3)
+    bands = rng.integers(0, 4000, (9, 7, 5)).astype(np.uint16)
+    dataset = xr.Dataset({"image": (("y", "x", "channel"), bands)})
+    (path,) = write_files([("scene.jpg", dataset)], KINDS["image"], tmp_path / "out")
+    assert path == tmp_path / "out" / "scene.tif"
+    np.testing.assert_array_equal(open_dataset(path)["image"], bands)
+    with pytest.raises(InputError, match=r"one\.png: \.png files hold grey"):
+        write_files([("scene.jpg", dataset)], KINDS["image"], tmp_path / "one.png")
 
 
 def test_a_chunk_of_many_images_is_decoded_once(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ import vcinr
 from benchmarks.measure.curves import mean_psnr, paid_after, psnr, rate_at
 from benchmarks.measure.klt import Klt, blocks_of
 from benchmarks.report.kinds import BOUNDS, FLOOR, OURS
-from benchmarks.rivals import AT_PSNR, RIVALS, images, sound, volumes
+from benchmarks.rivals import AT_PSNR, RIVALS, bands, images, sound, volumes
 from benchmarks.rivals.images import Lossy
 from vcinr.archive.read import raw_groups
 from vcinr.formats.write import write_dataset
@@ -119,9 +119,10 @@ def values_of(dataset: xr.Dataset, spec: Spec) -> np.ndarray:
 
 
 def write_files(spec: Spec, tested: Mapping[str, xr.Dataset], folder: Path) -> None:
-    """Write signals as files of the kind's usual format."""
+    """Write signals as files of the kind's usual format; more bands than PNG holds become TIFF."""
     for name, dataset in tested.items():
-        write_dataset(dataset, folder / f"{name}{KINDS[spec.kind].endings[0]}")
+        many = spec.kind == "image" and dataset.sizes.get("channel", 1) not in (1, 3)
+        write_dataset(dataset, folder / f"{name}{'.tif' if many else KINDS[spec.kind].endings[0]}")
 
 
 def through_archive(
@@ -176,6 +177,8 @@ def through_archive(
 def rival_codecs(spec: Spec, signal: np.ndarray) -> tuple[Lossy, ...]:
     """The rivals that have a scale of their own and can code signals like this one."""
     if spec.kind == "image":
+        if signal.dtype == np.uint16 and signal.ndim == 3:
+            return bands.CODECS
         return images.codecs(spec.small) if signal.dtype == np.uint8 and signal.shape[2:] == (3,) else ()
     if spec.kind == "sound":
         return sound.codecs(spec.samples) if signal.dtype == np.int16 and signal.ndim == 1 else ()
@@ -196,7 +199,9 @@ def through_rival(spec: Spec, codec: Lossy, setting: float, tested: Sequence[np.
         decoded.append(back)
     if spec.kind == "image":
         shapes = {t.shape for t in tested}
-        sizes = {shape: len(codec.encode(np.full(shape, 128, np.uint8), setting)) for shape in shapes}
+        sizes = {
+            shape: len(codec.encode(np.full(shape, round(spec.peak / 2), tested[0].dtype), setting)) for shape in shapes
+        }
         flat_bytes = sum(sizes[t.shape] for t in tested)
     row = {"setting": setting, "bytes": whole, "psnr_db": mean_psnr(tested, decoded, spec.peak)}
     return row | ({"stream_bytes": whole - flat_bytes} if spec.kind == "image" else {})

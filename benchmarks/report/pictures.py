@@ -62,9 +62,12 @@ def _decoded(
 def _crop(spec: Spec, tested: Mapping[str, xr.Dataset], model: Path, level: float, path: Path) -> str:
     size, (original,), (decoded,) = _decoded(spec, tested, model, level)
     shown = {f"vcinr, {size:,} bytes": decoded}
+    names, settings = (("JPEG 4", "AVIF"), range(1, 100, 2))
+    if original.dtype == np.uint16:
+        names, settings = ("JPEG 2000", "SPERR"), range(30, 50)
     for codec in rival_codecs(spec, original):
-        if codec.name.startswith(("JPEG 4", "AVIF")):
-            data, back = within(codec, original, size, range(1, 100, 2))
+        if codec.name.startswith(names):
+            data, back = within(codec, original, size, settings)
             shown[f"{codec.name}, {data:,} bytes"] = back
     where = tuple(slice(max(0, n - _CROP) // 2, max(0, n - _CROP) // 2 + _CROP) for n in original.shape[:2])
     titled = {f"{t}\n{psnr(original, v, spec.peak):.1f} dB": _eight_bits(v[where], spec) for t, v in shown.items()}

@@ -408,6 +408,7 @@ def kinds() -> str:
 _KIND_TITLES = {
     "photo32": "Tiles of 32x32",
     "photo768": "Photographs of 768x512",
+    "sentinel2": "Four bands of a Sentinel-2 scene",
     "speech": "Speech at 16 kHz",
     "volumes": "Scans of brains",
 }

@@ -213,9 +213,10 @@ def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
     InputError
         Where a file exists already or cannot be written; the message names it.
     """
-    places = [target]
+    names, places = [target.name], [target]
     if len(signals) != 1 or not target.suffix or target.is_dir():
-        places = [target / name for name in _file_names([name for name, _ in signals], kind)]
+        names = [name for name, _ in signals]
+        places = [target / name for name in _file_names(names, kind)]
     for place in [target, *places] if target.is_file() else places:
         if place.exists():
             raise InputError(f"{place}: exists already; choose another place or remove it")
@@ -223,9 +224,26 @@ def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
         places[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{places[0].parent}: cannot make this folder ({error.strerror})") from None
-    for place, (_, dataset) in zip(places, signals, strict=True):
-        write_dataset(dataset, place)
-    return places
+    return [
+        _written(dataset, place, name, kind) for place, name, (_, dataset) in zip(places, names, signals, strict=True)
+    ]
+
+
+def _written(dataset: xr.Dataset, place: Path, name: str, kind: Kind) -> Path:
+    """Write a signal to `place` or, where its own name has another ending, with the first of the kind that can hold it."""
+    places = [place]
+    if place.name != name and place.name.endswith(kind.endings[0]):
+        others = (place.with_name(place.name.removesuffix(kind.endings[0]) + ending) for ending in kind.endings[1:])
+        places += [other for other in others if not other.exists()]
+    failed: InputError | None = None
+    for attempt in places:
+        try:
+            write_dataset(dataset, attempt)
+            return attempt
+        except InputError as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
 
 
 def _file_names(names: list[str], kind: Kind) -> list[str]:
