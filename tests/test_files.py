@@ -199,7 +199,7 @@ def test_photographs_that_are_not_written_come_back_as_png(tmp_path):
 
 
 def test_bands_that_png_cannot_hold_come_back_as_tiff(tmp_path):
-    """An image whose own format is not written takes the first usual one that holds it, but a name that is given stays."""
+    """An image whose format is not written takes the first usual one that holds it; a name that is given stays."""
     rng = np.random.default_rng(3)
     bands = rng.integers(0, 4000, (9, 7, 5)).astype(np.uint16)
     dataset = xr.Dataset({"image": (("y", "x", "channel"), bands)})

@@ -230,7 +230,7 @@ def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
 
 
 def _written(dataset: xr.Dataset, place: Path, name: str, kind: Kind) -> Path:
-    """Write a signal to `place` or, where its own name has another ending, with the first of the kind that can hold it."""
+    """Write a signal to `place` or, where its own name ends differently, with the first ending that can hold it."""
     places = [place]
     if place.name != name and place.name.endswith(kind.endings[0]):
         others = (place.with_name(place.name.removesuffix(kind.endings[0]) + ending) for ending in kind.endings[1:])
