@@ -142,7 +142,14 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
             "left_out": {"training": dropped, "test": dropped_test},
         },
         layout.feature_dim,
+        kind_of(source).training is not None and _by_index(layout),
     )
+
+
+def _by_index(layout: Layout) -> bool:
+    """Whether the points of a grid have their indices as coordinates, so that any part of it has the same ones."""
+    indices = (np.array_equal(axis, np.arange(len(axis))) for axis in layout.grid.columns)
+    return layout.system["system"] == "box" and all(indices)
 
 
 def _learnable(source: Source, opened: Opened) -> Opened:
