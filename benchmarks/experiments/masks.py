@@ -54,8 +54,8 @@ def experiment(lab: Lab) -> Outcome:
         f"Gates of held-out signals under a model of {size.inr.latent} latents, {size.inr.depth} layers of width "
         f"{size.inr.width}, {size.meta.steps} steps: {data_of(lab.kind)} Scores: silhouette of the label and "
         "normalised mutual information (NMI) of k-means with as many clusters as labels, on Euclidean distances; "
-        f"beside them the 95th percentile of the same scores under {PERMUTATIONS} permutations of the labels. Spaces: the normalised signals, the latents phi, the "
-        "logits of the gates of all layers.",
+        f"beside them the 95th percentile of the same scores under {PERMUTATIONS} permutations of the labels. Spaces: "
+        "the normalised signals, the latents phi, the logits of the gates of all layers.",
         "The two leading principal components of the signals (left) and of the gates' logits (right), by label.",
         summary, rows, draw,
     )  # fmt: skip
