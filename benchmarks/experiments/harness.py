@@ -386,7 +386,8 @@ def conduct(
     outcome.draw(path.with_suffix(".png"))
     whole = {
         "experiment": name, "profile": profile, **({} if kind == CLIMATE else {"kind": kind}),
-        "title": outcome.title, "how": outcome.how, "caption": outcome.caption,
+        "title": outcome.title if kind == CLIMATE else f"{outcome.title}: {TITLES[kind]}",
+        "how": outcome.how, "caption": outcome.caption,
         "seconds": round(lab.seconds, 1), "parameters": lab.size.model_dump(mode="json"),
         **record(summary=outcome.summary, rows=outcome.rows),
     }  # fmt: skip

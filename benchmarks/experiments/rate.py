@@ -83,7 +83,7 @@ def experiment(lab: Lab) -> Outcome:
     inr, q = lab.size.inr, lab.size.quantiser
     if not climate:
         return Outcome(
-            f"Rate-distortion of the methods on tiles of {next(iter(sources.values()))}",
+            "Rate-distortion of the methods",
             f"{inr.latent} latents, networks of {inr.depth} layers of width {inr.width} trained for "
             f"{lab.size.meta.steps} steps, basis for {lab.size.basis_steps}; each quantiser for {q.steps} steps with "
             f"{len(q.lambdas)} lambdas, uniform: {min(lab.size.bits)} to {max(lab.size.bits)} bits and an entropy "
