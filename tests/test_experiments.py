@@ -294,7 +294,7 @@ def tiny_tiles(kind):
     dims = {"image": ("y", "x"), "sound": ("time",), "video": ("frame", "y", "x"), "voxels": ("z", "y", "x")}[kind]
     rng, features = np.random.default_rng(0), 3 if kind in ("image", "video") else 1
     places = np.stack(np.meshgrid(*(np.arange(8.0) for _ in dims), indexing="ij"), -1)
-    turns, phases = rng.uniform(-1, 1, (2, 60, len(dims)))
+    turns, phases = rng.uniform(-3, 3, (2, 60, len(dims)))
     waves = np.sin(np.einsum("np,...p->n...", turns, places) + phases[:, :1].reshape(-1, *(1,) * len(dims)))
     values = np.rint(100 * waves[..., None] * rng.uniform(0.2, 1, features)).astype("i2")
     feature_dim = "channel" if features == 3 else None
