@@ -1965,13 +1965,13 @@ def unpack(content: bytes, kind: str, shape: list[int]) -> Array:
 class File:
     """A model file: its header and its tensors."""
 
-    version = 1
+    versions: tuple[int, ...] = (1, 3)
 
     def __init__(self, data: bytes):
         if data[:8] != b"VCINRMDL" or len(data) < 18:
             raise ValueError("this is no model of vcinr")
         version, length = struct.unpack_from("<HI", data, 8)
-        if version != self.version:
+        if version not in self.versions:
             raise ValueError(f"version {version} of a model is unknown to this decoder")
         if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise ValueError("a model is damaged: the checksum does not match")
@@ -2102,7 +2102,7 @@ class Model(File):
 class Patches(File):
     """Experts for patches."""
 
-    version = 2
+    versions = (2,)
 
     def __init__(self, data: bytes):
         super().__init__(data)

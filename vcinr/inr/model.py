@@ -99,7 +99,7 @@ class Model(Named):
             "slack": self.slack,
             "provenance": dict(self.provenance),
         }
-        return container.pack(header, tensors, _in_8_bits, version=1)
+        return container.pack(header, tensors, _in_8_bits, version=1 if self.tile is None else 3)
 
     def index(self, variable: str) -> int:
         """The row of a variable in phi_0; raises ModelError as `scaling` does."""
