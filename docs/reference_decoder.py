@@ -323,10 +323,7 @@ def decode_signals(
             output = decode_patches(data, model, prior, (shape[0], math.prod(features), *grid))
             value = offset + scale * output.astype(np.float32).astype(float).reshape(shape)
         else:
-            rate, coder = prior >> 3, prior & 7
-            counts = planes_of(index, (1, 1))[:2]
-            latents = decode_latents(data, coder, model, rate, shape[0], counts)
-            output = model.network(latents, rate, configuration["variable"], axes).astype(float)
+            output = decode_network(data, prior, model, configuration["variable"], axes, index, grid)
             value = offset + scale * output.swapaxes(1, 2).reshape(shape)
     if CONSTANT in sections:
         value = value + struct.unpack("<f", sections[CONSTANT])[0]
@@ -1926,6 +1923,34 @@ def table_of(record: int, reach: int) -> list[int]:
 # Model
 
 
+def decode_network(
+    data: bytes,
+    prior: int,
+    model: "Model",
+    variable: str,
+    axes: list[Array],
+    index: tuple[int, ...],
+    grid: tuple[int, ...],
+) -> Array:
+    """Features at every point of the signals with these lengths of index and grid axes, [n, points, d_out]."""
+    rate, coder, n, tile = prior >> 3, prior & 7, math.prod(index), model.header.get("tile")
+    if tile is None:
+        latents = decode_latents(data, coder, model, rate, n, planes_of(index, (1, 1))[:2])
+        return model.network(latents, rate, variable, axes).astype(float)
+    if len(tile) != len(grid):
+        raise ValueError("a model has tiles of another number of axes than its array")
+    starts = [range(0, length, step) for length, step in zip(grid, tile, strict=True)]
+    places = [(i, corner) for i in range(n) for corner in product(*starts)]
+    latents = decode_latents(data, coder, model, rate, len(places), (len(places), 1))
+    found = np.zeros((n, *grid, model.header["spec"]["d_out"]))
+    for (i, corner), latent in zip(places, latents, strict=True):
+        ends = [min(c + step, length) for c, step, length in zip(corner, tile, grid, strict=True)]
+        place = (i, *(slice(c, end) for c, end in zip(corner, ends, strict=True)))
+        points = [np.arange(end - c, dtype=float) for c, end in zip(corner, ends, strict=True)]
+        found[place] = model.network(latent[None], rate, variable, points).reshape(found[place].shape)
+    return found.reshape(n, math.prod(grid), -1)
+
+
 def unpack(content: bytes, kind: str, shape: list[int]) -> Array:
     """A tensor of a model file."""
     if kind == "rows8":
@@ -1940,13 +1965,13 @@ def unpack(content: bytes, kind: str, shape: list[int]) -> Array:
 class File:
     """A model file: its header and its tensors."""
 
-    version = 1
+    versions: tuple[int, ...] = (1, 3)
 
     def __init__(self, data: bytes):
         if data[:8] != b"VCINRMDL" or len(data) < 18:
             raise ValueError("this is no model of vcinr")
         version, length = struct.unpack_from("<HI", data, 8)
-        if version != self.version:
+        if version not in self.versions:
             raise ValueError(f"version {version} of a model is unknown to this decoder")
         if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise ValueError("a model is damaged: the checksum does not match")
@@ -2077,7 +2102,7 @@ class Model(File):
 class Patches(File):
     """Experts for patches."""
 
-    version = 2
+    versions = (2,)
 
     def __init__(self, data: bytes):
         super().__init__(data)

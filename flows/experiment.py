@@ -1,4 +1,8 @@
-"""The source papers' experiments: ``python -m flows.experiment NAME [--profile cpu|gpu]``; benchmarks/dvc.yaml."""
+"""The source papers' experiments: ``python -m flows.experiment NAME [--profile cpu|gpu] [--kind KIND]``.
+
+They run on maps of climate data (benchmarks/dvc.yaml) or, all but the ablation, on tiles of images, sound, video or
+solid shapes: ``--kind image``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any, Literal
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from benchmarks.experiments import NAMES
+from benchmarks.experiments import CLIMATE, KINDS, NAMES
 from flows.common import PARAMS, main, record, watcher
 from vcinr.config import Params
 from vcinr.kinds import load
@@ -18,23 +22,24 @@ Profile = Literal["cpu", "gpu"]
 
 
 @task(name="experiment", cache_policy=NO_CACHE)
-def conduct(name: str, params: Params, profile: Profile) -> dict[str, Any]:
+def conduct(name: str, params: Params, profile: Profile, kind: str) -> dict[str, Any]:
     """Run those parts whose results do not exist yet; writes figures, a table and a page."""
     from benchmarks.experiments import harness
 
-    return harness.conduct(name, params, profile, watcher(f"experiment-{name}"))
+    return harness.conduct(name, params, profile, watcher(f"experiment-{name}"), kind=kind)
 
 
 @flow(name="experiment")
-def experiment(name: str, profile: Profile = "cpu", params: str = PARAMS) -> dict[str, Any]:
+def experiment(name: str, profile: Profile = "cpu", params: str = PARAMS, kind: str = CLIMATE) -> dict[str, Any]:
     """Run one of the source papers' experiments.
 
     Args:
         name: learning, sizes, masks, rate or ablation.
         profile: which sizes of params.yaml to use; cpu takes half an hour on two cores.
         params: the parameters file.
+        kind: climate, or image, sound, video or voxels, of which tiles are taken.
     """
-    summary = conduct(name, load(params), profile)
+    summary = conduct(name, load(params), profile, kind)
     record(f"experiment-{name}", summary)
     return summary
 
@@ -43,6 +48,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--profile", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--kind", choices=KINDS, default=CLIMATE)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # runs are done in parallel, each on one thread
-    main(experiment, name=options.name, profile=options.profile)
+    main(experiment, name=options.name, profile=options.profile, kind=options.kind)

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, small
 from dvc.repo import Repo
 
+from benchmarks.data import tiles
 from benchmarks.experiments import NAMES, harness
 from benchmarks.experiments.harness import Lab, Run, conduct
 from benchmarks.experiments.masks import gate_logits
@@ -285,7 +286,87 @@ def test_ablation_of_small_maps(tmp_path):
     assert found["closed form off (gates)"]["unquantised dB"] != whole["unquantised dB"]
 
 
+# --- Tiles of other kinds
+
+
+def tiny_tiles(kind):
+    """A stand-in for a function of `benchmarks.data.tiles`, of 8 points along each axis."""
+    dims = {"image": ("y", "x"), "sound": ("time",), "video": ("frame", "y", "x"), "voxels": ("z", "y", "x")}[kind]
+    rng, features = np.random.default_rng(0), 3 if kind in ("image", "video") else 1
+    places = np.stack(np.meshgrid(*(np.arange(8.0) for _ in dims), indexing="ij"), -1)
+    turns, phases = rng.uniform(-3, 3, (2, 60, len(dims)))
+    waves = np.sin(np.einsum("np,...p->n...", turns, places) + phases[:, :1].reshape(-1, *(1,) * len(dims)))
+    values = np.rint(100 * waves[..., None] * rng.uniform(0.2, 1, features)).astype("i2")
+    feature_dim = "channel" if features == 3 else None
+    return tiles._signals(kind, dims, values[:40], values[40:], feature_dim)
+
+
+for one in tiles.SOURCES:
+    globals()[f"tiny_{one}"] = lambda _, kind=one: tiny_tiles(kind)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(
+        tiles, "source_of", lambda kind: Source(kind="python", function=f"{__name__}:tiny_{kind}", train=(), archive=())
+    )
+
+
+def run_tiles(name, kind, folder, **changes):
+    params = parameters(**{**few_steps(), "seeds": 1, **changes})
+    assert params.experiments is not None
+    sized = params.experiments.model_copy(update={"tiles": params.experiments.cpu})
+    params = params.model_copy(update={"experiments": sized})
+    conduct(name, params, "cpu", out=folder / "out", cache=folder / "cache", kind=kind)
+    found = json.loads((folder / "out" / f"{kind}-{name}.json").read_text())
+    assert found["kind"] == kind and harness.TITLES[kind] in found["title"]
+    assert (folder / "out" / f"{kind}-{name}.png").read_bytes().startswith(b"\x89PNG")
+    return found
+
+
+@pytest.mark.parametrize("kind", list(tiles.SOURCES))
+def test_gates_beside_the_statistics_of_tiles(kind, tmp_path, tiny):
+    found = run_tiles("masks", kind, tmp_path)
+    labels = set(tiles.labels_of(kind, tiny_tiles(kind).splits["test"].features))
+    assert {r["label"] for r in found["rows"]} == labels
+    assert all(-1 <= r["silhouette"] <= 1 and 0 <= r["NMI"] <= 1 for r in found["rows"])
+
+
+def test_methods_on_tiles_of_images(tmp_path, tiny):
+    methods = ("vcinr", "coinpp", "functa", "mscn", "basis")
+    found = run_tiles("rate", "image", tmp_path, methods=methods)
+    three = ("uniform", "factorised", "hyperprior")
+    assert {(r["method"], r["quantiser"]) for r in found["summary"]} == {
+        *((m, q) for m in ("gates", "basis") for q in three), *((m, "uniform") for m in methods[1:4])
+    }  # fmt: skip
+    assert [r["bits / COIN++"] for r in found["summary"] if r["method"] == "coinpp"] == [pytest.approx(1)]
+    sizes = run_tiles("sizes", "image", tmp_path, methods=("vcinr", "basis"))
+    assert {r["method"] for r in sizes["rows"]} == {"vcinr", "basis", "EOF"}
+
+
+def test_learning_curves_of_sound(tmp_path, tiny):
+    found = run_tiles("learning", "sound", tmp_path)
+    assert {r["mapping"] for r in found["summary"]} == {"residual network", "linear"} and "speech" in found["how"]
+
+
+def test_directions_of_images():
+    y, x = np.mgrid[:32, :32]
+    waves = np.stack([np.sin(0.5 * v) for v in (x, x + y, y, y - x)])[..., None]
+    found = tiles.labels_of("image", waves)["direction"]
+    assert [text.split()[1] for text in found] == ["upright", "rising", "level", "falling"]
+
+
+def test_tiles_have_no_coordinates_but_their_indices():
+    signals = tiny_tiles("image")
+    assert signals.tiled and {n: len(s) for n, s in signals.splits.items()} == {"train": 36, "valid": 4, "test": 20}
+    assert all(np.array_equal(axis, np.arange(8)) for axis in signals.axes)
+
+
 def test_what_cannot_be_run_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"ablation does not run on 'image'; learning, .* run on climate, image"):
+        conduct("ablation", parameters(), out=tmp_path, cache=tmp_path, kind="image")
+    with pytest.raises(ConfigError, match=r"no sizes of experiments on tiles; give experiments: \{tiles"):
+        conduct("rate", parameters(), out=tmp_path, cache=tmp_path, kind="image")
     with pytest.raises(ConfigError, match="known: learning, sizes"):
         conduct("lerning", parameters(), out=tmp_path, cache=tmp_path)
     with pytest.raises(ConfigError, match="no sizes of experiments"):

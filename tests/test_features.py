@@ -124,7 +124,7 @@ def test_rounding_for_the_bound_saves_bits_with_several_features(wind_model, mon
     seen, rounded = [], Latents._rounded_for_bound
 
     def watched(self, trial, z, rate, *others):
-        seen.append((self.on_domain.quantiser, rate, z, rounded(self, trial, z, rate, *others)))
+        seen.append((self.quantiser, rate, z, rounded(self, trial, z, rate, *others)))
         return seen[-1][-1]
 
     monkeypatch.setattr(Latents, "_rounded_for_bound", watched)
@@ -197,7 +197,7 @@ def test_other_features_are_refused_by_name(wind_model, tmp_path):
     grid = Grid((data.lat.values, data.lon.values))
     field = Field("wind", (2, 3), grid, model, model.scaling("wind"), feature_axis=1)
     with pytest.raises(CorruptError, match="not the grid"):
-        prior.decode_prior(Field("wind", (2, 3), grid, model), (4, 2, 14, 18), b"\1", b"", (4, 2))
+        prior.decode_prior(Field("wind", (2, 3), grid, model), (4, 2, 14, 18), b"\1", b"")
     assert prior.applies(field, (4, 2, 14, 18)) and not prior.applies(field, (4, 3, 14, 18))
 
 

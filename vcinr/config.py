@@ -442,10 +442,14 @@ class Experiment(_Frozen):
 
 
 class Experiments(_Frozen):
-    """Sizes of the experiments by profile: ``cpu``, half an hour each on two cores; ``gpu``, as published."""
+    """Sizes of the experiments by profile: ``cpu``, half an hour each on two cores; ``gpu``, as published.
+
+    ``tiles`` are those of the profile cpu for tiles of images, sound, video and solid shapes: some minutes each.
+    """
 
     cpu: Experiment
     gpu: Experiment
+    tiles: Experiment | None = None
 
 
 class Active(_Frozen):

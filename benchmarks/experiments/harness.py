@@ -25,7 +25,8 @@ import numpy as np
 import zarr
 
 import vcinr
-from benchmarks.experiments import NAMES
+from benchmarks.data import tiles
+from benchmarks.experiments import CLIMATE, KINDS, NAMES, TILED
 from benchmarks.measure.machine import record
 from benchmarks.report.page import Section, html_report
 from vcinr.config import Active, Experiment, Params, preset
@@ -42,6 +43,15 @@ from vcinr.signals import Signals, read_signals, write_signals
 RAW, CACHE = Path("data/raw"), Path("data/experiments")
 RESULTS = Path("benchmarks/results/experiments")
 Profile = Literal["cpu", "gpu"]
+TITLES = {
+    "image": "photographs, 32x32", "sound": "speech, 512", "video": "video, 4x16x16", "voxels": "shapes, 16x16x16",
+}  # fmt: skip
+"""What tables call tiles of each kind."""
+TESTED = {
+    "image": "tiles of 7 other photographs", "sound": "pieces of other speech, of 6 speakers, 2 of them new",
+    "video": "boxes of another video", "voxels": "cubes of shapes by other authors",
+}  # fmt: skip
+"""Where the tiles of each kind come from that test."""
 Row = dict[str, Any]
 
 _ROOMS = ("codec", "coding", "datasets", "formats", "inr", "kinds", "meta", "quantise", "signals")
@@ -106,6 +116,7 @@ def _code() -> str:
     for room in _ROOMS:
         for path in sorted((root / room).rglob("*.py")) or [root / f"{room}.py"]:
             digest.update(ast.dump(ast.parse(path.read_text())).encode())
+    digest.update(inspect.getsource(tiles).encode())
     return digest.hexdigest()
 
 
@@ -119,12 +130,19 @@ class Lab:
     size: Experiment
     cache: Path = CACHE
     watch: Watch = silent
+    kind: str = CLIMATE
     seconds: float = 0.0
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """The data sets of the kind, by keys of `params.sources` or of `tiles.SOURCES`, as tables call them."""
+        return {"hadgem": "HadGEM", "era5": "ERA5"} if self.kind == CLIMATE else {self.kind: TITLES[self.kind]}
+
     def run(self, label: str, work: Callable[..., Row], source: str, method: Params, **options: Any) -> Run:
-        """Return a run of a method on one of the data sets of params.yaml."""
+        """Return a run of a method on one of the data sets of the kind."""
         active = Active(name=source, archive=f"{source}-test")
-        update = {"source": active, "sources": {source: self.params.sources[source]}, "threads": 1}
+        data = self.params.sources[source] if self.kind == CLIMATE else tiles.source_of(source)
+        update = {"source": active, "sources": {source: data}, "threads": 1}
         update["device"] = self.params.device
         return Run(label, work, method.model_copy(update=update), options)
 
@@ -318,8 +336,9 @@ class Outcome:
 
 
 def conduct(
-    name: str, params: Params, profile: Profile = "cpu", watch: Watch = silent, out: Path = RESULTS, cache: Path = CACHE
-) -> Row:
+    name: str, params: Params, profile: Profile = "cpu", watch: Watch = silent, out: Path = RESULTS,
+    cache: Path = CACHE, kind: str = CLIMATE,
+) -> Row:  # fmt: skip
     """Run an experiment and write ``out/NAME.json``, ``out/NAME.png`` and the page of all experiments.
 
     Parameters
@@ -334,6 +353,9 @@ def conduct(
         Told of the progress.
     out, cache : Path
         Folders of results and of finished runs.
+    kind : str
+        What it runs on, one of `KINDS`. Of other kinds than the maps of climate, the files' names begin with it, and
+        the profile "cpu" has sizes of its own, `experiments.tiles`.
 
     Returns
     -------
@@ -343,18 +365,29 @@ def conduct(
     Raises
     ------
     ConfigError
-        If there is no such experiment, or the parameters have no sizes of experiments.
+        If there is no such experiment, also for the kind, or the parameters have no sizes of experiments.
     """
     if name not in NAMES:
         raise ConfigError(f"no experiment is called {name!r}; known: {', '.join(NAMES)}")
     if params.experiments is None:
         raise ConfigError("params: no sizes of experiments; give experiments: {cpu: ..., gpu: ...}")
-    lab = Lab(name, profile, params, getattr(params.experiments, profile), cache, watch)
+    if kind not in KINDS or (kind != CLIMATE and name not in TILED):
+        raise ConfigError(
+            f"experiment {name} does not run on {kind!r}; {', '.join(TILED)} run on {', '.join(KINDS)}, the others on "
+            f"{CLIMATE}"
+        )
+    size = getattr(params.experiments, profile if kind == CLIMATE or profile == "gpu" else "tiles")
+    if size is None:
+        raise ConfigError("params: no sizes of experiments on tiles; give experiments: {tiles: ...}")
+    lab = Lab(name, profile, params, size, cache, watch, kind)
     outcome: Outcome = importlib.import_module(f"benchmarks.experiments.{name}").experiment(lab)
-    path = out / (name if profile == "cpu" else f"{name}-{profile}")
+    stem = name if kind == CLIMATE else f"{kind}-{name}"
+    path = out / (stem if profile == "cpu" else f"{stem}-{profile}")
     outcome.draw(path.with_suffix(".png"))
     whole = {
-        "experiment": name, "profile": profile, "title": outcome.title, "how": outcome.how, "caption": outcome.caption,
+        "experiment": name, "profile": profile, **({} if kind == CLIMATE else {"kind": kind}),
+        "title": outcome.title if kind == CLIMATE else f"{outcome.title}: {TITLES[kind]}",
+        "how": outcome.how, "caption": outcome.caption,
         "seconds": round(lab.seconds, 1), "parameters": lab.size.model_dump(mode="json"),
         **record(summary=outcome.summary, rows=outcome.rows),
     }  # fmt: skip

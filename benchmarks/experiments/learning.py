@@ -10,20 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments.harness import Lab, Outcome, Row, train
+from benchmarks.experiments import CLIMATE
+from benchmarks.experiments.harness import TESTED, Lab, Outcome, Row, train
 from benchmarks.report import figures
-
-SOURCE = "hadgem"
 
 
 def experiment(lab: Lab) -> Outcome:
     """Train both with several seeds."""
-    size, method = lab.size, lab.method("vcinr")
+    size, method, (source, title) = lab.size, lab.method("vcinr"), next(iter(lab.sources.items()))
     mappings = {"residual network": size.inr, "linear": size.inr.model_copy(update={"mapping_blocks": 0})}
     seeds = range(lab.params.seed, lab.params.seed + size.seeds)
     runs = {
         (name, seed): lab.run(
-            f"{name}, seed {seed}", train, SOURCE, method.model_copy(update={"inr": inr, "seed": seed})
+            f"{name}, seed {seed}", train, source, method.model_copy(update={"inr": inr, "seed": seed})
         )
         for seed in seeds
         for name, inr in mappings.items()
@@ -41,13 +40,13 @@ def experiment(lab: Lab) -> Outcome:
         return figures.curves_figure({"": curves}, "training step", "held-out PSNR (dB)", path)
 
     meta = size.meta
+    signals, test = ("maps of E1", "A1B from map 140 on") if lab.kind == CLIMATE else ("tiles", TESTED[lab.kind])
     return Outcome(
         "Learning curves: non-linear against linear modulation mapping",
-        f"VC-INR's gates, {size.inr.latent} latents, {size.inr.depth} layers of width {size.inr.width}, on HadGEM: "
-        f"trained on 9 of 10 maps of E1, {meta.steps} steps of {meta.batch} maps at {meta.points or 'all'} points, "
-        f"{size.seeds} seeds. Curves: every tenth map of E1, which chooses the parameters that are kept; test: A1B "
-        "from map 140 on, never seen before the end. Collapsed runs go back to their best parameters at a lower rate "
-        "(restarts).",
+        f"VC-INR's gates, {size.inr.latent} latents, {size.inr.depth} layers of width {size.inr.width}, on {title}: "
+        f"trained on 9 of 10 {signals}, {meta.steps} steps of {meta.batch} at {meta.points or 'all'} points, "
+        f"{size.seeds} seeds. Curves: every tenth one, which chooses the parameters that are kept; test: {test}, "
+        "never seen before the end. Collapsed runs go back to their best parameters at a lower rate (restarts).",
         "PSNR after the inner loop: mean over the seeds, band from the worst to the best.",
         summary, rows, draw,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.experiments import NAMES
+from benchmarks.experiments import KINDS, NAMES
 from benchmarks.measure import gains, speeds
 from benchmarks.measure.missing import BROKE, HELD
 from benchmarks.report.kinds import lines_of
@@ -572,7 +572,8 @@ def training() -> str:
 def experiments() -> str:
     """Return the sections on the experiments of the source papers."""
     parts = ["## Experiments of the papers"]
-    for name in NAMES:
+    of_tiles = (f"{kind}-{name}" for name in NAMES for kind in KINDS)  # those that have been run
+    for name in (*NAMES, *(n for n in of_tiles if (ROOT / f"{RESULTS}/experiments/{n}.json").exists())):
         file = f"{RESULTS}/experiments/{name}.json"
         results = read(file)
         head = list(results["summary"][0])

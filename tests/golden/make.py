@@ -72,7 +72,7 @@ def fields() -> dict[str, xr.Dataset]:
 def data(name: str) -> dict[str, xr.Dataset]:
     """What the golden archive of that name is made of: `fields`, and what it is named after for some."""
     groups = fields()
-    if name in ("vector", "patches"):
+    if name in ("vector", "patches", "tiles"):
         east = groups[""]["double"].values
         wind = np.stack([east, 0.5 * east[:, ::-1] - 10], axis=1)
         wind[1:3, 1, 4, 5] = 1e20
@@ -112,7 +112,7 @@ def data(name: str) -> dict[str, xr.Dataset]:
     return groups
 
 
-def small_model(name: str, features: int = 1) -> Model:
+def small_model(name: str, features: int = 1, tile: tuple[int, int] | None = None) -> Model:
     """An untrained network of that conditioning: the format does not depend on what a model has learnt."""
     cond, rate = conditioning(name), 0.01 if name == "weights" else 10.0
     spec = cond.training(InrSpec(2, features, 8, 4, 30.0, 4, name, 2, 8, 1, gating=2 if name == "gated-basis" else 0))
@@ -123,6 +123,7 @@ def small_model(name: str, features: int = 1) -> Model:
     model = Model(
         spec, params, bounds, ("y", "x"), {"double" if features == 1 else "wind": (-45.0, 30.0)}, 3, 4096,
         slack=SLACK.get(name, DELTA), feature_dim=None if features == 1 else "component",
+        tile=tile,
     )  # fmt: skip
     rng = np.random.default_rng(1)
     net = {"mean": np.zeros(d), "std": np.full(d, 0.02)}
@@ -169,6 +170,7 @@ def archives() -> dict[str, dict[str, Any]]:
             for name in ("linear", "gated-basis", "shifts", "sparse", "weights")
         },
         "vector": {"abs_error": 0.5, "variables": ["wind"], "chunk": 4, "model": small_model("linear", features=2)},
+        "tiles": {"abs_error": 0.5, "variables": ["wind"], "chunk": 4, "model": small_model("gates", 2, (4, 3))},
         "scattered": {"abs_error": 0.02, "variables": ["scattered"], "chunk": 4},
         "patches": {"abs_error": 0.1, "variables": ["wind"], "chunk": 4, "model": small_experts()},
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
@@ -191,7 +193,7 @@ def main() -> int:
         if not chosen or old.stem in chosen:
             old.unlink()
     # The untrained prior is never the smallest candidate: have it taken all the same.
-    rates = {"model": 1, "linear": 1, "vector": 1, "patches": 70}
+    rates = {"model": 1, "linear": 1, "vector": 1, "tiles": 1, "patches": 70}
     for name, arguments in archives().items():
         if chosen and name not in chosen:
             continue

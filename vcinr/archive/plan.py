@@ -31,7 +31,7 @@ from vcinr.models import AnyModel
 from vcinr.patches.model import PatchModel
 from vcinr.signals import Layout, layout_of
 
-_PATCHED_VALUES = 1 << 23  # most values in a chunk that is coded patch by patch, so that cores share a large signal
+_CUT_VALUES = 1 << 23  # most values in a chunk of a model of patches or tiles, so that cores share a large signal
 CHUNK_VALUES = 1 << 25
 """Most values in a chunk of whole signals, so that encoding it takes about a gigabyte."""
 _PIECE_VALUES = 1 << 22  # most values in a chunk of an array that nobody asked to compress
@@ -308,7 +308,7 @@ def _fitted(name: str, values: xr.DataArray, model: AnyModel | None) -> tuple[La
             f"variable {name!r}: the model was trained on signals of {features} features{along}, and here are "
             f"{have}; train one on this variable, or compress without a model"
         )
-    if isinstance(model, PatchModel):
+    if isinstance(model, PatchModel) or model.tile is not None:
         if dims is None:
             raise ModelError(
                 f"variable {name!r} has the dimensions {', '.join(map(str, values.dims))}, the model was trained on "
@@ -490,12 +490,14 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
     assert job.layout is not None
     sizes = {str(d): n for d, n in job.values.sizes.items()}
     grid = {d: sizes[d] for d in job.layout.value_dims}
-    patched = isinstance(job.model, PatchModel)
-    most = _PATCHED_VALUES if patched else CHUNK_VALUES
-    cut = job.layout.dims if patched else tuple(grid)  # features of a point stay together under a model
-    while (job.model is None or patched) and math.prod(grid.values()) > most and any(grid[d] > 1 for d in cut):
-        longest = max(cut, key=lambda d: grid[d])
-        grid[longest] = -(-grid[longest] // 2)
+    tile = job.model.tile if isinstance(job.model, Model) else None
+    cuts = isinstance(job.model, PatchModel) or tile is not None  # a model of patches or tiles, for signals of any size
+    most = _CUT_VALUES if cuts else CHUNK_VALUES
+    cut = job.layout.dims if cuts else tuple(grid)  # features of a point stay together under a model
+    unit = dict.fromkeys(cut, 1) if tile is None else dict(zip(cut, tile, strict=True))  # whole tiles, but for the last
+    while (job.model is None or cuts) and math.prod(grid.values()) > most and any(grid[d] > unit[d] for d in cut):
+        longest = max(cut, key=lambda d: grid[d] / unit[d])
+        grid[longest] = -(-grid[longest] // (2 * unit[longest])) * unit[longest]
     points = math.prod(grid.values())
     room = max(1, min(signals_of(points) if chunk is None else chunk, CHUNK_VALUES // points))
     shape = dict(grid)
@@ -507,7 +509,7 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
 
 def _axes(job: Job) -> tuple[dict[str, Any], ...]:
     """Coordinates of the signal's axes, where a network is evaluated at them."""
-    if job.layout is None or not isinstance(job.model, Model):
+    if job.layout is None or not isinstance(job.model, Model) or job.model.tile is not None:
         return ()
     return tuple(encode_axis(a) for a in job.layout.grid.columns)
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vcinr.codec.chunk import read_prior
 from vcinr.codec.decode import parse, values_of
-from vcinr.codec.prior import arranged, checked, on_domain, to_units
+from vcinr.codec.prior import on_domain, predicted, read_codes, to_units
 from vcinr.codec.promise import Field, valid_values
 from vcinr.errors import InputError
 from vcinr.signals.domain import Grid, Points
@@ -171,11 +170,9 @@ def decode_at(
     samples = np.where(valid, signals, 0).astype(np.float64)
     count, features, network = len(signals), field.features_of(shape), None
     if chunk.sections.prior is not None:
-        rate, coder = read_prior(chunk.sections.prior)
-        model = checked(field, shape)
-        z = model.codes(coder, chunk.stream, field.counts_of(shape), rate)
-        samples -= to_units(field, arranged(model.output(field.variable, z, rate), signals.shape[1:]))
-        here = on_domain(model.model, places.points).output(field.variable, z, rate)
+        model, z, rate = read_codes(field, shape, chunk.sections.prior, chunk.stream)
+        samples -= to_units(field, predicted(model, field, shape, z, rate))
+        here = on_domain(model, places.points).output(field.variable, z, rate)
         network = to_units(field, here.swapaxes(1, 2)).reshape(count * features, -1)
     rows = (count * features, -1)
     values, spread = interpolate(samples.reshape(rows), None if valid.all() else valid.reshape(rows), places)

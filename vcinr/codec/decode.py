@@ -87,7 +87,7 @@ def values_of(chunk: Chunk, shape: tuple[int, ...], native: np.dtype, field: Fie
     valid = None if sections.mask is None else ~lossless.decode_mask(sections.mask, signals)
     prior, correction = None, None
     if sections.prior is not None:
-        prior = decode_prior(field, shape, sections.prior, chunk.stream, field.counts_of(shape))
+        prior = decode_prior(field, shape, sections.prior, chunk.stream)
     constant = read_constant(sections.constant)
     if sections.residual is not None:
         step, plan, stream = read_residual(sections.residual)

@@ -140,7 +140,7 @@ def encode(
         latents = None  # the model predicts no logarithms
     candidates: Priors | None = None
     if latents is not None:
-        candidates = Latents(field, latents, field.signal_of(native.shape), rate)
+        candidates = Latents(field, latents, native.shape, rate)
     elif bound is None or bound.kind != "relative":
         candidates = _patch_priors(native, field, rate)
     job = _Job(native, field, shape, candidates, effort)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 
@@ -13,10 +14,13 @@ from vcinr.codec.chunk import prior_section
 from vcinr.codec.promise import Field, valid_values
 from vcinr.codec.trial import Choice, Prior, Trial
 from vcinr.errors import ModelError
+from vcinr.inr.at import ModelAt
 from vcinr.inr.model import Model
 from vcinr.patches.model import PatchModel
 from vcinr.quantise.refine import outside_bits, refine
+from vcinr.quantise.state import Quantiser
 from vcinr.signals import normalise
+from vcinr.signals.tiles import Part
 from vcinr.signals.tiling import gather
 
 SHORT = 16
@@ -43,7 +47,8 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     Returns
     -------
     numpy.ndarray or None
-        Latents ``[n, d]`` relative to the variable's phi_0; None where the field has no model that fits the chunk.
+        Latents ``[n, d]`` relative to the variable's phi_0, of each signal or, under a model of tiles, of each of its
+        tiles; None where the field has no model that fits the chunk.
 
     Raises
     ------
@@ -58,15 +63,28 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     offset, scale = field.scaling
     signals = gather(values, field.value_axes)
     valid = valid_values(signals, field.fill)
-    count, features = len(signals), model.spec.d_out
-    target = np.where(valid, signals, offset).astype(np.float64).reshape(count, features, -1).swapaxes(1, 2)
+    whole = (len(signals), model.spec.d_out, *field.grid_of(values.shape))
+    target = np.where(valid, signals, offset).astype(np.float64).reshape(whole)
     # A point counts where all its features have a value, as in training.
-    known = None if valid.all() else np.all(valid.reshape(count, features, -1), axis=1)
-    y, weight = normalise(target, known, offset, scale)
-    at = prior.on_domain(model, field.domain).at
-    variable = np.full(count, model.index(field.variable), np.int64)
+    known = None if valid.all() else np.all(valid.reshape(whole), axis=1, keepdims=True)
+    boxes = prior.boxes(model, field, values.shape)
+    found = []
+    for part, on_tile in boxes:
+        tiles = part.cut(target)
+        mask = None if known is None else part.cut(known).reshape(len(tiles), -1)
+        y, weight = normalise(tiles.reshape(*tiles.shape[:2], -1).swapaxes(1, 2), mask, offset, scale)
+        variable = np.full(len(tiles), model.index(field.variable), np.int64)
+        found.append(_inner_loop(model)(on_tile.at, y, weight, variable) - model.start(field.variable))
+    if len(boxes) == 1:
+        return found[0]
+    rows = np.concatenate([part.rows(len(signals)) for part, _ in boxes])
+    return np.concatenate(found)[np.argsort(rows)]
+
+
+def _inner_loop(model: Model) -> Callable[[ModelAt, np.ndarray, np.ndarray | None, np.ndarray], np.ndarray]:
+    """What finds the latents of a model's signals; raises ModelError where it needs torch, which is not installed."""
     if model.linear:
-        return at.fit(y, weight, variable) - model.start(field.variable)
+        return ModelAt.fit
     try:
         from vcinr.meta.extract import find_latents
     except ImportError:
@@ -74,7 +92,7 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
             "compressing with this model needs torch for its inner loop: pip install 'vcinr[train]', "
             "or compress without a model"
         ) from None
-    return find_latents(at, y, weight, variable) - model.start(field.variable)
+    return find_latents
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,15 +105,15 @@ class Latents:
         The field of the chunk, which has a model.
     latents : numpy.ndarray
         Latents ``[n, d]`` from `latents_of`.
-    signal : tuple of int
-        Shape of a signal's values, with the features first.
+    shape : tuple of int
+        Shape of the part of the chunk that lies inside the array.
     rate : int or None
         The only rate to try; None for all.
     """
 
     field: Field
     latents: np.ndarray
-    signal: tuple[int, ...]
+    shape: tuple[int, ...]
     rate: int | None
     made: dict[int, tuple[np.ndarray, np.ndarray]] = dataclass_field(default_factory=dict, init=False)
     """Results of `rounded` by rate, which the next trial uses again."""
@@ -107,14 +125,19 @@ class Latents:
         return self.field.model
 
     @property
-    def on_domain(self) -> prior.ModelOnDomain:
-        """The model on the field's domain."""
-        return prior.on_domain(self.model, self.field.domain)
+    def quantiser(self) -> Quantiser:
+        """The model's quantiser."""
+        return prior.quantiser_of(self.model)
+
+    @property
+    def boxes(self) -> list[tuple[Part, prior.ModelOnDomain]]:
+        """What the chunk's signals consist of: tiles of equal shape, and the model on these."""
+        return prior.boxes(self.model, self.field, self.shape)
 
     @property
     def rates(self) -> list[int]:
         """The rates to try; raises ModelError where the only one is not a rate of the model."""
-        rates = self.on_domain.quantiser.rates
+        rates = self.quantiser.rates
         if self.rate is None:
             return list(range(rates))
         if not 0 <= self.rate < rates:
@@ -159,7 +182,7 @@ class Latents:
             z[:, length:] = 0
             return z, self._output(z, rate)
         if rate not in self.made:
-            z = self.on_domain.quantiser.quantise(self.latents, rate)
+            z = self.quantiser.quantise(self.latents, rate)
             codes_and_output = z, self._output(z, rate)
             if codes_and_output[1].size > _LARGEST_KEPT:
                 return codes_and_output
@@ -184,8 +207,7 @@ class Latents:
         z, output = self.rounded(rate, length)
         if for_bound and (better := self._rounded_for_bound(trial, z, rate, length, output)) is not None:
             z, output = better, self._output(better, rate)
-        quantiser = self.on_domain.quantiser
-        coder, stream = quantiser.code(z.reshape(*trial.signals, -1), rate, quick=not for_bound)
+        coder, stream = self.quantiser.code(z.reshape(*trial.signals, -1), rate, quick=not for_bound)
         values = prior.to_units(self.field, output)
         return Prior(rate, values, prior_section(rate, coder), stream, self.slack(output))
 
@@ -204,16 +226,12 @@ class Latents:
         Choice or None
             None where more than the share `LOOSE` of the values stays outside the bound and no rate was prescribed.
         """
-        quantiser, model, points = self.on_domain.quantiser, self.model, self.field.domain.points
-        count, features = len(self.latents), model.spec.d_out
-        sample = slice(None, None, max(1, min(count * features * points // _SAMPLE_VALUES, points // _SAMPLE_POINTS)))
-        target = trial.target.reshape(count, features, -1)[..., sample]
-        valid = None if trial.whole else trial.valid.reshape(count, features, -1)[..., sample]
-        if not target.size or (valid is not None and not valid.any()):
+        quantiser, model, start = self.quantiser, self.model, self.model.start(self.field.variable)
+        samples = self._samples(trial)
+        if not any(sample.target.size if sample.valid is None else sample.valid.any() for sample in samples):
             return None
         asked_tolerance = trial.tolerance
         assert asked_tolerance is not None
-        evaluate, start = self.on_domain.at.sampled(sample), model.start(self.field.variable)
         codes: dict[int, np.ndarray] = {}
 
         def assess(rate: int, length: int) -> Choice:
@@ -221,15 +239,20 @@ class Latents:
                 codes[rate] = quantiser.quantise(self.latents, rate)
             z = codes[rate].copy()
             z[:, length:] = 0
-            output = prior.arranged(evaluate(start + quantiser.dequantise(z, rate)), target.shape[1:])
-            tolerance = asked_tolerance - self.slack(output)
+            outputs = [sample.predicted(start + quantiser.dequantise(z[sample.rows], rate)) for sample in samples]
+            tolerance = asked_tolerance - max(map(self.slack, outputs))
             if tolerance <= 0:
                 return Choice(math.inf, rate, length, 1.0)
-            excess = np.abs(target - prior.to_units(self.field, output)) / tolerance - 1.0  # in units of the tolerance
-            outside = (excess if valid is None else excess[valid]).ravel()
-            outside, valid_count = outside[outside > 0], outside.size
-            bits = outside_bits(outside) * points / target.shape[-1] + quantiser.bits(z[:, :length], rate)
-            return Choice(bits, rate, length, len(outside) / valid_count)
+            bits, beyond, valid_count = 0.0, 0, 0
+            for sample, output in zip(samples, outputs, strict=True):
+                # In units of the tolerance.
+                excess = np.abs(sample.target - prior.to_units(self.field, output)) / tolerance - 1.0
+                outside = (excess if sample.valid is None else excess[sample.valid]).ravel()
+                valid_count += outside.size
+                outside = outside[outside > 0]
+                beyond += len(outside)
+                bits += outside_bits(outside) * sample.points / sample.target.shape[-1]
+            return Choice(bits + quantiser.bits(z[:, :length], rate), rate, length, beyond / valid_count)
 
         rates, all_latents = self.rates, model.spec.latent
         short = min(all_latents, SHORT) if model.linear else all_latents
@@ -253,9 +276,22 @@ class Latents:
                 best = choice
         return best if best.share <= LOOSE or self.rate is not None else None
 
+    def _samples(self, trial: Trial) -> list[_Sample]:
+        """Some of the points of every signal, for each box of tiles."""
+        whole, result = (-1, self.model.spec.d_out, *self.field.grid_of(self.shape)), []
+        target, valid = trial.target.reshape(whole), None if trial.whole else trial.valid.reshape(whole)
+        for part, on_tile in self.boxes:
+            tiles, points = part.cut(target), on_tile.domain.points
+            step = max(1, min(tiles.size // _SAMPLE_VALUES, points // _SAMPLE_POINTS))
+            sample, flat = slice(None, None, step), (*tiles.shape[:2], points)
+            known = None if valid is None else part.cut(valid).reshape(flat)[..., sample]
+            rows = part.rows(len(target))
+            result.append(_Sample(rows, tiles.reshape(flat)[..., sample], known, points, on_tile.at.sampled(sample)))
+        return result
+
     def _first_rate(self, rates: list[int], tolerance: float) -> int:
         """Index into `rates` at which to begin: the first rate whose rounding error is well within the tolerance."""
-        units = [self.on_domain.quantiser.unit(rate) for rate in rates]
+        units = [self.quantiser.unit(rate) for rate in rates]
         if not self.model.linear or units[0] is None:
             return 0
         # Rounding by a step has an RMS error of step / sqrt(12). The basis is orthonormal, so the squared errors of the
@@ -265,7 +301,7 @@ class Latents:
 
     def _output(self, z: np.ndarray, rate: int) -> np.ndarray:
         """The model's output for codes z ``[n, d]``, float32 ``[n, *signal]``."""
-        return prior.arranged(self.on_domain.output(self.field.variable, z, rate), self.signal)
+        return prior.predicted(self.model, self.field, self.shape, z, rate)
 
     def _rounded_for_bound(
         self, trial: Trial, z: np.ndarray, rate: int, length: int | None, output: np.ndarray
@@ -275,19 +311,51 @@ class Latents:
         None where this is impossible, because latents do not enter linearly, or does not pay, because too many values
         are outside the bound in any case.
         """
-        quantiser = self.on_domain.quantiser
+        quantiser = self.quantiser
         unit = quantiser.unit(rate)
         if trial.tolerance is None or unit is None or not self.model.linear:
             return None
-        errors = np.where(trial.valid, trial.target - prior.to_units(self.field, output), 0.0).reshape(len(z), -1)
+        errors = np.where(trial.valid, trial.target - prior.to_units(self.field, output), 0.0)
         if np.mean(np.abs(errors) > trial.tolerance) > LOOSE:
             return None
-        psi = self.on_domain.at.basis()[1]
-        features = self.model.spec.d_out
-        if features > 1:  # in the basis the features of a point lie side by side, in a signal they come first
-            psi = psi.reshape(len(psi), -1, features).swapaxes(1, 2).reshape(len(psi), -1)
-        z, used = z.copy(), slice(length)
-        effect = self.field.scaling[1] * unit[used, None] * psi[used]
+        z, used, features = z.copy(), slice(length), self.model.spec.d_out
         bits, offset = quantiser.costs(rate)[used], quantiser.offset[rate, used]
-        z[:, used] = refine(z[:, used], errors, effect, bits, offset, trial.tolerance - self.slack(output))
+        errors = errors.reshape(-1, features, *self.field.grid_of(self.shape))
+        for part, on_tile in self.boxes:
+            psi = on_tile.at.basis()[1]
+            if features > 1:  # in the basis the features of a point lie side by side, in a signal they come first
+                psi = psi.reshape(len(psi), -1, features).swapaxes(1, 2).reshape(len(psi), -1)
+            rows, tiles = part.rows(len(errors)), part.cut(errors)
+            effect = self.field.scaling[1] * unit[used, None] * psi[used]
+            tolerance = trial.tolerance - self.slack(output)
+            z[rows, used] = refine(z[rows, used], tiles.reshape(len(rows), -1), effect, bits, offset, tolerance)
         return z
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Some points of all tiles in a box of them.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray
+        Which latents are those of the tiles.
+    target : numpy.ndarray
+        The values at the points ``[tiles, features, S]``.
+    valid : numpy.ndarray or None
+        Which of them are valid, of the same shape; None where all are.
+    points : int
+        Number of all points of a tile.
+    evaluate : callable
+        From latents to the model's output at the points ``[tiles, S, features]``.
+    """
+
+    rows: np.ndarray
+    target: np.ndarray
+    valid: np.ndarray | None
+    points: int
+    evaluate: Callable[[np.ndarray], np.ndarray]
+
+    def predicted(self, phi: np.ndarray) -> np.ndarray:
+        """The model's output, arranged as `target`."""
+        return prior.arranged(self.evaluate(phi), self.target.shape[1:])

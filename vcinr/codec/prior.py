@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -16,9 +17,12 @@ from vcinr.inr.model import Model
 from vcinr.patches.model import PatchModel
 from vcinr.quantise.state import Quantiser
 from vcinr.signals.domain import Domain
+from vcinr.signals.tiles import Part, parts_of
 
-_CACHE_SIZE = 8
-"""Number of models on domains that stay in memory: chunks of several variables or archives are often read in turns."""
+_CACHE_SIZE = 16
+"""Number of models on domains that stay in memory: chunks of several variables or archives are often read in turns.
+
+A grid of three axes that is cut into tiles has up to eight of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +47,6 @@ class ModelOnDomain:
         """The network at the domain's points; raises InputError where the domain does not have the model's axes."""
         return ModelAt(self.model, self.domain.inputs(self.model.system))
 
-    @cached_property
-    def quantiser(self) -> Quantiser:
-        """The model's quantiser; raises ModelError where it does not fit the network's latents."""
-        quantiser = Quantiser.from_tensors(self.model.quantiser)
-        if quantiser.offset.shape[1] != self.model.spec.latent:
-            raise ModelError(f"model {self.model.sha256[:12]}: the quantiser is not of this network's latents")
-        return quantiser
-
-    def codes(self, coder: int, stream: bytes, signals: tuple[int, int], rate: int) -> np.ndarray:
-        """Decode latents ``[n, d]`` from a bitstream; arguments as in `decode_prior`, n = T C."""
-        return self.quantiser.decode(coder, stream, *signals, rate).reshape(signals[0] * signals[1], -1)
-
     def output(self, variable: str, z: np.ndarray, rate: int) -> np.ndarray:
         """Evaluate the network for quantised latents.
 
@@ -72,7 +64,16 @@ class ModelOnDomain:
         numpy.ndarray
             ``[n, P, d_out]``, float32, in the model's units.
         """
-        return self.at.reconstruct(self.model.start(variable) + self.quantiser.dequantise(z, rate))
+        return self.at.reconstruct(self.model.start(variable) + quantiser_of(self.model).dequantise(z, rate))
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def quantiser_of(model: Model) -> Quantiser:
+    """A model's quantiser, kept as by `on_domain`; raises ModelError where it does not fit the network's latents."""
+    quantiser = Quantiser.from_tensors(model.quantiser)
+    if quantiser.offset.shape[1] != model.spec.latent:
+        raise ModelError(f"model {model.sha256[:12]}: the quantiser is not of this network's latents")
+    return quantiser
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -88,7 +89,60 @@ def applies(field: Field, shape: tuple[int, ...]) -> bool:
         return patches.applies(model, field, shape)
     if model is None or not model.quantiser:
         return False
-    return field.grid_of(shape) == field.domain.shape and field.features_of(shape) == model.spec.d_out
+    if field.features_of(shape) != model.spec.d_out:
+        return False
+    return field.tile is not None or field.grid_of(shape) == field.domain.shape
+
+
+def boxes(model: Model, field: Field, shape: tuple[int, ...]) -> list[tuple[Part, ModelOnDomain]]:
+    """The boxes of tiles of one shape that a chunk's signals consist of, and the model on such a tile.
+
+    Parameters
+    ----------
+    model : Model
+        The field's model, which applies to the chunk.
+    field : Field
+        The field of the chunk.
+    shape : tuple of int
+        Shape of the part of the chunk that lies inside the array.
+
+    Returns
+    -------
+    list of (Part, ModelOnDomain)
+        A single one, a tile as large as the grid, where the model applies to whole signals.
+    """
+    grid = field.grid_of(shape)
+    if field.tile is None:
+        return [(part, on_domain(model, field.domain)) for part in parts_of(grid, grid)]
+    return [(part, on_domain(model, part.domain)) for part in parts_of(grid, field.tile)]
+
+
+def predicted(model: Model, field: Field, shape: tuple[int, ...], z: np.ndarray, rate: int) -> np.ndarray:
+    """Evaluate a model for the quantised latents of a chunk.
+
+    Parameters
+    ----------
+    model, field, shape
+        As of `boxes`.
+    z : numpy.ndarray
+        Codes int64 ``[n, d]`` of the chunk's signals or, where the model has tiles, of the tiles of each.
+    rate : int
+        The rate at which they were quantised.
+
+    Returns
+    -------
+    numpy.ndarray
+        The chunk's signals ``[n, *signal]``, float32, in the model's units.
+    """
+    signal = field.signal_of(shape)
+    if field.tile is None:
+        return arranged(on_domain(model, field.domain).output(field.variable, z, rate), signal)
+    signals, features = math.prod(field.index_of(shape)), field.features_of(shape)
+    out = np.empty((signals, features, *field.grid_of(shape)), np.float32)
+    for part, on_tile in boxes(model, field, shape):
+        output = on_tile.output(field.variable, z[part.rows(signals)], rate)
+        part.put(arranged(output, (features, *part.shape)), out)
+    return out.reshape(signals, *signal)
 
 
 def arranged(output: np.ndarray, signal: tuple[int, ...]) -> np.ndarray:
@@ -108,9 +162,7 @@ def to_units(field: Field, output: np.ndarray) -> np.ndarray:
     return values
 
 
-def decode_prior(
-    field: Field, shape: tuple[int, ...], section: bytes, stream: bytes, signals: tuple[int, int]
-) -> np.ndarray:
+def decode_prior(field: Field, shape: tuple[int, ...], section: bytes, stream: bytes) -> np.ndarray:
     """Decode the latents in a chunk's stream, and evaluate the model for them.
 
     Parameters
@@ -123,8 +175,6 @@ def decode_prior(
         The chunk's section `prior`: a rate, and for latents the number of their coder.
     stream : bytes
         The latents' bitstream.
-    signals : (int, int)
-        The times T and levels C of the signals; see `Field.counts_of`.
 
     Returns
     -------
@@ -142,16 +192,31 @@ def decode_prior(
         if len(section) != 1:
             raise CorruptError("section has a wrong length")
         return patches.decode(field.model, field, shape, section[0], stream)
+    model, z, rate = read_codes(field, shape, section, stream)
+    return predicted(model, field, shape, z, rate)
+
+
+def read_codes(
+    field: Field, shape: tuple[int, ...], section: bytes, stream: bytes
+) -> tuple[Model, np.ndarray, int]:  # fmt: skip
+    """Decode the latents in a chunk's stream.
+
+    Parameters and errors are those of `decode_prior`, for a model that is a network.
+
+    Returns
+    -------
+    model : Model
+        The field's model.
+    z : numpy.ndarray
+        Codes int64 ``[n, d]``.
+    rate : int
+        The rate at which they were quantised.
+    """
     rate, coder = read_prior(section)
-    prior = checked(field, shape)
-    z = prior.codes(coder, stream, signals, rate)
-    return arranged(prior.output(field.variable, z, rate), field.signal_of(shape))
-
-
-def checked(field: Field, shape: tuple[int, ...]) -> ModelOnDomain:
-    """The field's model on its domain, to decode a chunk of `shape` that has a prior; raises as `decode_prior` does."""
     if field.model is None:
         raise ModelError(f"variable {field.variable!r}: this chunk needs its model, which is not at hand")
     if isinstance(field.model, PatchModel) or not applies(field, shape):
         raise CorruptError("chunk has a prior but not the grid of its field")
-    return on_domain(field.model, field.domain)
+    times, levels = field.counts_of(shape)
+    z = quantiser_of(field.model).decode(coder, stream, times, levels, rate)
+    return field.model, z.reshape(times * levels, -1), rate

@@ -13,8 +13,10 @@ import numpy as np
 from vcinr.coding import residual
 from vcinr.coding.neighbours import Positions
 from vcinr.errors import CorruptError, InputError
+from vcinr.inr.model import Model
 from vcinr.models import AnyModel
 from vcinr.signals.domain import EMPTY, Domain
+from vcinr.signals.tiles import tiles_in
 
 Kind = Literal["absolute", "relative", "psnr", "rate"]
 Effort = Literal["fast", "best"]
@@ -55,7 +57,7 @@ class Field:
     signal_axes : tuple of int
         The array axes over which the samples of one signal lie, in the order of the domain's axes.
     domain : Domain
-        The coordinates of a signal's samples; the empty grid where no model needs them.
+        The coordinates of a signal's samples; the empty grid where no model needs them, or it knows those of its tiles.
     model : Model or PatchModel, optional
         The model that predicts the signals. It works on (value - offset) / scale.
     scaling : (float, float)
@@ -90,6 +92,12 @@ class Field:
         return {}
 
     @property
+    def tile(self) -> tuple[int, ...] | None:
+        """Lengths of the tiles of signals to which the model applies; None where it applies to whole signals."""
+        tile = self.model.tile if isinstance(self.model, Model) else None
+        return tile if tile is not None and len(tile) == len(self.signal_axes) else None
+
+    @property
     def value_axes(self) -> tuple[int, ...]:
         """The array axes that one signal takes up: the feature axis, if there is one, then `signal_axes`."""
         return self.signal_axes if self.feature_axis is None else (self.feature_axis, *self.signal_axes)
@@ -116,8 +124,11 @@ class Field:
         return residual.planes((*self.index_of(shape), *features), self.grid_of(shape))
 
     def counts_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """The times T and levels C in which the latents' coder sees the signals of an array of `shape`."""
-        return residual.signal_counts(self.index_of(shape))
+        """The times T and levels C in which the latents' coder sees the signals, or tiles, of an array of `shape`."""
+        index = self.index_of(shape)
+        if self.tile is None:
+            return residual.signal_counts(index)
+        return math.prod(index) * tiles_in(self.grid_of(shape), self.tile), 1
 
 
 def check_size(chunk_shape: tuple[int, ...], *, writing: bool = False) -> None:

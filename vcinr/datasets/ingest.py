@@ -168,6 +168,7 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
             "left_out": {"training": dropped, "test": dropped_test},
         },
         layout.feature_dim,
+        kind_of(source).training is not None and _by_index(layout),
     )
 
 
@@ -284,6 +285,12 @@ def _check_grid(field_layout: Layout, layout: Layout, what: str, origin: str) ->
         slack = 1e-6 * max(float(np.abs(expected).max()), 1e-300)
         if len(axis) != len(expected) or not np.allclose(axis, expected, rtol=0, atol=slack):
             raise InputError(f"{what}: axis {dim!r} is {_axis(axis)}, in {origin} {_axis(expected)}; {remedy}")
+
+
+def _by_index(layout: Layout) -> bool:
+    """Whether the points of a grid have their indices as coordinates, so that any part of it has the same ones."""
+    indices = (np.array_equal(axis, np.arange(len(axis))) for axis in layout.grid.columns)
+    return layout.system["system"] == "box" and all(indices)
 
 
 def _axis(axis: np.ndarray) -> str:

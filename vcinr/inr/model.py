@@ -61,6 +61,10 @@ class Model(Named):
         subtract it from an error bound.
     feature_dim : str, optional
         Name of the dimension along which the d_out features of a point lay in training; None where there was none.
+    tile : tuple of int, optional
+        Lengths of the tiles that the model learned from, where these were pieces of larger signals, whose points have
+        their indices as coordinates. It then applies to signals of any size, tile by tile
+        (:mod:`vcinr.signals.tiles`). None where it learned from whole signals, and applies to these.
     """
 
     spec: InrSpec
@@ -75,6 +79,7 @@ class Model(Named):
     encode_loop: str = "meta-sgd"
     slack: float = DELTA
     feature_dim: str | None = None
+    tile: tuple[int, ...] | None = None
 
     @cached_property
     def data(self) -> bytes:
@@ -86,6 +91,7 @@ class Model(Named):
             "system": dict(self.system),
             "dims": list(self.dims),
             **({} if self.feature_dim is None else {"feature_dim": self.feature_dim}),
+            **({} if self.tile is None else {"tile": list(self.tile)}),
             "normalisation": [[k, *v] for k, v in self.normalisation.items()],
             "encode_loop": self.encode_loop,
             "encode_steps": self.encode_steps,
@@ -93,7 +99,7 @@ class Model(Named):
             "slack": self.slack,
             "provenance": dict(self.provenance),
         }
-        return container.pack(header, tensors, _in_8_bits, version=1)
+        return container.pack(header, tensors, _in_8_bits, version=1 if self.tile is None else 3)
 
     def index(self, variable: str) -> int:
         """The row of a variable in phi_0; raises ModelError as `scaling` does."""
@@ -169,6 +175,7 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
             str(header.get("encode_loop", "meta-sgd")),
             float(header.get("slack", DELTA)),
             header.get("feature_dim"),
+            None if header.get("tile") is None else tuple(header["tile"]),
         )
         _check(model)
         # The digest that names the model is of these very bytes; another zlib might deflate to different ones.
@@ -201,6 +208,12 @@ def _check(model: Model) -> None:
     conditioning(spec.conditioning).check(spec, model.params)
     if not isinstance(model.feature_dim, str | None):
         raise ValueError(f"the features' dimension is {model.feature_dim!r}")
+    if model.tile is not None and (
+        model.system["system"] != "box"
+        or len(model.tile) != len(model.dims)
+        or any(type(n) is not int or not 0 < n < 1 << 31 for n in model.tile)
+    ):
+        raise ValueError(f"the tiles have the lengths {model.tile!r}")
     if not DELTA <= model.slack < 1:
         raise ValueError(f"slack is {model.slack}")
     coordinates.check(dict(model.system))

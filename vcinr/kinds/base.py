@@ -63,7 +63,8 @@ class Kind:
         source's files.
     training : callable, optional
         From a data set, the kind's own parameters and the file's path to the data set whose signals are learned from,
-        which must be of one size. Default: the data set itself.
+        which must be of one size. Where these have no coordinates they are tiles, and a network of them applies to
+        whole signals tile by tile. Default: the data set itself.
     variable : str, optional
         For a kind of which each file holds one signal: the name that formats give it. The kind is seen by it.
     dims : tuple of str

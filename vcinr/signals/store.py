@@ -80,6 +80,8 @@ class Signals:
         Facts about the origin of the signals, which JSON can hold.
     feature_dim : str, optional
         Name of the data's dimension that holds the features of a point; None where each point has a single value.
+    tiled : bool
+        Whether the signals are tiles of larger ones, whose points have their indices within the tile as coordinates.
     """
 
     splits: Mapping[str, SignalSet]
@@ -89,6 +91,7 @@ class Signals:
     normalisation: Mapping[str, tuple[float, float]]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     feature_dim: str | None = None
+    tiled: bool = False
 
     @property
     def domain(self) -> Grid:
@@ -280,6 +283,7 @@ def write_signals(path: str | Path, signals: Signals) -> None:
             "dims": list(signals.dims),
             "system": signals.system,
             **({} if signals.feature_dim is None else {"feature_dim": signals.feature_dim}),
+            **({"tiled": True} if signals.tiled else {}),
             "normalisation": [[k, *v] for k, v in signals.normalisation.items()],
         }
     )
@@ -303,6 +307,7 @@ def read_signals(path: str | Path) -> Signals:
         attrs: dict[str, Any] = dict(root.attrs)
         members: Any = root  # for type checkers: a member may be an array or a group
         dims, feature_dim = tuple(attrs.pop("dims")), attrs.pop("feature_dim", None)
+        tiled = bool(attrs.pop("tiled", False))
         splits = {}
         for name, group in sorted(root.groups()):  # folders are listed in any order
             if name == "axes":
@@ -322,6 +327,7 @@ def read_signals(path: str | Path) -> Signals:
             {k: (offset, scale) for k, offset, scale in attrs.pop("normalisation")},
             attrs,
             feature_dim,
+            tiled,
         )
     except (FileNotFoundError, KeyError, zarr.errors.GroupNotFoundError) as error:
         raise InputError(f"{path}: not a store of signals ({error}); run the ingest stage first") from None
