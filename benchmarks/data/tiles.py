@@ -150,7 +150,7 @@ def labels_of(kind: str, signals: np.ndarray) -> dict[str, np.ndarray]:
             "direction": _directions(grey),
         }
     if kind == "sound":
-        crossings = (np.diff(np.signbit(flat), axis=1) != 0).mean(1)
+        crossings = (np.diff(np.signbit(flat - flat.mean(1, keepdims=True)), axis=1) != 0).mean(1)
         return {
             "loudness": _thirds(flat.std(1), ("1 soft", "2 middle", "3 loud")),
             "pitch": _thirds(crossings, ("1 low", "2 middle", "3 high")),
@@ -169,7 +169,8 @@ def _thirds(numbers: np.ndarray, names: tuple[str, str, str]) -> np.ndarray:
     return np.array(names)[np.searchsorted(np.quantile(numbers, [1 / 3, 2 / 3]), numbers)]
 
 
-_DIRECTIONS = np.array(["0 upright edges", "1 rising edges", "2 level edges", "3 falling edges"])
+_DIRECTIONS = np.array(["0 upright", "1 rising", "2 level", "3 falling"])
+"""Of the edges, at right angles to the gradients."""
 
 
 def _directions(grey: np.ndarray) -> np.ndarray:
