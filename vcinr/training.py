@@ -92,7 +92,7 @@ def train(
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     own = {}
     if of_files is not None:
-        own["tile"], paths = _tile(paths, of_files)
+        own["tile"], paths = _tile(paths, of_files, params.method)
     chosen = tuple(Selection(path=p) for p in paths)
     source = Source(
         kind=kind,
@@ -178,7 +178,7 @@ _LEARNED = 0.9
 """Share of the values of all signals that are in those from which tiles are cut, at least."""
 
 
-def _tile(paths: list[str], kind: Kind) -> tuple[int, list[str]]:
+def _tile(paths: list[str], kind: Kind, method: str) -> tuple[int, list[str]]:
     """Length of the tiles to learn from, and the files that have such tiles.
 
     It is the usual length, or less where too many signals are shorter than that, and where there would be a single
@@ -194,7 +194,10 @@ def _tile(paths: list[str], kind: Kind) -> tuple[int, list[str]]:
     shortest = [min(n) for n in lengths]
     falling = sorted(range(len(paths)), key=lambda i: -shortest[i])
     reached = next(i for k, i in enumerate(falling, 1) if sum(sizes[j] for j in falling[:k]) >= _LEARNED * sum(sizes))
-    tile = max(1, min(int(kind.options.model_fields["tile"].default), shortest[reached]))
+    usual = int(kind.options.model_fields["tile"].default)
+    if method != "experts" and kind.network_tile is not None:
+        usual = kind.network_tile
+    tile = max(1, min(usual, shortest[reached]))
     while tile > 1 and sum(math.prod(n // tile for n in signal) for signal in lengths) < 2:
         tile //= 2
     long_enough = [path for path, length in zip(paths, shortest, strict=True) if length >= tile]

@@ -75,6 +75,9 @@ class Kind:
         Whether such signals are joined end to end, not stacked.
     method : str
         The usual method (vcinr/methods.yaml) for such signals.
+    network_tile : int, optional
+        Of a kind of files: usual length of the tiles from which a network learns. One latent describes a whole tile, so
+        that they are shorter than those for experts.
     patches : mapping
         Parameters of the method ``experts`` that suit such signals, where none are given.
     endings : tuple of str
@@ -94,6 +97,7 @@ class Kind:
     ragged: bool = False
     endings: tuple[str, ...] = ()
     method: str = "basis"
+    network_tile: int | None = None
     patches: Mapping[str, Any] = field(default_factory=dict)
 
 
