@@ -138,6 +138,12 @@ def compress(
     rate: Annotated[
         float | None, typer.Option("--rate", help="At most so many bits per value, in every chunk.")
     ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            "--iou", help="For shapes, which are 0 or 1 everywhere: a mean IoU of at least so much, for example 0.9."
+        ),
+    ] = None,
     var: Variables = None,
     chunk: Annotated[
         int | None,
@@ -164,7 +170,7 @@ def compress(
     try:
         run(
             sources, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
-            psnr=psnr, rate=rate, variables=var, chunk=chunk, overwrite=overwrite, effort=effort, watch=_watch,
+            psnr=psnr, rate=rate, iou=iou, variables=var, chunk=chunk, overwrite=overwrite, effort=effort, watch=_watch,
         )  # fmt: skip
     except (InputError, ModelError) as error:
         text = str(error)
@@ -301,6 +307,8 @@ def _table(facts: dict[str, Any]) -> None:
         bound = v["bound"]
         promise = bound["kind"] if bound["value"] is None else f"{bound['kind']} {bound['value']:g}"
         psnr = "" if v["psnr_db"] is None else f"  {v['psnr_db']:.2f} dB"
+        if v["iou"] is not None:
+            psnr = f"  mean IoU {v['iou']:.4f}, lowest {v['lowest_iou']:.4f}"
         with_model = f" (with the model {v['bits_per_value_with_model']:.4f})" if v["model"] else ""
         _say(
             f"{name}: {v['values']:,} values in {v['bytes']:,} bytes, {v['bits_per_value']:.4f} bits per value"

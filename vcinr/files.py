@@ -39,6 +39,7 @@ def compress(
     point_rel_error: float | None = None,
     psnr: float | None = None,
     rate: float | None = None,
+    iou: float | None = None,
     variables: Sequence[str] | None = None,
     chunk: int | None = None,
     overwrite: bool = False,
@@ -54,7 +55,7 @@ def compress(
         files, share an archive where each is one signal, such as an image (:mod:`vcinr.kinds.files`).
     model : Model, PatchModel or path, optional
         The trained model to predict with.
-    target, abs_error, rel_error, point_rel_error, psnr, rate, variables, chunk, overwrite, effort, watch
+    target, abs_error, rel_error, point_rel_error, psnr, rate, iou, variables, chunk, overwrite, effort, watch
         As in :func:`vcinr.archive.write.compress`. `variables` are by default those that hold the signals of the files
         and, of other data, all suitable ones.
 
@@ -80,7 +81,7 @@ def compress(
     opened, signals = _opened(data)
     return write.compress(
         opened, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
-        psnr=psnr, rate=rate, variables=variables or signals, chunk=chunk, overwrite=overwrite, effort=effort,
+        psnr=psnr, rate=rate, iou=iou, variables=variables or signals, chunk=chunk, overwrite=overwrite, effort=effort,
         watch=watch,
     )  # fmt: skip
 
