@@ -36,8 +36,10 @@ _PATCHED_VALUES = 1 << 23  # most values in a chunk that is coded patch by patch
 CHUNK_VALUES = 1 << 25
 """Most values in a chunk of whole signals, so that encoding it takes about a gigabyte."""
 _SOLID_VALUES = 1 << 23
-"""Values in a chunk of truth values, or of integers that are 0 or 1. The coder learns from one shape to the next, so that
-large chunks take fewer bytes; one of this size decodes in about two seconds, which is what reading a single shape takes."""
+"""Values in a chunk of truth values, or of integers that are 0 or 1.
+
+The coder learns from one shape to the next, so large chunks take fewer bytes. One of this size, 32 shapes of 64^3, is
+read in two seconds, and takes 4 % more bytes than 115 such shapes in one."""
 _PIECE_VALUES = 1 << 22  # most values in a chunk of an array that nobody asked to compress
 
 
@@ -416,7 +418,7 @@ def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = F
         if not found:
             raise InputError(
                 "an IoU is for truth values and for integers that are all 0 or 1, and the file has no such variable of "
-                "two or more dimensions; give another bound, such as --abs-error"
+                "two or more dimensions; give another bound, such as --abs-error, or --kind shape for a mesh"
             )
         return found
     numeric = [

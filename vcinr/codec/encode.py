@@ -371,7 +371,7 @@ class _Job:
 
     def simplified(self, stream: bytes, bound: Bound) -> Encoded:
         """Shapes made simpler, coded as `stream`; the IoU that `bound` may ask for is checked."""
-        data, decoded, measured = self._decoded(self.chunk_of(stream), None)
+        data, decoded, _ = self._decoded(self.chunk_of(stream), None)
         found = ious(self.values, decoded)
         if bound.kind == "iou" and found.mean() < bound.value:
             raise BoundError(

@@ -21,9 +21,9 @@ from vcinr.coding.coarse import coarse_shape, grown
 from vcinr.coding.simplify import Simplifier
 
 _FACTORS = (8, 4, 2, 1)
-_FIRST_WEIGHT, _LAST_WEIGHT = 32768.0, 1 / 16
+_FIRST_WEIGHT, _LAST_WEIGHT = 32768.0, 1.0
 """Bits that 1 / IoU is worth in the first sweep, which changes little, and below which sweeps save nothing more."""
-_HALVINGS = {"best": 3, "fast": 1}
+_HALVINGS = {"best": 4, "fast": 1}
 """How often the last step of the weight is halved, so that a goal is met closely."""
 
 
@@ -72,9 +72,9 @@ def for_iou(values: np.ndarray, goal: float, effort: Effort) -> Shapes | None:
     """
     best: Shapes | None = None
     for simplifier, make in _resolutions(values):
-        before, _ = _crossing(simplifier, make, lambda shapes: shapes.iou < goal, effort)
-        if before is not None and (best is None or len(before.stream) < len(best.stream)):
-            best = before
+        for shapes in _ever_simpler(simplifier, make, lambda shapes: shapes.iou < goal, effort):
+            if shapes.iou >= goal and (best is None or len(shapes.stream) < len(best.stream)):
+                best = shapes
         if best is not None and effort == "fast":
             break
     return best
@@ -84,10 +84,11 @@ def for_bytes(values: np.ndarray, allowed: float, effort: Effort) -> Shapes | No
     """The shapes of the highest mean IoU whose stream has at most `allowed` bytes; as `for_iou`, else."""
     best: Shapes | None = None
     for simplifier, make in _resolutions(values):
-        _, after = _crossing(simplifier, make, lambda shapes: len(shapes.stream) <= allowed, effort)
-        if after is not None and (best is None or after.iou > best.iou):
-            best = after
-        elif best is not None and effort == "fast":
+        coarser = best
+        for shapes in _ever_simpler(simplifier, make, lambda shapes: len(shapes.stream) <= allowed, effort):
+            if len(shapes.stream) <= allowed and (best is None or shapes.iou > best.iou):
+                best = shapes
+        if best is not None and best is coarser and effort == "fast":
             break
     return best
 
@@ -111,38 +112,32 @@ def _resolutions(values: np.ndarray) -> Iterator[tuple[Simplifier, Callable[[np.
         yield Simplifier(original, factor), make
 
 
-def _crossing(
+def _ever_simpler(
     simplifier: Simplifier, make: Callable[[np.ndarray], Shapes], crossed: Callable[[Shapes], bool], effort: Effort
-) -> tuple[Shapes | None, Shapes | None]:
-    """Make shapes simpler and simpler until they have crossed a limit.
-
-    Returns
-    -------
-    before, after : Shapes or None
-        The last shapes before, and the first beyond the limit; None where there are none.
-    """
-    after: Shapes | None = None
-    first = make(simplifier.cells)
-    if crossed(first):
-        return None, first
-    before, kept, weight = first, simplifier.cells.copy(), _FIRST_WEIGHT
+) -> Iterator[Shapes]:
+    """Make shapes simpler and simpler until they have crossed a limit; then go back, and cross it by smaller steps."""
+    shapes = make(simplifier.cells)
+    yield shapes
+    if crossed(shapes):
+        return
+    kept, weight = simplifier.cells.copy(), _FIRST_WEIGHT
     while weight >= _LAST_WEIGHT:
         simplifier.sweep(weight)
         shapes = make(simplifier.cells)
+        yield shapes
         if crossed(shapes):
-            after = shapes
             break
-        before, kept, weight = shapes, simplifier.cells.copy(), weight / 2
-    if after is None:
-        return before, None
+        kept, weight = simplifier.cells.copy(), weight / 2
+    else:
+        return
     low, high = weight, 2 * weight
     for _ in range(_HALVINGS[effort]):
         simplifier.cells[:] = kept
         middle = math.sqrt(low * high)
         simplifier.sweep(middle)
         shapes = make(simplifier.cells)
+        yield shapes
         if crossed(shapes):
-            after, low = shapes, middle
+            low = middle
         else:
-            before, kept, high = shapes, simplifier.cells.copy(), middle
-    return before, after
+            kept, high = simplifier.cells.copy(), middle

@@ -1,11 +1,10 @@
 """Lossless coding of masks, of the values under them, and of values stored verbatim.
 
-Values have three forms, of which the smallest is written, and masks the first two. A fourth is for shapes that are
-coded coarsely (`vcinr.coding.coarse`): it begins with the byte 3, and a factor and the coarse values in one of the three
-forms follow. One is made with the standard
+Values have three forms, of which the smallest is written, and masks the first two. One is made with the standard
 library's DEFLATE, whose streams begin with the byte 0x78. Another is for arrays of one or two different values, which
 are coded as bits in context (`vcinr.coding.bits`); it begins with the byte 1. The third is for numbers, which are
-predicted from those before (`vcinr.coding.numbers`); it begins with the byte 2.
+predicted from those before (`vcinr.coding.numbers`); it begins with the byte 2. A fourth is for values of which each
+fills a block (`vcinr.coding.coarse`): it begins with the byte 3, and a factor and one of the other forms follow.
 """
 
 from __future__ import annotations

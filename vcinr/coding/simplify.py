@@ -84,7 +84,7 @@ class _Volume(NamedTuple):
         int32: places whose contexts would change, and places whose voxels would.
     seen : numpy.ndarray
         int64: the last round of a search in which a place was found.
-    count : numpy.ndarray
+    total : numpy.ndarray
         int64 ``[3]``: voxels in the intersection with the original and in the union, and rounds of searches.
     """
 
@@ -97,7 +97,7 @@ class _Volume(NamedTuple):
     touched: np.ndarray
     chosen: np.ndarray
     seen: np.ndarray
-    count: np.ndarray
+    total: np.ndarray
 
 
 class Simplifier:
@@ -123,8 +123,12 @@ class Simplifier:
         self.cells = _best_cells(self._ones, self._size)
         self._grid = _grid_of(self._size.shape)
         places = self._grid.inside.size
-        flat = [np.zeros(places, dtype) for dtype in ("u1", "i4", "i4", "i4", "i4", "i4", "i4", "i4", "i8")]
-        self._volume = _Volume(*flat, np.zeros(3, np.int64))
+        self._volume = _Volume(
+            solid=np.zeros(places, np.uint8), ones=np.zeros(places, np.int32), size=np.zeros(places, np.int32),
+            context=np.zeros(places, np.int32), change=np.zeros(places, np.int32), border=np.zeros(places, np.int32),
+            touched=np.zeros(places, np.int32), chosen=np.zeros(places, np.int32), seen=np.zeros(places, np.int64),
+            total=np.zeros(3, np.int64),
+        )  # fmt: skip
         _fill(self._volume.size, self._size, self._grid.step)
 
     def sweep(self, weight: float) -> None:
@@ -235,14 +239,14 @@ def _count_contexts(g: _Grid, v: _Volume, count: np.ndarray) -> None:
 def _sweep(g: _Grid, v: _Volume, more: np.ndarray, counted: np.ndarray, weight: float) -> None:
     """Try all changes of a volume; `more` and `counted` are costs, see `_costs`."""
     _find_contexts(g, v)
-    v.count[0] = v.count[1] = 0
+    v.total[0] = v.total[1] = 0
     for p in range(v.solid.size):
-        v.count[0] += v.ones[p] if v.solid[p] != 0 else 0
-        v.count[1] += v.size[p] if v.solid[p] != 0 else v.ones[p]
+        v.total[0] += v.ones[p] if v.solid[p] != 0 else 0
+        v.total[1] += v.size[p] if v.solid[p] != 0 else v.ones[p]
     for kind in (_BODY, _FACE, _EDGE, _ALONE):
         begins = _find_border(g, v)
-        for axis in range(3 if kind == _EDGE or kind == _FACE else 1):
-            v.count[2] += 1
+        for axis in range(3 if kind in (_EDGE, _FACE) else 1):
+            v.total[2] += 1
             for i in range(begins):
                 chosen = _choose(g, v, v.border[i], kind, axis)
                 if chosen > 0:
@@ -311,20 +315,20 @@ def _choose(g: _Grid, v: _Volume, p: int, kind: int, axis: int) -> int:
             v.chosen[n] = p + n * step
             n += 1
         return n if n > 1 else 0
-    if v.seen[p] == v.count[2] or (kind == _BODY and value == 0):
+    if v.seen[p] == v.total[2] or (kind == _BODY and value == 0):
         return 0
     mask = 1 if kind == _BODY else along | 1
     if kind == _FACE and not wrong and _unlike(pattern, along) == 0:
         return 0
-    v.seen[p] = v.count[2]
+    v.seen[p] = v.total[2]
     done, n = 0, 1
     while done < n:
         for beside in range(3):
             if kind == _BODY or beside != axis:
                 for step in (-g.step[beside], g.step[beside]):
                     q = v.chosen[done] + step
-                    if g.inside[q] and v.seen[q] != v.count[2] and (_pattern(g, v, q) ^ pattern) & mask == 0:
-                        v.seen[q] = v.count[2]
+                    if g.inside[q] and v.seen[q] != v.total[2] and (_pattern(g, v, q) ^ pattern) & mask == 0:
+                        v.seen[q] = v.total[2]
                         v.chosen[n] = q
                         n += 1
         done += 1
@@ -334,7 +338,7 @@ def _choose(g: _Grid, v: _Volume, p: int, kind: int, axis: int) -> int:
 @inner()
 def _try(g: _Grid, v: _Volume, chosen: int, more: np.ndarray, counted: np.ndarray, weight: float) -> None:
     """Flip the voxels in `v.chosen` if this lowers bits + weight / IoU."""
-    within, union = v.count[0], v.count[1]
+    within, union = v.total[0], v.total[1]
     for j in range(chosen):
         p = v.chosen[j]
         if v.solid[p] != 0:
@@ -367,13 +371,13 @@ def _try(g: _Grid, v: _Volume, chosen: int, more: np.ndarray, counted: np.ndarra
     for j in range(touched):
         q = v.touched[j]
         cost += more[v.context[q] ^ v.change[q]] - counted[v.context[q]]
-    better = cost + weight * (union / within - v.count[1] / v.count[0]) < 0.0
+    better = cost + weight * (union / within - v.total[1] / v.total[0]) < 0.0
     for j in range(touched):
         q = v.touched[j]
         if better:
             v.context[q] ^= v.change[q]
         v.change[q] = 0
     if better:
-        v.count[0], v.count[1] = within, union
+        v.total[0], v.total[1] = within, union
         for j in range(chosen):
             v.solid[v.chosen[j]] ^= 1
