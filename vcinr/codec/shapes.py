@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,17 +34,29 @@ class Shapes:
 
     Attributes
     ----------
-    values : numpy.ndarray
-        What is decoded, of the original's shape and dtype.
-    stream : bytes
-        It as `vcinr.coding.lossless` has coded it.
-    iou : float
-        The mean IoU with the original.
+    original : numpy.ndarray
+        The shapes as they were.
+    cells : numpy.ndarray
+        What is coded, of their dtype, ``[N, d, h, w]``.
+    factor : int
+        How many voxels along each axis share a cell.
     """
 
-    values: np.ndarray
-    stream: bytes
-    iou: float
+    original: np.ndarray
+    cells: np.ndarray
+    factor: int
+
+    @cached_property
+    def stream(self) -> bytes:
+        """They as `vcinr.coding.lossless` codes them."""
+        if self.factor == 1:
+            return lossless.encode(self.cells.reshape(self.original.shape))
+        return lossless.encode_coarse(self.cells, self.factor)
+
+    @cached_property
+    def iou(self) -> float:
+        """The mean IoU with the original."""
+        return float(ious(self.original, grown(self.cells, self.original.shape, self.factor)).mean())
 
 
 def is_solid(values: np.ndarray) -> bool:
@@ -72,9 +85,12 @@ def for_iou(values: np.ndarray, goal: float, effort: Effort) -> Shapes | None:
     """
     best: Shapes | None = None
     for simplifier, make in _resolutions(values):
+        found: Shapes | None = None
         for shapes in _ever_simpler(simplifier, make, lambda shapes: shapes.iou < goal, effort):
-            if shapes.iou >= goal and (best is None or len(shapes.stream) < len(best.stream)):
-                best = shapes
+            if shapes.iou >= goal:
+                found = shapes
+        if found is not None and (best is None or len(found.stream) < len(best.stream)):
+            best = found
         if best is not None and effort == "fast":
             break
     return best
@@ -86,6 +102,8 @@ def for_bytes(values: np.ndarray, allowed: float, effort: Effort) -> Shapes | No
     for simplifier, make in _resolutions(values):
         coarser = best
         for shapes in _ever_simpler(simplifier, make, lambda shapes: len(shapes.stream) <= allowed, effort):
+            if coarser is not None and shapes.iou <= coarser.iou:
+                break  # simpler ones are worse still
             if len(shapes.stream) <= allowed and (best is None or shapes.iou > best.iou):
                 best = shapes
         if best is not None and best is coarser and effort == "fast":
@@ -104,10 +122,7 @@ def _resolutions(values: np.ndarray) -> Iterator[tuple[Simplifier, Callable[[np.
             continue
 
         def make(cells: np.ndarray, factor: int = factor) -> Shapes:
-            typed = cells.astype(values.dtype)
-            whole = grown(typed, values.shape, factor)
-            stream = lossless.encode(whole) if factor == 1 else lossless.encode_coarse(typed, factor)
-            return Shapes(whole, stream, float(ious(values, whole).mean()))
+            return Shapes(values, cells.astype(values.dtype), factor)
 
         yield Simplifier(original, factor), make
 
