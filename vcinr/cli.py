@@ -138,12 +138,30 @@ def compress(
     rate: Annotated[
         float | None, typer.Option("--rate", help="At most so many bits per value, in every chunk.")
     ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            "--iou", help="For shapes, which are 0 or 1 everywhere: a mean IoU of at least so much, for example 0.9."
+        ),
+    ] = None,
     var: Variables = None,
     chunk: Annotated[
         int | None,
         typer.Option(
             "--chunk", min=1, help="About how many signals a chunk holds. Default: enough for a million values."
         ),
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            help="Kind of signal of files of which each is one: image, sound, video, volume or shape. Default: it is "
+            "seen from the files. Several meshes, and one with --kind shape, become solid voxels.",
+        ),
+    ] = "",
+    resolution: Annotated[
+        int | None,
+        typer.Option("--resolution", min=1, max=512, help="Voxels along each axis that meshes become. Default: 64."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing archive of this name.")] = False,
     effort: Annotated[
@@ -164,7 +182,8 @@ def compress(
     try:
         run(
             sources, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
-            psnr=psnr, rate=rate, variables=var, chunk=chunk, overwrite=overwrite, effort=effort, watch=_watch,
+            psnr=psnr, rate=rate, iou=iou, variables=var, chunk=chunk, kind=kind or None, resolution=resolution,
+            overwrite=overwrite, effort=effort, watch=_watch,
         )  # fmt: skip
     except (InputError, ModelError) as error:
         text = str(error)
@@ -178,7 +197,9 @@ def decompress(
     archive: Annotated[str, typer.Argument(help="The archive to read: a folder, a .zip file or a URL.")],
     target: Annotated[
         Path,
-        typer.Argument(help="The netCDF file to write; of images, sounds and the like the folder, or the one file."),
+        typer.Argument(
+            help="The netCDF file to write; of images, sounds, shapes and the like the folder, or the one file."
+        ),
     ],
 ) -> None:
     """Write the contents of an archive to a netCDF file, and signals such as images to files of their usual formats."""
@@ -216,7 +237,14 @@ def verify(
         raise typer.Exit(1)
     for name, fact in facts.items():
         error = fact["max_abs_error"]
-        _say(f"{name}: {fact['chunks']} chunks sound" + ("" if error is None else f", largest error {error:g}"))
+        found, names = fact["ious"], fact["names"]
+        said = "" if error is None else f", largest error {error:g}" + (", lossless" if error == 0 else "")
+        if found.size:
+            said = f", mean IoU {found.mean():.4f}, lowest {found.min():.4f}" if error else ", lossless"
+        _say(f"{name}: {fact['chunks']} chunks sound{said}")
+        if len(names) == found.size:
+            for shape, iou in zip(names, found, strict=True):
+                _say(f"  {shape}: {'lossless' if iou == 1 else f'IoU {iou:.4f}'}")
     _say(f"{archive}: verified" + (f" against {', '.join(against)}" if against else ""))
 
 
@@ -301,6 +329,8 @@ def _table(facts: dict[str, Any]) -> None:
         bound = v["bound"]
         promise = bound["kind"] if bound["value"] is None else f"{bound['kind']} {bound['value']:g}"
         psnr = "" if v["psnr_db"] is None else f"  {v['psnr_db']:.2f} dB"
+        if v["iou"] is not None:
+            psnr = f"  mean IoU {v['iou']:.4f}, lowest {v['lowest_iou']:.4f}"
         with_model = f" (with the model {v['bits_per_value_with_model']:.4f})" if v["model"] else ""
         _say(
             f"{name}: {v['values']:,} values in {v['bytes']:,} bytes, {v['bits_per_value']:.4f} bits per value"

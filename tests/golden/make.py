@@ -87,7 +87,7 @@ def data(name: str) -> dict[str, xr.Dataset]:
             longitude=("node", longitude, {"units": "degrees_east"}),
             scattered=(("t", "node"), np.where(values > 0.9, np.nan, values)),
         )
-    if name == "bits":
+    if name in ("bits", "shapes"):
         z, y, x = np.indices((12, 14, 16)) - np.array([6, 7, 8])[:, None, None, None]
         squared = z * z + y * y + x * x
         shells = np.stack([(squared < outer) & (squared > inner) for outer, inner in ((36, 0), (50, 12), (50, 12))])
@@ -95,6 +95,13 @@ def data(name: str) -> dict[str, xr.Dataset]:
         land = np.where(shells.any(1), np.nan, 0.1 * squared[6])
         groups[""] = groups[""].assign(
             solid=(("item", "z", "y_", "x_"), shells.astype("u1")), land=(("item", "y_", "x_"), land)
+        )
+    if name == "shapes":
+        blocks = np.random.default_rng(3).random((2, 6, 7, 8)) < 0.4
+        coarse = blocks.repeat(2, 1).repeat(2, 2).repeat(2, 3)[:, :11, :, 1:]
+        groups[""] = groups[""].assign(
+            coarse=(("pair", "depth", "height", "width"), coarse),
+            simple=(("item", "z", "y_", "x_"), shells.astype("i2")),
         )
     if name == "numbers":
         rng = np.random.default_rng(2)
@@ -163,6 +170,7 @@ def archives() -> dict[str, dict[str, Any]]:
         "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},
         "lossless": {"variables": both, "chunk": 5},
         "bits": {"abs_error": 0.25, "variables": ["land", "solid"], "chunk": 36},
+        "shapes": {"iou": 0.7, "variables": ["coarse", "simple"], "chunk": 2},
         "numbers": {"variables": ["lat", "tenths", "still", "line", "column"], "chunk": 36},
         "model": {"abs_error": 0.5, "variables": ["double"], "chunk": 4, "model": small_model("gates")},
         **{

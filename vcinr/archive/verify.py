@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from vcinr.archive import metadata, models
 from vcinr.archive.contents import Archive, chunks_of, codec_of, counts_of, open_contents
 from vcinr.archive.manifest import line
 from vcinr.archive.metadata import PREFIX, Data
-from vcinr.codec.promise import Bound, allowed_errors, errors_of, valid_values
+from vcinr.codec.promise import Bound, allowed_errors, errors_of, ious, valid_values
 from vcinr.errors import NOT_DAMAGE, CorruptError, InputError, VcinrError, one_line
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.quality import psnr_db
@@ -40,7 +40,8 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
         written, every finite value is within its bound, masks and all other variables are those of the original.
     facts : dict
         For each compressed variable its number of ``chunks`` and the ``max_abs_error`` seen, in the variable's units;
-        None without an original.
+        None without an original. ``ious``, float64, of each shape where an IoU or a rate was asked for, in C order of
+        chunks; empty for other variables and without an original.
 
     Raises
     ------
@@ -94,7 +95,10 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
         if original is not None and (missed := seen.missed_psnr()):
             problems.append(f"variable {name!r}: {missed}")
         if asked:
-            facts[name] = {"max_abs_error": seen.worst if original is not None else None, "chunks": array.nchunks}
+            facts[name] = {
+                "max_abs_error": seen.worst if original is not None else None, "chunks": array.nchunks,
+                "ious": np.concatenate([np.zeros(0), *seen.ious]),
+            }  # fmt: skip
     for sha in sorted({str(a.attrs[PREFIX + "model_sha256"]) for _, a in arrays if PREFIX + "model_sha256" in a.attrs}):
         try:
             models.check(archive.store, sha)
@@ -139,7 +143,7 @@ class _Seen:
     """What was seen of a variable so far, beside its original.
 
     worst: the largest error, in the variable's units; squared: sum of the squared errors of the stored numbers, of
-    `valid` of them; low, high: the least and the greatest of these.
+    `valid` of them; low, high: the least and the greatest of these; ious: those of the shapes of each chunk.
     """
 
     array: zarr.Array[Any]
@@ -148,10 +152,14 @@ class _Seen:
     valid: int = 0
     low: float = math.inf
     high: float = -math.inf
+    ious: list[np.ndarray] = field(default_factory=list)
 
     def compare(self, original: np.ndarray, decoded: np.ndarray) -> None:
         """Compare a chunk with the original; raises InputError saying what is not as promised."""
         array, serializer = self.array, codec_of(self.array)
+        if PREFIX + "iou" in array.attrs:
+            self._compare_shapes(original, decoded)
+            return
         if serializer is None or PREFIX + "bytes" not in array.attrs or array.dtype.kind not in "fiu":
             if not _same(original, decoded):
                 raise InputError("differs from the original, though it is kept losslessly")
@@ -177,6 +185,15 @@ class _Seen:
             raise InputError("masked values (NaN, infinite or fill) differ from the original")
         if not np.array_equal(valid_values(decoded, serializer.fill), kept):
             raise InputError("values of the original have become missing (NaN, infinite or fill)")
+
+    def _compare_shapes(self, original: np.ndarray, decoded: np.ndarray) -> None:
+        """Compare shapes with the original ones; raises InputError where their mean IoU is not as promised."""
+        found = ious(original, decoded)
+        self.ious.append(found)
+        self.worst = max(self.worst, float(errors_of(original, decoded).max(initial=0.0)))
+        wanted: Any = self.array.attrs.get(PREFIX + "bound_value", 1.0)
+        if self.array.attrs.get(PREFIX + "bound") == "iou" and found.size and found.mean() < wanted:
+            raise InputError(f"a mean IoU of {found.mean():.4f}, below the {wanted:g} promised")
 
     def _add(self, values: np.ndarray, errors: np.ndarray) -> None:
         if values.size:

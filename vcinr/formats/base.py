@@ -27,6 +27,9 @@ Groups = dict[str, xr.Dataset]
 KIND_OF_SIGNAL = "kind_of_signal"
 """Attribute of the root group that names the kind of signal of which each file was one (:mod:`vcinr.kinds.files`)."""
 
+VOXELS = "voxels_along_each_axis"
+"""Attribute of the root group that says what meshes became when they were made shapes (:mod:`vcinr.kinds.shape`)."""
+
 RAW: dict[str, Any] = {
     "mask_and_scale": False,
     "decode_times": False,

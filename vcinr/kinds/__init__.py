@@ -13,7 +13,7 @@ from typing import Any
 from vcinr import config, plugins
 from vcinr.config import Params, Source
 from vcinr.errors import ConfigError
-from vcinr.kinds import grid, image, python, sound, video, volume, voxels
+from vcinr.kinds import grid, image, python, shape, sound, video, volume, voxels
 from vcinr.kinds.base import Kind, Options
 
 KINDS: dict[str, Kind] = {
@@ -22,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "sound": sound.KIND,
     "video": video.KIND,
     "volume": volume.KIND,
+    "shape": shape.KIND,
     "voxels": voxels.KIND,
     "python": python.KIND,
 }
