@@ -1940,13 +1940,13 @@ def unpack(content: bytes, kind: str, shape: list[int]) -> Array:
 class File:
     """A model file: its header and its tensors."""
 
-    version = 1
+    versions: tuple[int, ...] = (1, 3)
 
     def __init__(self, data: bytes):
         if data[:8] != b"VCINRMDL" or len(data) < 18:
             raise ValueError("this is no model of vcinr")
         version, length = struct.unpack_from("<HI", data, 8)
-        if version != self.version:
+        if version not in self.versions:
             raise ValueError(f"version {version} of a model is unknown to this decoder")
         if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise ValueError("a model is damaged: the checksum does not match")
@@ -1963,7 +1963,9 @@ class Model(File):
     """The network that predicts signals of its variables from latents."""
 
     def inputs(self, axes: list[Array]) -> Array:
-        """Inputs of the network at the points of the full grid, in C order: [points, d_in]."""
+        """Inputs of the network at the points of the full grid, or the nodes of its graph: [points, d_in]."""
+        if self.header["system"]["system"] == "spectral":
+            return np.ascontiguousarray(self.tensors["graph/nodes"].T)
         points = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], 1)
         system = self.header["system"]
         bounds = system.get("bounds", [])
@@ -2077,7 +2079,7 @@ class Model(File):
 class Patches(File):
     """Experts for patches."""
 
-    version = 2
+    versions = (2,)
 
     def __init__(self, data: bytes):
         super().__init__(data)

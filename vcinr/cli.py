@@ -43,6 +43,17 @@ def train(
         str,
         typer.Option("--features", help="Dimension along which a point has several features, for example component."),
     ] = "",
+    system: Annotated[
+        Literal["auto", "box", "sphere", "spectral"],
+        typer.Option(
+            "--system",
+            help="How coordinates enter the network. spectral: values on the nodes of a mesh or graph whose edges the "
+            "file holds, without positions. Default: auto, by the dimensions.",
+        ),
+    ] = "auto",
+    eigenvectors: Annotated[
+        int, typer.Option("--eigenvectors", min=1, help="For --system spectral: the number of eigenvectors.")
+    ] = 32,
     kind: Annotated[
         str,
         typer.Option(
@@ -101,7 +112,8 @@ def train(
         chosen = chosen.model_copy(update={"minutes": minutes})
     model = run(
         inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None,
-        feature_dim=features or None, kind=kind or None, params=chosen, watch=_watch,
+        feature_dim=features or None, system=system, eigenvectors=eigenvectors, kind=kind or None, params=chosen,
+        watch=_watch,
     )  # fmt: skip
     _say(f"{out}: model {model.sha256[:12]}, {len(model.data):,} bytes, for {', '.join(model.normalisation)}")
 

@@ -21,8 +21,9 @@ import numpy as np
 from vcinr.errors import ConfigError, ModelError
 
 MAGIC = b"VCINRMDL"
-VERSION = 2
-"""Latest version. Networks are written as version 1, other kinds of models (:mod:`vcinr.models`) as version 2."""
+VERSION = 3
+"""Latest version. Networks are written as version 1, those on graphs as version 3, and other kinds of models
+(:mod:`vcinr.models`) as version 2."""
 MAX_BYTES = 1 << 30
 """Largest size of a model file, and of its tensors in memory."""
 MALFORMED = (

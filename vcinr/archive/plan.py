@@ -29,7 +29,8 @@ from vcinr.formats.open import numeric_fields
 from vcinr.inr.model import Model
 from vcinr.models import AnyModel
 from vcinr.patches.model import PatchModel
-from vcinr.signals import Layout, layout_of
+from vcinr.signals import Layout, Points, layout_of
+from vcinr.signals.graph import graph_of
 
 _PATCHED_VALUES = 1 << 23  # most values in a chunk that is coded patch by patch, so that cores share a large signal
 CHUNK_VALUES = 1 << 25
@@ -235,7 +236,7 @@ def _jobs(
             bound, limits = _bound(name, values, abs_error, requests)
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
             exact = bool(asked) and bound is None
-            layout, fitted = _fitted(name, values, None if exact else model)
+            layout, fitted = _fitted(groups, name, None if exact else model)
             known = [job.located for job in jobs if job.located is not None]
             located = None if bound is None or fitted is not None else _located(groups, name, to_compress, known)
             if located is not None:
@@ -294,8 +295,9 @@ def _bound(
     return (Bound("rate", float(rate)) if (rate := requests["rate"]) else None), limits
 
 
-def _fitted(name: str, values: xr.DataArray, model: AnyModel | None) -> tuple[Layout, AnyModel | None]:
-    """The layout of `values`, by the model's dimensions and coordinate system where there is one."""
+def _fitted(groups: Groups, name: str, model: AnyModel | None) -> tuple[Layout, AnyModel | None]:
+    """The layout of a variable, by the model's dimensions and coordinate system where there is one."""
+    values = metadata.member(groups, name)
     if model is None:
         return layout_of(values), None
     model.scaling(known_as(name, model))
@@ -315,10 +317,28 @@ def _fitted(name: str, values: xr.DataArray, model: AnyModel | None) -> tuple[La
                 f"{', '.join(model.dims)}; rename them, or compress without a model"
             )
         return layout_of(values, dims, "box", feature), model
+    if model.domain is not None:
+        return _on_graph(groups, name, model, model.domain), model
     layout = layout_of(values, dims, "sphere" if model.system["system"] == "sphere" else "box", feature)
     if len(layout.dims) != len(model.dims):
         raise ModelError(f"variable {name!r} has the grid {layout.dims}, the model was trained on {model.dims}")
     return layout, model
+
+
+def _on_graph(groups: Groups, name: str, model: Model, nodes: Points) -> Layout:
+    """The layout of a variable on the graph that a model was trained on; raises ModelError for any other graph."""
+    path, _, short = name.rpartition("/")
+    around = [groups[path]]
+    while path:
+        path = path.rpartition("/")[0]
+        around.append(groups[path])
+    dim, graph = graph_of(around, short, model.dims[0] if model.dims[0] in around[0][short].dims else None)
+    if graph.sha256 != model.system["graph"]:
+        raise ModelError(
+            f"variable {name!r} lies on another graph ({graph}) than the one of {nodes.points:,} nodes that the model "
+            "was trained on; train one on this graph, or compress without a model"
+        )
+    return Layout((dim,), nodes, dict(model.system), model.feature_dim)
 
 
 def known_as(name: str, model: AnyModel) -> str:
@@ -507,7 +527,7 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
 
 def _axes(job: Job) -> tuple[dict[str, Any], ...]:
     """Coordinates of the signal's axes, where a network is evaluated at them."""
-    if job.layout is None or not isinstance(job.model, Model):
+    if job.layout is None or not isinstance(job.model, Model) or job.model.domain is not None:
         return ()
     return tuple(encode_axis(a) for a in job.layout.grid.columns)
 

@@ -63,7 +63,7 @@ def latents_of(values: np.ndarray, field: Field) -> np.ndarray | None:
     # A point counts where all its features have a value, as in training.
     known = None if valid.all() else np.all(valid.reshape(count, features, -1), axis=1)
     y, weight = normalise(target, known, offset, scale)
-    at = prior.on_domain(model, field.domain).at
+    at = prior.on_domain(model, field.samples).at
     variable = np.full(count, model.index(field.variable), np.int64)
     if model.linear:
         return at.fit(y, weight, variable) - model.start(field.variable)
@@ -109,7 +109,7 @@ class Latents:
     @property
     def on_domain(self) -> prior.ModelOnDomain:
         """The model on the field's domain."""
-        return prior.on_domain(self.model, self.field.domain)
+        return prior.on_domain(self.model, self.field.samples)
 
     @property
     def rates(self) -> list[int]:
@@ -204,7 +204,7 @@ class Latents:
         Choice or None
             None where more than the share `LOOSE` of the values stays outside the bound and no rate was prescribed.
         """
-        quantiser, model, points = self.on_domain.quantiser, self.model, self.field.domain.points
+        quantiser, model, points = self.on_domain.quantiser, self.model, self.field.samples.points
         count, features = len(self.latents), model.spec.d_out
         sample = slice(None, None, max(1, min(count * features * points // _SAMPLE_VALUES, points // _SAMPLE_POINTS)))
         target = trial.target.reshape(count, features, -1)[..., sample]

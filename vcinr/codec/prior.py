@@ -88,7 +88,7 @@ def applies(field: Field, shape: tuple[int, ...]) -> bool:
         return patches.applies(model, field, shape)
     if model is None or not model.quantiser:
         return False
-    return field.grid_of(shape) == field.domain.shape and field.features_of(shape) == model.spec.d_out
+    return field.grid_of(shape) == field.samples.shape and field.features_of(shape) == model.spec.d_out
 
 
 def arranged(output: np.ndarray, signal: tuple[int, ...]) -> np.ndarray:
@@ -154,4 +154,4 @@ def checked(field: Field, shape: tuple[int, ...]) -> ModelOnDomain:
         raise ModelError(f"variable {field.variable!r}: this chunk needs its model, which is not at hand")
     if isinstance(field.model, PatchModel) or not applies(field, shape):
         raise CorruptError("chunk has a prior but not the grid of its field")
-    return on_domain(field.model, field.domain)
+    return on_domain(field.model, field.samples)

@@ -55,7 +55,7 @@ class Field:
     signal_axes : tuple of int
         The array axes over which the samples of one signal lie, in the order of the domain's axes.
     domain : Domain
-        The coordinates of a signal's samples; the empty grid where no model needs them.
+        The coordinates of a signal's samples; the empty grid where no model needs them, or it has them itself.
     model : Model or PatchModel, optional
         The model that predicts the signals. It works on (value - offset) / scale.
     scaling : (float, float)
@@ -88,6 +88,12 @@ class Field:
     def seeds(self) -> dict[tuple[np.dtype, tuple[int, ...]], int]:
         """Checksum seeds by dtype and chunk shape: those that `vcinr.codec.chunk.seed_of` has computed so far."""
         return {}
+
+    @property
+    def samples(self) -> Domain:
+        """Where the samples of a signal lie for the model: on the nodes of its own graph, or else in `domain`."""
+        own = getattr(self.model, "domain", None)
+        return self.domain if own is None else own
 
     @property
     def value_axes(self) -> tuple[int, ...]:

@@ -165,6 +165,7 @@ def meta_train(
             spec, arrays, data.system, data.dims,
             data.normalisation, meta.encode_steps, meta.encode_points, {},
             {**facts, **data.attrs}, meta.encode or meta.inner, feature_dim=data.feature_dim,
+            nodes=np.stack(data.axes).astype(np.float32) if data.system["system"] == "spectral" else None,
         )
     )  # fmt: skip
     _write(Path(out), model, run.history)
