@@ -213,11 +213,20 @@ def verify(
             help="The original file or URL, or a folder of files, to check every bound against it; repeatable.",
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds."""
+    """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds.
+
+    Of images, sounds and the like, --against also shows the largest error and the PSNR of each file. The peak is the
+    largest number of an unsigned integer's bits (255, 65535), for sound full scale, and else the range of the data.
+    """
+    from vcinr.archive.verify import whole
     from vcinr.files import verify as run
 
     problems, facts = run(archive, against or None, watch=_watch)
+    total = {} if problems else whole(archive, facts)
+    if as_json:
+        print(json.dumps({"archive": archive, "problems": problems, "variables": facts, "whole": total}, indent=2))
     for problem in problems:
         print(f"vcinr: {problem}", file=sys.stderr)
     if problems:
@@ -226,10 +235,20 @@ def verify(
             file=sys.stderr,
         )
         raise typer.Exit(1)
+    if as_json:
+        return
     for name, fact in facts.items():
         error = fact["max_abs_error"]
         _say(f"{name}: {fact['chunks']} chunks sound" + ("" if error is None else f", largest error {error:g}"))
+    signals = [signal for fact in facts.values() for signal in fact.get("signals", ())]
+    for signal in sorted(signals, key=lambda signal: signal["name"]):
+        _say(f"{signal['name']}: {_quality(signal)}")
     _say(f"{archive}: verified" + (f" against {', '.join(against)}" if against else ""))
+    if total:
+        _say(
+            f"{archive}: {total['signals']} signals, {_quality(total)} (peak {total['peak_is']}), "
+            f"{total['bits_per_value']:.4f} bits per value of the whole archive without its model"
+        )
 
 
 @app.command()
@@ -291,6 +310,14 @@ def regrid(
     with written_aside(target) as aside:
         found.to_netcdf(aside)
     _say(f"{target}: {target.stat().st_size:,} bytes")
+
+
+def _quality(seen: dict[str, Any]) -> str:
+    """The largest error and the PSNR of a signal, or of all."""
+    if not seen["max_abs_error"]:
+        return "exact"
+    psnr = "" if seen["psnr_db"] is None else f", {seen['psnr_db']:.2f} dB"
+    return f"largest error {seen['max_abs_error']:g}{psnr}"
 
 
 def _say(text: str) -> None:

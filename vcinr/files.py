@@ -138,7 +138,7 @@ def verify(
     Returns
     -------
     problems, facts : list of str, dict
-        As :func:`vcinr.archive.verify.verify`.
+        As :func:`vcinr.archive.verify.verify`; :func:`vcinr.archive.verify.whole` sums the facts up.
 
     Raises
     ------
