@@ -76,7 +76,7 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
         original = sums = members = None
         try:
             original = None if originals is None else _original(originals, name, array)
-            if original is not None and asked and KIND_OF_SIGNAL in archive.root.attrs:
+            if originals is not None and original is not None and asked and KIND_OF_SIGNAL in archive.root.attrs:
                 members = members_of(originals[name.rpartition("/")[0]], original)
             sums = archive.manifest.checksums(name, counts_of(array))
         except VcinrError as error:
