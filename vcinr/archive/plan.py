@@ -25,6 +25,7 @@ from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.codec.promise import Bound, valid_values
 from vcinr.coding.neighbours import Positions
 from vcinr.errors import NOT_DAMAGE, InputError, ModelError, one_line
+from vcinr.formats.base import KIND_OF_SIGNAL
 from vcinr.formats.open import numeric_fields
 from vcinr.inr.model import Model
 from vcinr.models import AnyModel
@@ -35,6 +36,8 @@ from vcinr.signals.graph import graph_of
 _PATCHED_VALUES = 1 << 23  # most values in a chunk that is coded patch by patch, so that cores share a large signal
 CHUNK_VALUES = 1 << 25
 """Most values in a chunk of whole signals, so that encoding it takes about a gigabyte."""
+SMALL_BYTES = 64
+"""What signals of files that share an array may take, whatever the rate: a chunk of a few values has a head as well."""
 _PIECE_VALUES = 1 << 22  # most values in a chunk of an array that nobody asked to compress
 
 
@@ -225,8 +228,13 @@ def _jobs(
     if isinstance(abs_error, Mapping) and (unknown := set(abs_error) - set(to_compress)):
         raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
     jobs: list[Job] = []
+    of_files = KIND_OF_SIGNAL in groups[""].attrs
+    whole_rate = requests["rate"]
     for name in names:
         values = metadata.member(groups, name)
+        if whole_rate and of_files and values.size:
+            # Files of a size of their own, such as an icon among photographs, are an array of few values.
+            requests = {**requests, "rate": max(whole_rate, 8 * SMALL_BYTES / values.size)}
         if name not in to_compress:
             jobs.append(Job(name, values))
         elif reason := _never_lossy(values):

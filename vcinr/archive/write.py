@@ -77,7 +77,9 @@ def compress(
     psnr
         At least so many dB; the peak is the variable's range.
     rate
-        At most so many bits per value in every chunk.
+        At most so many bits per value in every chunk. Of signals of files (:mod:`vcinr.kinds.files`), those that share
+        an array may take 64 bytes where that is more, so that a tiny file among others needs no higher rate; what a
+        variable states as its bound is then that.
     variables
         Full names (``group/name``); by default all of two or more dimensions, bare integers apart. What cannot be
         lossy (text, truth values, ...) is stored losslessly, and the result says so.
