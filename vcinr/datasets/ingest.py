@@ -118,8 +118,11 @@ def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Wat
 def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
     """The signals of a source of files, in their splits."""
     training = _learnable(source, _open(source, source.train, raw, watch))
-    archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
-    archive = _learnable(source, archive)
+    if source.archive == source.train and not source.test:  # files need not be opened, nor tiles be cut, twice
+        archive = training
+    else:
+        archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
+        archive = _learnable(source, archive)
     layout, known, dropped = _collect(source, training, None, "ingest train", watch)
     layout, test, dropped_test = _collect(source, archive, layout, "ingest test", watch)
     held = _every(known, source.valid_every)
