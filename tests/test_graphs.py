@@ -267,6 +267,24 @@ def test_another_graph_is_refused(trained, tmp_path):
     assert facts["variables"]["temp"]["model"], "the dimension may have another name"
 
 
+def test_positions_help_where_the_model_leaves_something(trained, tmp_path):
+    y, x = np.unravel_index(ORDER, (ROWS, COLUMNS))
+    rough = mesh(30, 1)
+    rough["temp"] += 0.2 * np.sin(2.5 * y) * np.cos(2 * x)
+    located = rough.assign(
+        lat=("node", y * 1.0, {"units": "degrees_north"}), lon=("node", x * 1.0, {"units": "degrees_east"})
+    )
+    sizes = {}
+    for name, data in (("alone", rough), ("located", located)):
+        archive = tmp_path / f"{name}.zarr"
+        facts = vcinr.compress(data, archive, model=trained / "m.vcinr", abs_error=0.001, variables=["temp"])
+        assert vcinr.verify(archive, data)[0] == [] and facts["variables"]["temp"]["model"]
+        found = vcinr.open(archive).temp.values
+        assert np.allclose(decoder().read(archive, "temp"), found, rtol=0, atol=1e-4, equal_nan=True)
+        sizes[name] = facts["variables"]["temp"]["bytes"]
+    assert sizes["located"] < sizes["alone"]
+
+
 def test_there_is_nothing_between_nodes(trained, tmp_path):
     vcinr.compress(mesh(12, 1), tmp_path / "a.zarr", model=trained / "m.vcinr", abs_error=0.5)
     message = "variable 'temp' lies on the nodes of a graph, between which its model gives no values"

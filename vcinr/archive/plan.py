@@ -66,7 +66,7 @@ class Job:
     rate
         Bits per value that lossless coding must not pass.
     located
-        Where its points lie, if they are scattered and known; the layout's grid has no coordinates then.
+        Where its points lie, if they are scattered and known; the layout's grid has none of them then.
     """
 
     name: str
@@ -246,9 +246,13 @@ def _jobs(
             exact = bool(asked) and bound is None
             layout, fitted = _fitted(groups, name, None if exact else model)
             known = [job.located for job in jobs if job.located is not None]
-            located = None if bound is None or fitted is not None else _located(groups, name, to_compress, known)
-            if located is not None:
+            on_graph = isinstance(fitted, Model) and fitted.domain is not None
+            free = bound is not None and (fitted is None or on_graph)
+            located = _located(groups, name, to_compress, known) if free else None
+            if located is not None and not on_graph:
                 layout = layout_of(values, located.dims)
+            elif located is not None and located.dims != layout.dims:
+                located = None
             jobs.append(Job(name, values, layout, fitted, bound, asked=True, limits=limits, located=located))
     return jobs
 
