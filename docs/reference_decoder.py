@@ -2002,7 +2002,9 @@ class Model(File):
     """The network that predicts signals of its variables from latents."""
 
     def inputs(self, axes: list[Array]) -> Array:
-        """Inputs of the network at the points of the full grid, in C order: [points, d_in]."""
+        """Inputs of the network at the points of the full grid, or the nodes of its graph: [points, d_in]."""
+        if self.header["system"]["system"] == "spectral":
+            return np.ascontiguousarray(self.tensors["graph/nodes"].T)
         points = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], 1)
         system = self.header["system"]
         bounds = system.get("bounds", [])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import kinds, speed, unstructured
+from benchmarks import graphs, kinds, speed, unstructured
 from benchmarks.data import climate, models, signals
 from benchmarks.data.climate import Case
 from benchmarks.evaluate import evaluate
@@ -21,9 +21,10 @@ from benchmarks.report.kinds import FLOOR, OURS
 from benchmarks.rivals import RIVALS
 from benchmarks.rivals.base import by_level
 from benchmarks.table import run, summary
-from vcinr.config import Evaluate, Inr, Meta, Params, Quantiser
+from vcinr.config import Evaluate, Inr, Meta, Params, Quantiser, preset
 from vcinr.inr.model import save_model
 from vcinr.signals import write_signals
+from vcinr.signals.graph import Graph
 
 RNG = np.random.default_rng(0)
 WAVES = np.add.outer(np.sin(np.arange(30) / 5), np.cos(np.arange(40) / 7))
@@ -235,3 +236,35 @@ def test_a_trained_model_is_evaluated(tiny_maps, tiny_model, tmp_path):
         "bounded-t.png", "rate-distortion-t.png", "maps-t.png", "learning.png", "side_by_side.json", "summary.txt",
         "index.html",
     }  # fmt: skip
+
+
+def test_a_mesh_without_and_with_its_positions(tmp_path, monkeypatch):
+    rows, columns = 9, 14
+    y, x = (a.ravel() for a in np.meshgrid(np.linspace(0, 2, rows), np.linspace(0, 3, columns), indexing="ij"))
+    depth, year = np.arange(12.0)[:, None] / 8, np.arange(2.0)[:, None, None]
+    values = np.sin(y + x + depth + 0.1 * year) * np.exp(-depth) + 0.3 * np.cos(2 * x - depth)
+    values[:, 6:, :20] = np.nan
+    number = np.arange(rows * columns).reshape(rows, columns)
+    sides = [(number[:, :-1], number[:, 1:]), (number[:-1], number[1:])]
+    pairs = np.concatenate([np.stack([a.ravel(), b.ravel()], 1) for a, b in sides])
+    ocean = graphs.Ocean(values.astype("f4"), Graph.of(rows * columns, pairs), 20 * y, 20 * x)
+    monkeypatch.setattr(graphs, "ocean", lambda raw: ocean)
+    monkeypatch.setattr(graphs, "LATENTS", (4,))
+    monkeypatch.setattr(graphs, "BOUNDS", (0.05,))
+    small = {"width": 24, "latent": 4}
+
+    def method(latents: int, steps: int):
+        params = preset("basis")
+        meta = params.meta.model_copy(update={"steps": steps, "points": 126, "validate_every": 50})
+        quantiser = params.quantiser.model_copy(update={"steps": 20})
+        inr = params.inr.model_copy(update=small)
+        return params.model_copy(update={"inr": inr, "meta": meta, "quantiser": quantiser, "threads": 1})
+
+    monkeypatch.setattr(graphs, "method", method)
+    found = graphs.measure(tmp_path, steps=100)
+    assert found["signals"] == {"train": 12, "valid": 4, "test": 8} and found["edges"] == len(pairs)
+    quality = {(r["coordinates"], r["latents"]): r["psnr_db"] for r in found["rows"]}
+    assert set(quality) == {(n, 4) for n in (*graphs.NAMES, graphs.EOF)} | {(graphs.EOF, 0)}
+    assert quality["EOF", 4] > quality["EOF", 0] and quality["spectral, 16", 4] > quality["EOF", 0] + 5
+    assert [r["held"] for r in found["archives"]] == [True] * 4
+    assert all(name in graphs.table(found) for name in (*graphs.NAMES, "EOF", "model, and positions"))

@@ -31,6 +31,7 @@ from vcinr.errors import ConfigError, InputError
 from vcinr.formats.base import Format, Groups, begins
 from vcinr.formats.obj import triangles_of
 from vcinr.formats.open import field, numeric_fields, open_dataset
+from vcinr.kinds import grid
 from vcinr.kinds.voxels import read_library, voxelise
 from vcinr.signals import Signals, SignalSet, read_signals
 
@@ -737,3 +738,15 @@ def test_hadgem_for_real(tmp_path: Path) -> None:
 def test_obj_files_may_have_tabs():
     data = b"v\t0 0 0\nv\t1 0 0\nv 0\t1 0\nf\t1 2 3\n"
     assert np.array_equal(triangles_of(data, "a.obj"), [[[0, 0, 0], [1, 0, 0], [0, 1, 0]]])
+
+
+def test_files_that_are_learned_and_tested_alike_are_opened_once(tmp_path, monkeypatch):
+    field = xr.DataArray(np.random.default_rng(0).random((5, 4, 6)), dims=("time", "y", "x"), name="v")
+    field.to_netcdf(tmp_path / "a.nc")
+    chosen = (config.Selection(path=str(tmp_path / "a.nc")),)
+    opened, real = [], grid.open_dataset
+    monkeypatch.setattr(grid, "open_dataset", lambda path: opened.append(path) or real(path))
+    facts = ingest(config.Source(train=chosen, archive=chosen), tmp_path, tmp_path / "s.zarr")
+    assert len(opened) == 1 and facts["signals"] == {"train": 4, "valid": 1, "test": 5}
+    facts = ingest(config.Source(train=chosen, archive=chosen, test={"time": (3, None)}), tmp_path, tmp_path / "s.zarr")
+    assert len(opened) == 3 and facts["signals"]["test"] == 2

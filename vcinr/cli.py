@@ -43,6 +43,17 @@ def train(
         str,
         typer.Option("--features", help="Dimension along which a point has several features, for example component."),
     ] = "",
+    system: Annotated[
+        Literal["auto", "box", "sphere", "spectral"],
+        typer.Option(
+            "--system",
+            help="How coordinates enter the network. spectral: values on the nodes of a mesh or graph whose edges the "
+            "file holds, without positions. Default: auto, by the dimensions.",
+        ),
+    ] = "auto",
+    eigenvectors: Annotated[
+        int, typer.Option("--eigenvectors", min=1, help="For --system spectral: the number of eigenvectors.")
+    ] = 32,
     kind: Annotated[
         str,
         typer.Option(
@@ -101,7 +112,8 @@ def train(
         chosen = chosen.model_copy(update={"minutes": minutes})
     model = run(
         inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None,
-        feature_dim=features or None, kind=kind or None, params=chosen, watch=_watch,
+        feature_dim=features or None, system=system, eigenvectors=eigenvectors, kind=kind or None, params=chosen,
+        watch=_watch,
     )  # fmt: skip
     _say(f"{out}: model {model.sha256[:12]}, {len(model.data):,} bytes, for {', '.join(model.normalisation)}")
 
@@ -222,11 +234,20 @@ def verify(
             help="The original file or URL, or a folder of files, to check every bound against it; repeatable.",
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds."""
+    """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds.
+
+    Of images, sounds and the like, --against also shows the largest error and the PSNR of each file. The peak is the
+    largest number of an unsigned integer's bits (255, 65535), for sound full scale, and else the range of the data.
+    """
+    from vcinr.archive.verify import whole
     from vcinr.files import verify as run
 
     problems, facts = run(archive, against or None, watch=_watch)
+    total = {} if problems else whole(archive, facts)
+    if as_json:
+        print(json.dumps({"archive": archive, "problems": problems, "variables": facts, "whole": total}, indent=2))
     for problem in problems:
         print(f"vcinr: {problem}", file=sys.stderr)
     if problems:
@@ -235,17 +256,24 @@ def verify(
             file=sys.stderr,
         )
         raise typer.Exit(1)
+    if as_json:
+        return
     for name, fact in facts.items():
         error = fact["max_abs_error"]
-        found, names = fact["ious"], fact["names"]
-        said = "" if error is None else f", largest error {error:g}" + (", lossless" if error == 0 else "")
-        if found.size:
-            said = f", mean IoU {found.mean():.4f}, lowest {found.min():.4f}" if error else ", lossless"
+        said = "" if error is None else f", largest error {error:g}"
+        if "mean_iou" in fact and error:
+            said = f", mean IoU {fact['mean_iou']:.4f}, lowest {fact['lowest_iou']:.4f}"
         _say(f"{name}: {fact['chunks']} chunks sound{said}")
-        if len(names) == found.size:
-            for shape, iou in zip(names, found, strict=True):
-                _say(f"  {shape}: {'lossless' if iou == 1 else f'IoU {iou:.4f}'}")
+    signals = [signal for fact in facts.values() for signal in fact.get("signals", ())]
+    for signal in sorted(signals, key=lambda signal: signal["name"]):
+        _say(f"{signal['name']}: {_quality(signal)}")
     _say(f"{archive}: verified" + (f" against {', '.join(against)}" if against else ""))
+    if total:
+        peak = "" if total["psnr_db"] is None else f" (peak {total['peak_is']})"
+        _say(
+            f"{archive}: {total['signals']} signals, {_quality(total)}{peak}, "
+            f"{total['bits_per_value']:.4f} bits per value of the whole archive without its model"
+        )
 
 
 @app.command()
@@ -307,6 +335,16 @@ def regrid(
     with written_aside(target) as aside:
         found.to_netcdf(aside)
     _say(f"{target}: {target.stat().st_size:,} bytes")
+
+
+def _quality(seen: dict[str, Any]) -> str:
+    """The largest error and the PSNR of a signal, or of all."""
+    if not seen["max_abs_error"]:
+        return "exact"
+    if "iou" in seen:
+        return f"IoU {seen['iou']:.4f}"
+    psnr = "" if seen["psnr_db"] is None else f", {seen['psnr_db']:.2f} dB"
+    return f"largest error {seen['max_abs_error']:g}{psnr}"
 
 
 def _say(text: str) -> None:

@@ -83,15 +83,20 @@ class Tiling(_Frozen):
     feature_dim : str, optional
         The dimension along which the features of a point lie, such as the components of a wind or the colours of an
         image. All remaining dimensions count signals.
-    system : {"auto", "box", "sphere"}
+    system : {"auto", "box", "sphere", "spectral"}
         How coordinates enter the network (:mod:`vcinr.signals.coordinates`): "box" scales each of them to [-1, 1],
         "sphere" turns latitude and longitude into unit vectors, and "auto" takes the sphere for grids that go round the
-        globe.
+        globe. "spectral" is for values on the nodes of a mesh or another graph, whose edges the file holds: it needs no
+        positions, but the smoothest eigenvectors of the graph (:mod:`vcinr.signals.graph`). `signal_dims` is then the
+        one dimension of the nodes, which is found where it is not given.
+    eigenvectors : int
+        For "spectral": their number.
     """
 
     signal_dims: tuple[str, ...] | None = None
     feature_dim: str | None = None
-    system: Literal["auto", "box", "sphere"] = "auto"
+    system: Literal["auto", "box", "sphere", "spectral"] = "auto"
+    eigenvectors: Positive = 32
 
 
 class Source(_Frozen):

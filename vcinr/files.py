@@ -147,7 +147,7 @@ def verify(
     Returns
     -------
     problems, facts : list of str, dict
-        As :func:`vcinr.archive.verify.verify`; of files of which each is one shape, also their ``names``.
+        As :func:`vcinr.archive.verify.verify`; :func:`vcinr.archive.verify.whole` sums the facts up.
 
     Raises
     ------
@@ -160,12 +160,7 @@ def verify(
         groups = {}  # the problems below say why
     attrs = groups[""].attrs if groups else {}
     original = None if against is None else _opened(against, attrs.get(KIND_OF_SIGNAL), attrs.get(VOXELS))[0]
-    problems, facts = verification.verify(archive, original, watch=watch)
-    for name, fact in facts.items():
-        group = groups.get(name.rpartition("/")[0])
-        known = group is not None and KIND_OF_SIGNAL in attrs and "name" in group
-        fact["names"] = np.atleast_1d(group["name"].values).tolist() if group is not None and known else []
-    return problems, facts
+    return verification.verify(archive, original, watch=watch)
 
 
 def _opened(

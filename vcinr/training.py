@@ -25,6 +25,7 @@ from vcinr.kinds.base import Kind
 from vcinr.kinds.files import expanded, kind_of_data, kind_of_files
 from vcinr.models import AnyModel, load_model
 from vcinr.progress import Watch, silent
+from vcinr.signals.graph import EIGENVECTORS
 
 
 def train(
@@ -34,7 +35,8 @@ def train(
     variables: Sequence[str] = (),
     signal_dims: Sequence[str] | None = None,
     feature_dim: str | None = None,
-    system: Literal["auto", "box", "sphere"] = "auto",
+    system: Literal["auto", "box", "sphere", "spectral"] = "auto",
+    eigenvectors: int = EIGENVECTORS,
     kind: str | None = None,
     params: Params | None = None,
     watch: Watch = silent,
@@ -54,7 +56,10 @@ def train(
     feature_dim : str, optional
         The dimension along which the features of a point lie, such as the components of a wind: they share a latent.
     system : str
-        How coordinates enter the network: ``sphere``, ``box``, or ``auto``.
+        How coordinates enter the network: ``sphere``, ``box``, ``auto``, or ``spectral`` for the nodes of a graph (see
+        `vcinr.config.Tiling`).
+    eigenvectors : int
+        For ``spectral``: the number of eigenvectors.
     kind : str, optional
         The kind of signal (:mod:`vcinr.kinds`). Default: it is seen from the first file.
     params : Params, optional
@@ -89,7 +94,10 @@ def train(
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
     of_files = kind_of_files(kind)
     params = params or _usual(kind)
-    tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
+    tiling = Tiling(
+        signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system,
+        eigenvectors=eigenvectors,
+    )  # fmt: skip
     own = {}
     if of_files is not None:
         own["tile"], paths = _tile(paths, of_files, params.method)

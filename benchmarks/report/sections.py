@@ -379,6 +379,62 @@ def scattered() -> str:
     )
 
 
+def graphs() -> str:
+    """Return the section on signals on a graph."""
+    file = f"{RESULTS}/graphs.json"
+    results = read(file)
+    rows = {(row["coordinates"], row["latents"]): row for row in results["rows"]}
+    sizes = sorted({latents for _, latents in rows} - {0})
+    names = list(dict.fromkeys(name for name, _ in rows))
+    lines = [
+        [str(latents), *(f"{rows[name, latents]['psnr_db']:.1f}" for name in names)] for latents in sizes
+    ]  # fmt: skip
+    ways = list(dict.fromkeys(row["way"] for row in results["archives"]))
+    at = {(row["bound_fraction"], row["way"]): row for row in results["archives"]}
+    bits = [
+        [percent(bound), *bold({way: at[bound, way]["bits_per_value"] for way in ways})]
+        for bound in dict.fromkeys(bound for bound, _ in at)
+    ]
+    largest = {name: rows[name, sizes[-1]] for name in names if name.startswith("spectral")}
+    cost = ", ".join(
+        f"{name.rpartition(' ')[2]}: {row['node_bytes']:,} of {row['model_bytes']:,}" for name, row in largest.items()
+    )
+    model = max(row["model_bytes"] for row in results["archives"])
+    signals = results["signals"]
+    return "\n".join(
+        [
+            "## Graphs: a mesh without its coordinates",
+            "",
+            origin(
+                results,
+                file,
+                f"FESOM2's temperature on a mesh of {results['nodes']:,} nodes and {results['edges']:,} edges, annual "
+                "means of 1948 and 1949, the levels at which half of the nodes or more are wet: "
+                f"{signals['train']} signals to learn from, {signals['valid']} that choose the parameters, and "
+                f"{signals['test']} to test, every third level of both years, whose neighbours in depth are learned.",
+            ),
+            "",
+            f"Held-out PSNR in dB by the number of latents, before quantisation, over wet nodes; method basis, "
+            f"{results['steps']} steps, one seed. Spectral: eigenvectors of the mesh's Laplacian, so many, and no "
+            "positions. Unit sphere: the same network with the positions. Node number: the same with nothing but the "
+            "order in the file. EOF: as many principal components of the training signals, which are values at every "
+            f"node; the mean alone: {rows['EOF', 0]['psnr_db']:.1f} dB. Levels are much alike, so no network passes "
+            "the EOFs here.",
+            "",
+            markdown(["latents", *names], lines),
+            "",
+            f"The nodes' coordinates are in the model, in 8 bits a number. Their bytes of the model's, by "
+            f"eigenvectors: {cost}.",
+            "",
+            "Bits per valid value of the test levels, with a model of 32 eigenvectors and 32 latents and without one. "
+            f"The model's {model:,} bytes are not counted, nor edges and positions. With a model, the residual coder "
+            "does not use positions.",
+            "",
+            markdown(["bound", *ways], bits),
+        ]
+    )
+
+
 def kinds() -> str:
     """Return the section on images, sound and volumes beside the codecs made for them."""
     found = {name: read(f"{RESULTS}/kinds/{name}.json") for name in _KIND_TITLES}
@@ -648,6 +704,6 @@ def faults() -> str:
 
 
 SECTIONS = (
-    every_data_set, held_out, gaussian_bound, speed, kinds, occupancy, scattered, missing_data, determinism, training,
-    coinpp, experiments, faults,
+    every_data_set, held_out, gaussian_bound, speed, kinds, occupancy, scattered, graphs, missing_data, determinism,
+    training, coinpp, experiments, faults,
 )  # fmt: skip

@@ -26,11 +26,13 @@ from vcinr.codec.promise import Bound, valid_values
 from vcinr.coding.bits import items_of
 from vcinr.coding.neighbours import Positions
 from vcinr.errors import NOT_DAMAGE, InputError, ModelError, one_line
+from vcinr.formats.base import KIND_OF_SIGNAL
 from vcinr.formats.open import numeric_fields
 from vcinr.inr.model import Model
 from vcinr.models import AnyModel
 from vcinr.patches.model import PatchModel
-from vcinr.signals import Layout, layout_of
+from vcinr.signals import Layout, Points, layout_of
+from vcinr.signals.graph import graph_of
 
 _CUT_VALUES = 1 << 23  # most values in a chunk of a model of patches or tiles, so that cores share a large signal
 CHUNK_VALUES = 1 << 25
@@ -40,6 +42,8 @@ _SOLID_VALUES = 1 << 23
 
 The coder learns from one shape to the next, so large chunks take fewer bytes. One of this size, 32 shapes of 64^3, is
 read in two seconds, and takes 4 % more bytes than 115 such shapes in one."""
+SMALL_BYTES = 64
+"""What signals of files that share an array may take, whatever the rate: a chunk of a few values has a head as well."""
 _PIECE_VALUES = 1 << 22  # most values in a chunk of an array that nobody asked to compress
 
 
@@ -70,7 +74,7 @@ class Job:
     solid
         Whether it holds shapes: truth values, or integers that are 0 or 1.
     located
-        Where its points lie, if they are scattered and known; the layout's grid has no coordinates then.
+        Where its points lie, if they are scattered and known; the layout's grid has none of them then.
     """
 
     name: str
@@ -238,8 +242,13 @@ def _jobs(
     if isinstance(abs_error, Mapping) and (unknown := set(abs_error) - set(to_compress)):
         raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
     jobs: list[Job] = []
+    of_files = KIND_OF_SIGNAL in groups[""].attrs
+    whole_rate = requests["rate"]
     for name in names:
         values = metadata.member(groups, name)
+        if whole_rate and of_files and values.size:
+            # Files of a size of their own, such as an icon among photographs, are an array of few values.
+            requests = {**requests, "rate": max(whole_rate, 8 * SMALL_BYTES / values.size)}
         if name not in to_compress:
             jobs.append(Job(name, values))
             continue
@@ -258,11 +267,15 @@ def _jobs(
             bound, limits = _bound(name, values, abs_error, requests)
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
             exact = bool(asked) and bound is None
-            layout, fitted = _fitted(name, values, None if exact else model)
+            layout, fitted = _fitted(groups, name, None if exact else model)
             known = [job.located for job in jobs if job.located is not None]
-            located = None if bound is None or fitted is not None else _located(groups, name, to_compress, known)
-            if located is not None:
+            on_graph = isinstance(fitted, Model) and fitted.domain is not None
+            free = bound is not None and (fitted is None or on_graph)
+            located = _located(groups, name, to_compress, known) if free else None
+            if located is not None and not on_graph:
                 layout = layout_of(values, located.dims)
+            elif located is not None and located.dims != layout.dims:
+                located = None
             jobs.append(
                 Job(name, values, layout, fitted, bound, asked=True, limits=limits, located=located, solid=solid)
             )
@@ -340,8 +353,9 @@ def _bound(
     return (Bound("rate", float(rate)) if (rate := requests["rate"]) else None), limits
 
 
-def _fitted(name: str, values: xr.DataArray, model: AnyModel | None) -> tuple[Layout, AnyModel | None]:
-    """The layout of `values`, by the model's dimensions and coordinate system where there is one."""
+def _fitted(groups: Groups, name: str, model: AnyModel | None) -> tuple[Layout, AnyModel | None]:
+    """The layout of a variable, by the model's dimensions and coordinate system where there is one."""
+    values = metadata.member(groups, name)
     if model is None:
         return layout_of(values), None
     model.scaling(known_as(name, model))
@@ -361,10 +375,28 @@ def _fitted(name: str, values: xr.DataArray, model: AnyModel | None) -> tuple[La
                 f"{', '.join(model.dims)}; rename them, or compress without a model"
             )
         return layout_of(values, dims, "box", feature), model
+    if model.domain is not None:
+        return _on_graph(groups, name, model, model.domain), model
     layout = layout_of(values, dims, "sphere" if model.system["system"] == "sphere" else "box", feature)
     if len(layout.dims) != len(model.dims):
         raise ModelError(f"variable {name!r} has the grid {layout.dims}, the model was trained on {model.dims}")
     return layout, model
+
+
+def _on_graph(groups: Groups, name: str, model: Model, nodes: Points) -> Layout:
+    """The layout of a variable on the graph that a model was trained on; raises ModelError for any other graph."""
+    path, _, short = name.rpartition("/")
+    around = [groups[path]]
+    while path:
+        path = path.rpartition("/")[0]
+        around.append(groups[path])
+    dim, graph = graph_of(around, short, model.dims[0] if model.dims[0] in around[0][short].dims else None)
+    if graph.sha256 != model.system["graph"]:
+        raise ModelError(
+            f"variable {name!r} lies on another graph ({graph}) than the one of {nodes.points:,} nodes that the model "
+            "was trained on; train one on this graph, or compress without a model"
+        )
+    return Layout((dim,), nodes, dict(model.system), model.feature_dim)
 
 
 def known_as(name: str, model: AnyModel) -> str:
@@ -572,7 +604,8 @@ def _signal_chunks(job: Job, chunk: int | None) -> tuple[int, ...]:
 
 def _axes(job: Job) -> tuple[dict[str, Any], ...]:
     """Coordinates of the signal's axes, where a network is evaluated at them."""
-    if job.layout is None or not isinstance(job.model, Model) or job.model.tile is not None:
+    whole = isinstance(job.model, Model) and job.model.tile is None and job.model.domain is None
+    if job.layout is None or not whole:
         return ()
     return tuple(encode_axis(a) for a in job.layout.grid.columns)
 

@@ -78,7 +78,9 @@ def compress(
     psnr
         At least so many dB; the peak is the variable's range.
     rate
-        At most so many bits per value in every chunk.
+        At most so many bits per value in every chunk. Of signals of files (:mod:`vcinr.kinds.files`), those that share
+        an array may take 64 bytes where that is more, so that a tiny file among others needs no higher rate; what a
+        variable states as its bound is then that.
     iou
         For truth values, and integers that are all 0 or 1: a mean IoU of at least so much in every chunk, from 0 to 1.
         No shape vanishes. Shapes are the last three axes longer than 1.

@@ -60,7 +60,7 @@ class Field:
     signal_axes : tuple of int
         The array axes over which the samples of one signal lie, in the order of the domain's axes.
     domain : Domain
-        The coordinates of a signal's samples; the empty grid where no model needs them, or it knows those of its tiles.
+        The coordinates of a signal's samples; the empty grid where no model needs them, or it has them itself.
     model : Model or PatchModel, optional
         The model that predicts the signals. It works on (value - offset) / scale.
     scaling : (float, float)
@@ -99,6 +99,12 @@ class Field:
         """Lengths of the tiles of signals to which the model applies; None where it applies to whole signals."""
         tile = self.model.tile if isinstance(self.model, Model) else None
         return tile if tile is not None and len(tile) == len(self.signal_axes) else None
+
+    @property
+    def samples(self) -> Domain:
+        """Where the samples of a signal lie for the model: on the nodes of its own graph, or else in `domain`."""
+        own = self.model.domain if isinstance(self.model, Model) else None
+        return self.domain if own is None else own
 
     @property
     def value_axes(self) -> tuple[int, ...]:

@@ -25,7 +25,8 @@ from vcinr.kinds.base import Opened, cut
 from vcinr.kinds.files import joined
 from vcinr.places import is_url
 from vcinr.progress import Progress, Watch, silent
-from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
+from vcinr.signals import Layout, Points, Signals, SignalSet, layout_of, split, write_signals
+from vcinr.signals.graph import PLAIN, graph_of, spectral_coordinates, system_of
 from vcinr.signals.store import normalisation_of
 
 
@@ -142,8 +143,11 @@ def _matching(path: str, folder: Path | None) -> list[str]:
 def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
     """The signals of a source of files, in their splits."""
     training = _learnable(source, _open(source, source.train, raw, watch))
-    archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
-    archive = _learnable(source, archive)
+    if source.archive == source.train and not source.test:  # files need not be opened, nor tiles be cut, twice
+        archive = training
+    else:
+        archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
+        archive = _learnable(source, archive)
     layout, known, dropped = _collect(source, training, None, "ingest train", watch)
     layout, test, dropped_test = _collect(source, archive, layout, "ingest test", watch)
     held = _every(known, source.valid_every)
@@ -205,19 +209,24 @@ def _collect(
     variable: list[str] = []
     dropped = 0
     origin = source.train[0].path
-    dims = kind_of(source).signal_dims or source.tiling.signal_dims
     usual_feature = kind_of(source).feature_dim
     for step, (path, stored) in enumerate(opened):
         # Times stay numbers, as in the archive, so that a model gets the same coordinates from both.
         dataset = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
         names = archive_variables(source, stored)
+        if source.tiling.system == "spectral" and not source.variables:
+            names = tuple(n for n in names if not {n, stored[n].attrs.get("cf_role")} & set(PLAIN))
         if not names:
             raise InputError(f"{path}: no variable of numbers with dimensions; it has {', '.join(map(str, stored))}")
         for name in names:
             data = field(dataset, name, path)
             try:
                 feature_dim = source.tiling.feature_dim or (usual_feature if usual_feature in data.dims else None)
-                field_layout = layout_of(data, dims, source.tiling.system, feature_dim)
+                if source.tiling.system == "spectral":
+                    field_layout = _on_graph(source, stored, name, feature_dim)
+                else:
+                    dims = kind_of(source).signal_dims or source.tiling.signal_dims
+                    field_layout = layout_of(data, dims, source.tiling.system, feature_dim)
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
             if layout is None:
@@ -247,6 +256,19 @@ def _collect(
     mask = np.concatenate(masks)
     whole = SignalSet(np.concatenate(features), None if mask.all() else mask, tuple(variable))
     return layout, whole, dropped
+
+
+def _on_graph(source: Source, dataset: xr.Dataset, name: str, feature_dim: str | None) -> Layout:
+    """The layout of a variable whose signals lie on the nodes of a graph."""
+    dims = kind_of(source).signal_dims or source.tiling.signal_dims or (None,)
+    if len(dims) != 1 or dims[0] == feature_dim is not None:
+        raise InputError(
+            f"variable {name!r}: spectral coordinates are those of one dimension, of the nodes of a graph; name it "
+            "alone (--dims, signal_dims)"
+        )
+    dim, graph = graph_of([dataset], name, dims[0])
+    columns = spectral_coordinates(graph, source.tiling.eigenvectors)
+    return Layout((dim,), Points(tuple(columns)), system_of(graph, len(columns)), feature_dim)
 
 
 def _values(data: xr.DataArray, layout: Layout, path: str) -> np.ndarray:
@@ -280,6 +302,10 @@ def _check_grid(field_layout: Layout, layout: Layout, what: str, origin: str) ->
             f"{what} has signals over {', '.join(field_layout.dims)}, those of {origin} lie over "
             f"{', '.join(layout.dims)}; {remedy}"
         )
+    if layout.system["system"] == "spectral":
+        if field_layout.system != layout.system:
+            raise InputError(f"{what} lies on another graph than those of {origin}; one source has one graph")
+        return
     for dim, axis, expected in zip(layout.dims, field_layout.grid.columns, layout.grid.columns, strict=True):
         # The same grid may be stored as float32 in one file and as float64 in another.
         slack = 1e-6 * max(float(np.abs(expected).max()), 1e-300)
@@ -336,7 +362,7 @@ def _summary(signals: Signals) -> dict[str, Any]:
     shared = {n: sum(f in train for f in _fingerprints(signals.splits[n])) for n in ("valid", "test")}
     return {
         "signals": {name: len(chosen) for name, chosen in signals.splits.items()},
-        "grid": {dim: len(axis) for dim, axis in zip(signals.dims, signals.axes, strict=True)},
+        "grid": dict(zip(signals.dims, signals.domain.shape, strict=True)),
         "system": signals.system["system"],
         "masked_share": {
             name: 0.0 if chosen.mask is None else 1.0 - float(chosen.mask.mean())

@@ -18,14 +18,13 @@ import xarray as xr
 
 from vcinr import formats, kinds
 from vcinr.errors import InputError
-from vcinr.formats.base import KIND_OF_SIGNAL, VOXELS, Groups
+from vcinr.formats.base import ITEM, KIND_OF_SIGNAL, NAME, ROW_SIZE, VOXELS, Groups
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
 from vcinr.kinds.base import Kind, Opened
 from vcinr.kinds.shape import RESOLUTION
 from vcinr.places import is_url, suffix
 
-ITEM, NAME, ROW_SIZE = "item", "name", "row_size"
 _BESIDE = {"alpha", "icc_profile"}  # variables that formats give a signal besides its own
 
 
