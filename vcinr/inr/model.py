@@ -226,7 +226,7 @@ def _check(model: Model) -> None:
         raise ValueError(f"the features' dimension is {model.feature_dim!r}")
     if model.tile is not None and (
         model.system["system"] != "box"
-        or len(model.tile) != len(model.dims)
+        or not len(model.tile) == len(model.dims) == len(model.system["bounds"])
         or any(type(n) is not int or not 0 < n < 1 << 31 for n in model.tile)
     ):
         raise ValueError(f"the tiles have the lengths {model.tile!r}")
