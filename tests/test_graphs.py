@@ -322,6 +322,20 @@ def in_8_bits(name: str, array: np.ndarray) -> bool:
     return name == "graph/nodes"
 
 
+def test_features_of_a_node_share_a_latent(tmp_path):
+    temp = mesh()["temp"]
+    wind = xr.concat([temp, 3 - 0.5 * temp], "component").transpose("time", "component", "node").rename("wind")
+    data = xr.Dataset({"wind": wind, "edges": mesh()["edges"]})
+    params = small(method="basis", meta={"steps": 60, "validate_every": 60}, quantiser={"steps": 20})
+    model = vcinr.train(
+        data, tmp_path / "m.vcinr", variables=["wind"], feature_dim="component", system="spectral", eigenvectors=6,
+        params=params,
+    )  # fmt: skip
+    assert model.features == 2
+    facts = vcinr.compress(data, tmp_path / "a.zarr", model=model, abs_error=0.5, variables=["wind"])
+    assert facts["variables"]["wind"]["max_abs_error"] <= 0.5 and vcinr.verify(tmp_path / "a.zarr", data)[0] == []
+
+
 @pytest.mark.parametrize("method", ["vcinr", "coinpp"])
 def test_methods_by_gradient_take_the_same_coordinates(method, tmp_path):
     params = small(method=method, meta={"steps": 20, "validate_every": 20}, quantiser={"steps": 20})

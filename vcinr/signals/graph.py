@@ -153,7 +153,8 @@ def _eigenvectors(nodes: int, edges: np.ndarray, count: int) -> np.ndarray:
     root, (a, b) = np.sqrt(degrees), edges.T
     count = min(count, nodes - 1)
     weights = 1.0 / (root[a] * root[b])
-    sparse = None if nodes <= _SMALL or count > nodes // 4 else _sparse()
+    dense = nodes <= _SMALL or (count > nodes // 4 and nodes <= _LARGEST_DENSE)
+    sparse = None if dense else _sparse()
     if sparse is None and nodes > _LARGEST_DENSE:
         raise InputError(
             f"spectral coordinates of a graph of {nodes:,} nodes need SciPy; pip install scipy, or give positions"
@@ -168,7 +169,13 @@ def _eigenvectors(nodes: int, edges: np.ndarray, count: int) -> np.ndarray:
         laplacian = matrix((np.concatenate([-weights, -weights, np.ones(nodes)]), (rows, columns)), (nodes, nodes))
         # The start vector is fixed, so that the same graph has the same coordinates again.
         start = np.random.default_rng(0).standard_normal(nodes)
-        values, vectors = eigsh(laplacian.tocsc(), count + 1, sigma=-1.0 / nodes, v0=start)
+        try:
+            values, vectors = eigsh(laplacian.tocsc(), count + 1, sigma=-1.0 / nodes, v0=start)
+        except RuntimeError as error:
+            raise InputError(
+                f"eigenvectors of a graph of {nodes:,} nodes were not found ({one_line(error)}); ask for fewer "
+                "(--eigenvectors)"
+            ) from None
         vectors = vectors[:, np.argsort(values)[1:]]
     vectors = (vectors / root[:, None]).T
     largest = vectors[np.arange(len(vectors)), np.abs(vectors).argmax(1)]
