@@ -15,8 +15,9 @@ import numpy as np
 
 from vcinr import container
 from vcinr.errors import InputError
+from vcinr.patches import frames
 from vcinr.patches.geometry import Geometry, extended, parts, shifts, windows
-from vcinr.patches.model import PatchModel, bits_of, from_parts
+from vcinr.patches.model import Experts, PatchModel, bits_of, from_parts
 from vcinr.progress import Clock, Progress, Watch, silent
 
 _RIDGE = 1e-3  # of least squares, as a fraction of the mean diagonal
@@ -63,25 +64,69 @@ def learn(
     """
     rng = np.random.default_rng(seed)
     around, target, middle = _drawn(signals, geometry, patches, rng)
+    step = step_at(psnr)
+    noisy = around + rng.normal(0, step / math.sqrt(12) / 2, around.shape).astype(np.float32)
+    return middle, *_clustered(noisy, target, geometry, experts, rounds, step, watch)
+
+
+def learn_later(
+    signals: Sequence[np.ndarray], decoded: Sequence[np.ndarray], geometry: Geometry, *, experts: int, rounds: int,
+    patches: int, psnr: float, watch: Watch = silent,
+) -> tuple[tuple[Experts, ...], list[dict[str, float]]]:  # fmt: skip
+    """Learn the experts of planes that look at one and at two others.
+
+    Parameters
+    ----------
+    signals, geometry, experts, rounds, patches, psnr, watch
+        As of `learn`; the geometry has groups.
+    decoded : sequence of numpy.ndarray
+        What a decoder has of the signals, from which they are predicted.
+
+    Returns
+    -------
+    later : tuple of Experts
+        As in `PatchModel`.
+    history : list of dict
+        As of `learn`, of the last experts.
+
+    Raises
+    ------
+    InputError
+        Where there are too few patches for one expert.
+    """
+    later, history, step = [], [], step_at(psnr)
+    for planes in (1, 2):
+        around, target = frames.seen(signals, decoded, geometry, planes, patches, step)
+        predict, basis, history = _clustered(around, target, geometry, experts, rounds, step, watch)
+        later.append(Experts(predict, basis))
+    return tuple(later), history
+
+
+def step_at(psnr: float) -> float:
+    """The step of a uniform quantiser at a PSNR of signals over a range of 1."""
+    return math.sqrt(12) * 10 ** (-psnr / 20)
+
+
+def _clustered(
+    around: np.ndarray, target: np.ndarray, geometry: Geometry, experts: int, rounds: int, step: float, watch: Watch
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
+    """Experts ``predict`` and ``basis`` for patches, the most common first, and the history of their learning."""
     count, q = target.shape
-    most = count // (_FEWEST * max(1, around.shape[1]))
     if count < 4 * q:
         raise InputError(f"{count} patches are too few to learn {q} values each; give more or larger signals")
-    experts = max(1, min(experts, most))
-    step = math.sqrt(12) * 10 ** (-psnr / 20)
-    noisy = around + rng.normal(0, step / math.sqrt(12) / 2, around.shape).astype(np.float32)
+    experts = max(1, min(experts, count // (_FEWEST * max(1, around.shape[1]))))
     label = _first_labels(target, geometry, experts)
     history, clock = [], Clock(rounds)
     for round_number in range(1, rounds + 1):
-        fitted = [_fit(noisy[label == k], target[label == k]) for k in range(experts)]
+        fitted = [_fit(around[label == k], target[label == k]) for k in range(experts)]
         shares = np.bincount(label, minlength=experts) / count
-        label, bits = _assigned(noisy, target, fitted, shares, step)
+        label, bits = _assigned(around, target, fitted, shares, step)
         history.append({"round": round_number, "bits_per_value": bits / q})
         watch(Progress("experts", round_number, rounds, {"bits per value": bits / q}, clock.left(round_number)))
     sizes = np.bincount(label, minlength=experts)
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] > 0]
-    return middle, np.stack([fitted[k][0] for k in order]), np.stack([fitted[k][1] for k in order]), history
+    return np.stack([fitted[k][0] for k in order]), np.stack([fitted[k][1] for k in order]), history
 
 
 def stored(model: PatchModel) -> PatchModel:
