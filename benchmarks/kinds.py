@@ -1,11 +1,11 @@
 """Files of one signal each beside the codecs made for them: ``python -m benchmarks.kinds [photo32] [photo768] ...``.
 
-For tiles and photographs, speech and scans of brains (`benchmarks.data.signals` says which) a model is trained on the
+For tiles and photographs, speech, scans of brains and video (`benchmarks.data.signals` says which) a model is trained on the
 training split alone. The test files become one archive each at several PSNRs, as ``vcinr compress`` makes it, and all
 of its bytes count but those of the model, which are stated beside. The rivals are measured in the same run with real
 bytes, decoded again: of each file alone as a whole, and less the file of a flat grey signal at the same setting (net).
 The floor is a linear transform with ideal codes (`benchmarks.measure.klt`). PSNRs are means over signals, of 8 bits for
-images and of signals mapped to [0, 1] otherwise; rates between measured points are interpolated. A kind that is in the
+images and video and of signals mapped to [0, 1] otherwise; rates between measured points are interpolated. A kind that is in the
 file of results already stays there when others are run. No times are measured.
 """
 
@@ -35,7 +35,7 @@ from benchmarks.measure.klt import Klt, blocks_of
 from benchmarks.measure.machine import record
 from benchmarks.report import samples
 from benchmarks.report.kinds import BOUNDS, FLOOR, OURS, table
-from benchmarks.rivals import AT_PSNR, RIVALS, images, sound, volumes
+from benchmarks.rivals import AT_PSNR, RIVALS, images, sound, video, volumes
 from benchmarks.rivals.images import Lossy
 from vcinr.archive.read import raw_groups
 from vcinr.config import Selection, Source, preset
@@ -99,6 +99,8 @@ SPECS = {
                    signals.PIECE, (400,), (0.16, 0.1, 0.065, 0.04, 0.027, 0.018, 0.012)),
     "volumes": Spec("volume", "voxel", "volumes", 1, (35, 38, 41, 44), (34.5, 37.5, 40.5, 44.2), 60,
                     (8, 8, 8), (0.12, 0.08, 0.055, 0.037, 0.025, 0.017)),
+    "video": Spec("video", "pixel", "clips", 255, (30, 32, 34, 36, 38), (28.5, 31, 33, 35, 37.5), signals.SIDE,
+                  (8, 8, 8), (0.6, 0.4, 0.27, 0.18, 0.12, 0.08, 0.055, 0.037)),
 }  # fmt: skip
 
 
@@ -183,6 +185,10 @@ def through_archive(
         originals = [np.load(file)]
         data: Any = xr.Dataset({"volume": (("z", "y", "x"), originals[0])})
         variables: list[str] | None = ["volume"]
+    elif spec.kind == "video":
+        originals = [np.load(file) for file in sorted(folder.glob("*.npy"))]
+        data = xr.Dataset({"video": (("item", "frame", "y", "x", "channel"), np.stack(originals))})
+        variables = ["video"]
     else:
         data, variables = open_files([str(folder)])
         originals = [_values(dataset, spec) for _, dataset in separated(data)]
@@ -197,6 +203,9 @@ def through_archive(
         if spec.kind == "volume":
             with vcinr.open(archive) as opened:
                 decoded = [opened["volume"].values]
+        elif spec.kind == "video":
+            with vcinr.open(archive) as opened:
+                decoded = list(opened["video"].values)
         else:
             decoded = [_values(dataset, spec) for _, dataset in separated(raw_groups(archive))]
     row = {
@@ -226,16 +235,14 @@ def through_rival(spec: Spec, codec: Lossy, setting: float, tested: Sequence[np.
         back = codec.decode(data)
         if spec.kind == "sound":
             back = sound.aligned_to(values, back)
-            whole += sound.size_of(data)
-        else:
-            whole += len(data)
+        whole += codec.size(data)
         decoded.append(back)
-    if spec.kind == "image":
+    if spec.kind in ("image", "video"):
         shapes = {t.shape for t in tested}
-        sizes = {shape: len(codec.encode(np.full(shape, 128, np.uint8), setting)) for shape in shapes}
+        sizes = {shape: codec.size(codec.encode(np.full(shape, 128, np.uint8), setting)) for shape in shapes}
         flat_bytes = sum(sizes[t.shape] for t in tested)
     row = {"setting": setting, "bytes": whole, "psnr_db": mean_psnr(tested, decoded, spec.peak)}
-    return row | ({"stream_bytes": whole - flat_bytes} if spec.kind == "image" else {})
+    return row | ({"stream_bytes": whole - flat_bytes} if spec.kind in ("image", "video") else {})
 
 
 def floor(spec: Spec, learned: np.ndarray, tested: Sequence[np.ndarray]) -> dict[str, list[Result]]:
@@ -257,7 +264,7 @@ def rival_codecs(name: str, spec: Spec) -> tuple[Lossy, ...]:
     """The rivals of a kind that have a scale of their own."""
     if spec.kind == "image":
         return images.codecs(name == "photo32")
-    return sound.CODECS if spec.kind == "sound" else (volumes.HEVC,)
+    return {"sound": sound.CODECS, "video": video.CODECS}.get(spec.kind, (volumes.HEVC,))
 
 
 def bounded_rival(codec: str, bound: float, volume: np.ndarray) -> Result:
@@ -314,7 +321,8 @@ def measure(
     """
     files = dict(sorted(tested.items()))
     originals = list(files.values())
-    units = sum(v.shape[0] * v.shape[1] for v in originals) if spec.kind == "image" else sum(v.size for v in originals)
+    channels = originals[0].shape[-1] if spec.kind in ("image", "video") else 1
+    units: float = sum(v.size for v in originals) // channels
     units = units / signals.RATE if spec.kind == "sound" else units
     with tempfile.TemporaryDirectory(prefix="kinds-") as folder:
         write_files(spec, files, Path(folder))
@@ -468,9 +476,9 @@ def _within(codec: Lossy, values: np.ndarray, most: int, settings: Sequence[floa
     found: list[tuple[int, float, np.ndarray]] = []
     for setting in settings:
         data = codec.encode(values, setting)
-        size, back = len(data), codec.decode(data)
+        size, back = codec.size(data), codec.decode(data)
         if values.ndim == 1:
-            size, back = sound.size_of(data), sound.aligned_to(values, back)
+            back = sound.aligned_to(values, back)
         found.append((size, psnr(values, back, 255), back))
         if size > 2 * most:
             break

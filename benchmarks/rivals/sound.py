@@ -88,6 +88,7 @@ def _opus(samples: np.ndarray, bits: float) -> bytes:
 
 
 CODECS = (
-    Lossy("MP3", _mp3, lambda data: _samples("mp3", data), (8e3, 16e3, 24e3, 32e3, 48e3, 64e3)),
-    Lossy("Opus", _opus, lambda data: _samples("opus", data), (8e3, 12e3, 16e3, 20e3, 24e3, 32e3, 48e3)),
-)
+    Lossy("MP3", _mp3, lambda data: _samples("mp3", data), (8e3, 16e3, 24e3, 32e3, 48e3, 64e3),
+          size_of),
+    Lossy("Opus", _opus, lambda data: _samples("opus", data), (8e3, 12e3, 16e3, 20e3, 24e3, 32e3, 48e3), size_of),
+)  # fmt: skip

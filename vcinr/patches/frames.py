@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,10 @@ from vcinr.coding.kernels import Coder, reserve
 from vcinr.patches import kernels, motion
 from vcinr.patches.geometry import Geometry, extended
 from vcinr.patches.kernels import Patching
+
+
+NOISE = 0.5 / math.sqrt(12)
+"""Noise that experts are learned with, in steps of the latents: half of what rounding makes."""
 
 
 class Frame(NamedTuple):
@@ -107,25 +112,26 @@ def code(
 
 
 def seen(
-    signals: Sequence[np.ndarray], decoded: Sequence[np.ndarray], geometry: Geometry, planes: int, most: int, step: float
+    signals: Sequence[np.ndarray], geometry: Geometry, planes: int, most: int, step: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a decoder knows around patches that look at `planes` other frames, and what they hold.
 
-    Of three times as many patches as are wanted, drawn evenly, those are taken that differ most from the displaced ones
-    in the frames that they look at: of the others there is little to learn.
+    A decoder is taken to have the signals with white noise (`NOISE`).
 
     Parameters
     ----------
-    signals, decoded : sequence of numpy.ndarray
-        Signals ``[Z, Y, X, F]``, and what a decoder has of them.
+    signals : sequence of numpy.ndarray
+        Signals ``[Z, Y, X, F]``.
     geometry : Geometry
         With groups.
     planes : int
         1 or 2.
     most : int
-        Largest number of patches.
+        Largest number of patches, which are drawn evenly.
     step : float
-        Of latents, about; with a larger one displacements differ less.
+        Of latents, about.
+    rng : numpy.random.Generator
+        Draws the noise.
 
     Returns
     -------
@@ -146,12 +152,13 @@ def seen(
     total = sum(
         ny * nx * sum(_looking(frame) == planes for frame in ordered(nz, geometry.group)) for nz, ny, nx in rows
     )
-    every = max(1, total // (3 * most))
+    every = max(1, -(-total // most))
     around = np.zeros((-(-total // every), geometry.seen(planes) * features), np.float32)
     target = np.zeros((len(around), q), np.float32)
     passed = 0
-    for signal, known, (nz, ny, nx) in zip(signals, decoded, rows, strict=True):
-        whole, out = (np.ascontiguousarray(extended(s, geometry), np.float64) for s in (signal, known))
+    for signal, (nz, ny, nx) in zip(signals, rows, strict=True):
+        whole = np.ascontiguousarray(extended(signal, geometry), np.float64)
+        out = whole + rng.normal(0, NOISE * step, whole.shape)
         v = motion.moving(size, geometry.motion, geometry.margin, whole.shape, whole)
         memories = [kernels.patch_memory(p, 1, ny, nx) for p in sets]
         for frame in ordered(nz, geometry.group):
@@ -167,14 +174,6 @@ def seen(
                 chosen = np.where((place % every == 0) & (number == planes), place // every, -1)
                 motion.follow_row(sets[number], memories[number], v, whole, out, y, step, chosen, around, target)
                 passed += nx * (number == planes)
-    if len(around) > most:
-        own = len(geometry.offsets) * features
-        height, width = (n + 2 * geometry.margin for n in geometry.size[1:])
-        windows = around[:, own:].reshape(len(around), planes, height, width, features).mean(1)
-        inner = (slice(geometry.margin, n - geometry.margin) for n in (height, width))
-        left = np.square(target - windows[:, *inner].reshape(len(around), -1)).sum(1)
-        kept = np.sort(np.argsort(-left, kind="stable")[:most])
-        around, target = around[kept], target[kept]
     return around, target
 
 

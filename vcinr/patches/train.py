@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from vcinr.config import Patches
 from vcinr.errors import ConfigError, InputError
 from vcinr.patches import coder
 from vcinr.patches.geometry import Geometry, three, usual
-from vcinr.patches.learn import learn, learn_later, step_at, stored
-from vcinr.patches.model import MAX_VALUES, PER_HALVING, RATES, PatchModel, fits, step_of
+from vcinr.patches.learn import learn, learn_later, stored
+from vcinr.patches.model import MAX_VALUES, PatchModel, fits
 from vcinr.places import written_aside
 from vcinr.progress import Watch, silent
 from vcinr.quality import psnr_of
@@ -26,7 +25,6 @@ _JUDGED = (34, 50, 66, 82)  # rates, 6 dB apart, at which the model is judged
 _MOST = 64  # validation signals that are coded for that
 _MARGIN = 1  # how far around a displaced patch one looks, where planes are in groups
 _FINER = (8, 4, 0, -3, -5)  # 3 dB of the first plane; what is lost in planes that others look at is lost in those too
-_CODED = 48  # signals that are coded for learning from what a decoder has of them
 
 
 def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
@@ -105,8 +103,11 @@ def train_patches(
     provenance = {**data.attrs, "method": "experts", "seed": seed, "settings": given}
     model = PatchModel(geometry, data.dims, data.feature_dim, data.normalisation, middle, predict, basis, provenance)
     if geometry.group:
-        model, more = _with_later(model, _arranged(data, "train"), settings, seed, watch)
-        history += more
+        later, more = learn_later(
+            _arranged(data, "train"), geometry, experts=max(1, settings.experts // 2), rounds=settings.rounds,
+            patches=settings.count, psnr=settings.psnr, seed=seed, watch=watch,
+        )  # fmt: skip
+        model, history = replace(model, later=later), history + more
     model = stored(model)
     with written_aside(out) as aside:
         aside.write_bytes(model.data)
@@ -121,31 +122,6 @@ def train_patches(
         "experts": len(basis), "model_bytes": len(model.data), "seconds": time.monotonic() - began,
         "history": history, "valid": judged,
     }  # fmt: skip
-
-
-def _with_later(
-    model: PatchModel, signals: np.ndarray, settings: Patches, seed: int, watch: Watch
-) -> tuple[PatchModel, list[dict[str, float]]]:
-    """The model with the experts of planes that look at others, and the history of their learning.
-
-    They are learned twice: from signals with noise, and from what the first model makes of signals at three rates.
-    """
-    rng = np.random.default_rng(seed)
-    chosen = signals[:: -(-len(signals) // _CODED)]
-    step = step_at(settings.psnr)
-    decoded = [s + rng.normal(0, step / math.sqrt(12) / 2, s.shape).astype(np.float32) for s in chosen]
-    rate = next(r for r in range(RATES) if step_of(r) <= step)
-    for last in (False, True):
-        later, history = learn_later(
-            chosen, decoded, model.geometry, experts=max(1, settings.experts // 2), rounds=settings.rounds,
-            patches=settings.count, psnr=settings.psnr, watch=watch,
-        )  # fmt: skip
-        model = replace(model, later=later)
-        if not last:
-            for i, signal in enumerate(chosen):
-                at = rate + int(PER_HALVING) * (i % 3 - 1)
-                decoded[i] = coder.encode(stored(model), signal[None], max(0, min(RATES - 1, at)))[1][0]
-    return model, history
 
 
 def _arranged(data: Signals, split: str) -> np.ndarray:
