@@ -376,18 +376,18 @@ def scattered() -> str:
 
 
 def kinds() -> str:
-    """Return the section on images, sound and volumes beside the codecs made for them."""
+    """Return the section on images, sound, volumes and video beside the codecs made for them."""
     file = f"{RESULTS}/kinds.json"
     results = read(file)
     parts = [
-        "## Images, speech and volumes beside their own codecs",
+        "## Images, speech, volumes and video beside their own codecs",
         "",
         origin(results, file, "public packages, pinned in benchmarks/data/packages.py; no source is in both splits."),
         "",
         "The test files of a kind become one archive, of which everything counts but the model. The rivals' files are "
-        "counted one by one, as a whole, and for images also net of a flat grey image at the same setting; net of "
-        "vcinr are its streams. Where a rival has fewer bits, a ratio is above 1. Speech is counted in packets without "
-        "a container. PSNRs are means over signals, with a peak of 255 for images and of 1 for signals mapped to "
+        "counted one by one, as a whole, and for images and video also net of a flat grey one at the same setting; net "
+        "of vcinr are its streams. Where a rival has fewer bits, a ratio is above 1. Speech and video are counted in "
+        "packets without a container. PSNRs are means over signals, with a peak of 255 for images and video and of 1 for signals mapped to "
         "[0, 1]; rates between measured points are interpolated, and a dash stands where a codec's points do not "
         "reach. KLT floor: principal axes of blocks learned from the same training data, with ideal codes from learned "
         "tables. Rivals need no model; JPEG XL is tuned for the eye.",
@@ -409,6 +409,7 @@ _KIND_TITLES = {
     "photo768": "Photographs of 768x512",
     "speech": "Speech at 16 kHz",
     "volumes": "Scans of brains",
+    "video": "Video: clips of 24 frames of 128x128",
 }
 
 
@@ -420,6 +421,7 @@ _SAMPLES = {
     "speech": {
         "speech": "Spectrograms of five seconds, and of what vcinr, MP3 and Opus leave of them in as many bytes"
     },
+    "video": {"video": "Three frames of two clips, and what vcinr and H.264 leave of them in as many bytes"},
 }
 
 

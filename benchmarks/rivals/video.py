@@ -111,11 +111,11 @@ def _vp9(clip: np.ndarray, quality: float) -> bytes:
 
 
 CODECS = (
-    Lossy("H.264 veryslow 4:4:4", _x264, lambda data: _clip("h264", data), (16, 20, 24, 28, 32, 36, 40), size_of),
+    Lossy("H.264 veryslow 4:4:4", _x264, lambda data: _clip("h264", data), (20, 24, 28, 32, 36, 40), size_of),
     Lossy("HEVC slower 4:4:4", lambda clip, qp: _x265("yuv444p", clip, qp), lambda data: _clip("hevc", data),
-          (16, 20, 24, 28, 32, 36), size_of),
+          (22, 26, 30, 35), size_of),
     Lossy("HEVC slower 4:2:0", lambda clip, qp: _x265("yuv420p", clip, qp), lambda data: _clip("hevc", data),
-          (20, 24, 28, 32, 36), size_of),
-    Lossy("AV1 preset 4 4:2:0", _av1, lambda data: _clip("libdav1d", data), (16, 24, 32, 40, 50), size_of),
-    Lossy("VP9 4:4:4", _vp9, lambda data: _clip("vp9", data), (14, 22, 30, 38, 46, 54), size_of),
+          (26, 31, 36), size_of),
+    Lossy("AV1 preset 4 4:2:0", _av1, lambda data: _clip("libdav1d", data), (20, 30, 40, 50), size_of),
+    Lossy("VP9 4:4:4", _vp9, lambda data: _clip("vp9", data), (26, 36, 46, 56), size_of),
 )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 from vcinr.coding.kernels import LIMIT, Coder, bit, integer
 from vcinr.compiled import inner, outer
 from vcinr.patches.kernels import (
-    PRICE, PatchMemory, Patching, code_expert, code_length, code_patch, gather, middle_of, nearby, predict, restore_patch,
+    PatchMemory, Patching, code_expert, code_length, code_patch, gather, middle_of, nearby, predict, restore_patch,
     size_class, transform,
 )  # fmt: skip
 
@@ -29,6 +29,7 @@ _ZERO: Any = np.int64(0)
 _TWO: Any = np.int64(2)
 _USUAL: Any = np.int64(3)  # the set of weights of whether a patch is as usual
 _SEARCHED = 2.0  # squared error in squared steps, below which nothing better than the usual is searched for
+_PRICE = 0.2  # squared error, in squared steps, that one bit may save
 _NEAR_SHIFT = 0.6  # sum of magnitudes of differences, in steps, that one bit of a displacement may save
 
 
@@ -436,9 +437,9 @@ def _worth(codes: np.ndarray, scaled: np.ndarray) -> tuple[int, float]:
         code, size = abs(codes[q]), abs(scaled[q])
         total += size * size
         if code:
-            change += (size - code) * (size - code) - size * size + PRICE * (3.0 + 2.0 * math.log2(code))
+            change += (size - code) * (size - code) - size * size + _PRICE * (3.0 + 2.0 * math.log2(code))
         else:
-            change += PRICE * 0.15
+            change += _PRICE * 0.15
         if change < least:
             best, least = q + 1, change
     for q in range(best, codes.size):
@@ -461,10 +462,10 @@ def _choose(
         usual += m.scaled[q] * m.scaled[q]
         coded = coded or m.codes[0, q] != 0
     _usual_contexts(lengths, m, v, y, x)
-    least = usual + PRICE * _price(lengths, 0, 3, 1)
+    least = usual + _PRICE * _price(lengths, 0, 3, 1)
     v.chosen[0], v.chosen[1], v.chosen[2] = 1, 0, 0
     if coded or usual > _SEARCHED:
-        other = PRICE * _price(lengths, 0, 3, 0)
+        other = _PRICE * _price(lengths, 0, 3, 0)
         v.chosen[0] = 0
         for r in range(_references(v)):
             _search(p, v, r, y, x, step)
@@ -473,15 +474,21 @@ def _choose(
                 if r == 1:
                     guess -= v.shift[0, axis] - v.guess[0, axis]
                 apart = abs(v.shift[r, axis] - guess)
-                other += PRICE * (0.3 if apart == 0 else 2.0 + 2.0 * math.log2(apart))
-        _seen(p, m, v, out, y, x)
+                other += _PRICE * (0.3 if apart == 0 else 2.0 + 2.0 * math.log2(apart))
+        same = True  # as guessed, for which the first expert has predicted already
+        for r in range(_references(v)):
+            for axis in range(2):
+                same = same and v.shift[r, axis] == v.guess[r, axis]
+        if not same:
+            _seen(p, m, v, out, y, x)
         best, lowest = 0, math.inf
         for expert in range(p.basis.shape[0]):
-            predict(p, m, expert)
+            if expert or not same:
+                predict(p, m, expert)
             transform(p, m, target, v.frames[0], y, x, step, expert, p.middle.size)
             length, cost = _worth(m.codes[expert], m.scaled)
-            cost += PRICE * (0.5 if expert + 1 == m.kept[0, y + 1, x, 2] else 2.0)
-            cost += PRICE * 2.0 * math.log2(1.0 + length)
+            cost += _PRICE * (0.5 if expert + 1 == m.kept[0, y + 1, x, 2] else 2.0)
+            cost += _PRICE * 2.0 * math.log2(1.0 + length)
             if cost < lowest:
                 best, lowest = expert, cost
                 v.chosen[2] = length

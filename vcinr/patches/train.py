@@ -24,7 +24,7 @@ from vcinr.signals.store import read_signals
 _JUDGED = (34, 50, 66, 82)  # rates, 6 dB apart, at which the model is judged
 _MOST = 64  # validation signals that are coded for that
 _MARGIN = 1  # how far around a displaced patch one looks, where planes are in groups
-_FINER = (8, 4, 0, -3, -5)  # 3 dB of the first plane; what is lost in planes that others look at is lost in those too
+_FINER = (18, 10, 0, -8, -13)  # what is lost in planes that others look at is lost in those too
 
 
 def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
