@@ -2272,7 +2272,9 @@ def decode_frames(streams: Streams, model: Patches, rate: int, lengths: list[int
             else:
                 patch, codes = decode_patch(streams[len(looks)], experts, patches, (z, y, x), before)
             patches[z, y, x] = patch._replace(shifts=shifts, usual=usual)
-            more = [v for a, shift in zip(looks, shifts, strict=True) for v in displaced(signal[a], model, first, shift)]
+            more = [
+                v for a, shift in zip(looks, shifts, strict=True) for v in displaced(signal[a], model, first, shift)
+            ]
             around, mean = model.around(signal, first, (0, 0), more)
             values = restored(experts, patch.expert - 1, around, codes, step)
             region = tuple(slice(f, f + s) for f, s in zip(first, model.size, strict=True))

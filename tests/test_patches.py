@@ -256,13 +256,13 @@ GROUPED = Geometry((1, 8, 8), (0, 1, 1), (0, 0, 4), 8, 4, 1, (6, 2, -2))
 def test_the_order_of_frames(count, group):
     """Each frame comes once, after those that it looks at, of which it is the middle; most look at two."""
     order = list(frames.ordered(count, group))
-    assert sorted(frame.index for frame in order) == list(range(count))
+    assert sorted(frame.z for frame in order) == list(range(count))
     known: set[int] = set()
     for frame in order:
         assert {frame.before, frame.after} - {-1} <= known
-        assert frame.after < 0 or frame.index == (frame.before + frame.after) // 2
-        assert (frame.level == 0) == (frame.index == 0) and (frame.level <= 1) == (frame.after < 0)
-        known.add(frame.index)
+        assert frame.after < 0 or frame.z == (frame.before + frame.after) // 2
+        assert (frame.level == 0) == (frame.z == 0) and (frame.level <= 1) == (frame.after < 0)
+        known.add(frame.z)
     assert sum(frame.after < 0 for frame in order) == min(count, 1 + max(0, -(-(count - 1) // group)))
 
 
@@ -324,6 +324,23 @@ def test_frames_come_back(features, frames_of_clip):
         coder.decode(model, rng.bytes(200), signals.shape, 90)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"finer": []}, {"finer": [0] * 17}, {"finer": [192]}, {"finer": [0.5]}, {"margin": -1}, {"margin": 4000},
+        {"group": -1}, {"group": True}, {"back": [1, 1, 2]}, {"motion": 0}, {"margin": 1}, {"group": 0},
+    ],
+)  # fmt: skip
+def test_a_malformed_model_of_frames(changes, tmp_path):
+    """Groups need motion, margins that fit the experts, and some levels."""
+    model = made(Geometry((1, 4, 3), (0, 1, 2), (0, 0, 3), 6, 4, 0, (4,)), 1, 1)
+    assert from_bytes(model.data, "m").later[1].predict.shape == model.later[1].predict.shape
+    header, tensors = container.unpack(model.data, "model")
+    header.pop("tensors")
+    with pytest.raises(ModelError):
+        from_bytes(container.pack(header | changes, tensors, lambda name, _: name != "middle", 2), "m")
+
+
 def test_frames_are_learnt_from_as_the_coder_sees_them():
     """What is around a patch that does not move is the same part of the frames around it."""
     geometry = replace(GROUPED, motion=1)
@@ -383,6 +400,8 @@ MALFORMED = {
     "another size": put("size", [1, 3, 4]),
     "a huge patch": put("size", [4095, 4095, 4095]),
     "a huge surrounding": put("back", [4095, 4095, 4095]),
+    "groups without motion": lambda header, tensors: header.update(group=4, margin=0, finer=[0]),
+    "groups of a fraction": lambda header, tensors: header.update(group=4.5, margin=0, finer=[0]),
     "four dimensions": put("dims", ["t", "z", "y", "x"]),
     "no dimension": put("dims", []),
     "a number for a dimension": put("dims", [1, 2]),

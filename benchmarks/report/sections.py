@@ -382,15 +382,20 @@ def kinds() -> str:
     parts = [
         "## Images, speech, volumes and video beside their own codecs",
         "",
-        origin(results, file, "public packages, pinned in benchmarks/data/packages.py; no source is in both splits."),
+        origin(
+            results,
+            file,
+            "public packages, pinned in benchmarks/data/packages.py; no source is in both "
+            "splits, but for the halves of a film.",
+        ),
         "",
         "The test files of a kind become one archive, of which everything counts but the model. The rivals' files are "
         "counted one by one, as a whole, and for images and video also net of a flat grey one at the same setting; net "
         "of vcinr are its streams. Where a rival has fewer bits, a ratio is above 1. Speech and video are counted in "
-        "packets without a container. PSNRs are means over signals, with a peak of 255 for images and video and of 1 for signals mapped to "
-        "[0, 1]; rates between measured points are interpolated, and a dash stands where a codec's points do not "
-        "reach. KLT floor: principal axes of blocks learned from the same training data, with ideal codes from learned "
-        "tables. Rivals need no model; JPEG XL is tuned for the eye.",
+        "packets without a container. PSNRs are means over signals, with a peak of 255 for images and video and of 1 "
+        "for signals mapped to [0, 1]; rates between measured points are interpolated, and a dash stands where a "
+        "codec's points do not reach. KLT floor: principal axes of blocks learned from the same training data, with "
+        "ideal codes from learned tables. Rivals need no model; JPEG XL is tuned for the eye.",
     ]
     for name, kind in results["kinds"].items():
         data = kind["data"]

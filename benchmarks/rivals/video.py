@@ -1,8 +1,7 @@
 """Codecs of video: H.264, HEVC, AV1 and VP9, by PyAV. Each takes and gives uint8 ``[frame, y, x, 3]``.
 
 Colours are full-range YCbCr by BT.601, at the full resolution or at half of it (4:2:0), from which colours are
-interpolated. The bytes are those of all packets, without a container. Net of them, a comparison may take those of a grey
-clip at the same setting.
+interpolated. The bytes are those of all packets, without a container.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ def data(name: str) -> dict[str, xr.Dataset]:
         wind[1:3, 1, 4, 5] = 1e20
         groups[""] = groups[""].assign(wind=(("t", "component", "y", "x"), wind, {"_FillValue": 1e20}))
     if name in ("motion", "frames"):
-        t, y, x = np.meshgrid(np.arange(6), np.arange(12), np.arange(11), indexing="ij")
-        shots = [np.sin(0.7 * (x - k * t)) * np.cos(0.5 * (y - 1.25 * t)) for k in (1.5, -0.75)]
+        t, row, column = np.meshgrid(np.arange(6), np.arange(12), np.arange(11), indexing="ij")
+        shots = [np.sin(0.7 * (column - k * t)) * np.cos(0.5 * (row - 1.25 * t)) for k in (1.5, -0.75)]
         groups[""] = groups[""].assign(film=(("shot", "frame", "row", "column"), np.stack(shots).astype("f4")))
     if name == "scattered":
         rng = np.random.default_rng(2)

@@ -67,11 +67,12 @@ def file_kind(
         sizes = dict.fromkeys(dims, options.tile) | ({dims[0]: options.frames} if frames else {})
         return tiled(values, sizes, options.tiles, path).to_dataset(name=variable)
 
-    lengths = {"tile": (Positive, tile)} | ({"frames": (Positive, frames)} if frames else {})
+    base = FrameOptions if frames else TileOptions
+    lengths: dict[str, Any] = {"tile": (Positive, tile)} | ({"frames": (Positive, frames)} if frames else {})
 
     return Kind(
         open=open_selection, variables=variables, signal_dims=dims,
-        options=create_model("TileOptions", __base__=FrameOptions if frames else TileOptions, **lengths),
+        options=create_model("TileOptions", __base__=base, **lengths),
         variable=variable, dims=dims, feature_dim=feature_dim, ragged=ragged, endings=endings, training=training,
         patches=patches or {},
     )  # fmt: skip

@@ -13,18 +13,17 @@ from vcinr.patches import kernels, motion
 from vcinr.patches.geometry import Geometry, extended
 from vcinr.patches.kernels import Patching
 
-
 NOISE = 0.5 / math.sqrt(12)
 """Noise that experts are learned with, in steps of the latents: half of what rounding makes."""
 
 
 class Frame(NamedTuple):
-    """A frame to code, and the frames before and after it that it looks at, -1 for none.
+    """A frame `z` to code, and the frames before and after it that it looks at, -1 for none.
 
     `level` is 0 for the first frame, 1 for the last ones of groups, and one more for each halving of a group.
     """
 
-    index: int
+    z: int
     before: int
     after: int
     level: int
@@ -94,7 +93,7 @@ def code(
         number = _looking(frame)
         p, m, step = sets[number], memories[number], steps[min(frame.level, len(steps) - 1)]
         v.frames[:] = frame[:3]
-        v.looked[frame.index] = frame.before, frame.after
+        v.looked[frame.z] = frame.before, frame.after
         v.usual[:] = 0
         m.kept[1] = m.kept[0]
         m.kept[0] = 0
@@ -107,7 +106,7 @@ def code(
             if number:
                 motion.moving_row(*coders[number], data, p, m, v, target, out, y, step, writing)
             else:
-                kernels.patch_row(*coders[0], data, p, m, target, likely, out, frame.index, y, step, writing)
+                kernels.patch_row(*coders[0], data, p, m, target, likely, out, frame.z, y, step, writing)
     return data
 
 
@@ -166,7 +165,7 @@ def seen(
             if not 1 <= number <= planes:
                 continue
             v.frames[:] = frame[:3]
-            v.looked[frame.index] = frame.before, frame.after
+            v.looked[frame.z] = frame.before, frame.after
             for r in range(number):
                 motion.look(v, out, r)
             for y in range(ny):

@@ -119,8 +119,9 @@ class PatchModel(Named):
         motion = np.array([0 if g.group else g.motion], np.int64)
         return tuple(
             Patching(
-                np.array(g.size, np.int64), g.offsets, g.near, middle, np.ascontiguousarray(experts.predict, np.float64),
-                np.ascontiguousarray(experts.basis, np.float64), np.zeros((0, 0, 0)), motion,
+                np.array(g.size, np.int64), g.offsets, g.near, middle,
+                np.ascontiguousarray(experts.predict, np.float64), np.ascontiguousarray(experts.basis, np.float64),
+                np.zeros((0, 0, 0)), motion,
             )
             for experts in self.all_experts
         )  # fmt: skip

@@ -14,8 +14,18 @@ import numpy as np
 from vcinr.coding.kernels import LIMIT, Coder, bit, integer
 from vcinr.compiled import inner, outer
 from vcinr.patches.kernels import (
-    PatchMemory, Patching, code_expert, code_length, code_patch, gather, middle_of, nearby, predict, restore_patch,
-    size_class, transform,
+    Patching,
+    PatchMemory,
+    code_expert,
+    code_length,
+    code_patch,
+    gather,
+    middle_of,
+    nearby,
+    predict,
+    restore_patch,
+    size_class,
+    transform,
 )  # fmt: skip
 
 FINE = 4
@@ -348,9 +358,7 @@ def _difference(
     The sum ends where it exceeds `least`.
     """
     height, width, z = p.size[1], p.size[2], v.frames[0]
-    total = _NEAR_SHIFT * step * (
-        math.log2(1.0 + abs(dy - v.guess[r, 0])) + math.log2(1.0 + abs(dx - v.guess[r, 1]))
-    )
+    total = _NEAR_SHIFT * step * (math.log2(1.0 + abs(dy - v.guess[r, 0])) + math.log2(1.0 + abs(dx - v.guess[r, 1])))
     plane = v.fine[r, dy % FINE, dx % FINE]
     last_y, last_x = plane.shape[0] - 1, plane.shape[1] - 1
     top, left = y * height + dy // FINE, x * width + dx // FINE

@@ -104,7 +104,7 @@ def train_patches(
     model = PatchModel(geometry, data.dims, data.feature_dim, data.normalisation, middle, predict, basis, provenance)
     if geometry.group:
         later, more = learn_later(
-            _arranged(data, "train"), geometry, experts=max(1, settings.experts // 2), rounds=settings.rounds,
+            list(_arranged(data, "train")), geometry, experts=max(1, settings.experts // 2), rounds=settings.rounds,
             patches=settings.count, psnr=settings.psnr, seed=seed, watch=watch,
         )  # fmt: skip
         model, history = replace(model, later=later), history + more
