@@ -5,8 +5,8 @@ on the training split alone. The test files become one archive each at several P
 and all of its bytes count but those of the model, which are stated beside. The rivals are measured in the same run with
 real bytes, decoded again: of each file alone as a whole, and less the file of a flat grey signal at the same setting
 (net). The floor is a linear transform with ideal codes (`benchmarks.measure.klt`). PSNRs are means over signals, of 8
-bits for images and video and of signals mapped to [0, 1] otherwise; rates between measured points are interpolated. A kind that
-is in the file of results already stays there when others are run. No times are measured.
+bits for images and video and of signals mapped to [0, 1] otherwise; rates between measured points are interpolated. A
+kind that is in the file of results already stays there when others are run. No times are measured.
 """
 
 from __future__ import annotations
