@@ -1,9 +1,9 @@
 """Files of one signal each beside the codecs made for them: ``python -m benchmarks.kinds [photo32] [photo768] ...``.
 
-For tiles and photographs, speech and scans of brains (`benchmarks.data.signals` says which) a model is trained on the
-training split alone. The test files become one archive each at several PSNRs, as ``vcinr compress`` makes it. What is
-counted, and how, is said in `benchmarks.measure.files`. Each kind has a file of results, its model and a page of the
-report of its own, so that ``dvc repro kinds/dvc.yaml`` has a stage for each.
+For photographs and tiles of them, a satellite image, speech, scans of brains and video (`benchmarks.data.signals`) a
+model is trained on the training split alone. The test files become one archive each at several PSNRs, as ``vcinr
+compress`` makes it. `benchmarks.measure.files` says what is counted, and how. Each kind has a file of results, its
+model and a page of the report of its own, so that ``dvc repro kinds/dvc.yaml`` has a stage for each.
 """
 
 from __future__ import annotations
@@ -73,14 +73,15 @@ BENCHMARKS = {
     ),
     "speech": Benchmark(replace(USUAL["sound"], targets=(40, 43, 46.4, 50.6)), signals.PIECE),
     "volumes": Benchmark(USUAL["volume"], 60),
+    "video": Benchmark(replace(USUAL["video"], plural="clips"), signals.SIDE),
 }
 
 
 def dataset_of(spec: Spec, values: np.ndarray) -> xr.Dataset:
     """Return a signal as a file of its kind would be read."""
     dims = (*KINDS[spec.kind].dims, "channel")[: values.ndim]
-    attrs = {"sample_rate": spec.samples, "subtype": "PCM_16"} if spec.kind == "sound" else {}
-    return xr.Dataset({spec.variable: (dims, values, attrs)})
+    attrs = {"sound": {"sample_rate": spec.samples, "subtype": "PCM_16"}, "video": {"frame_rate": "25/1"}}
+    return xr.Dataset({spec.variable: (dims, values, attrs.get(spec.kind, {}))})
 
 
 def train(benchmark: Benchmark, learned: Sequence[np.ndarray], out: Path, watch: Watch = silent) -> Result:
@@ -122,6 +123,7 @@ PICTURED = {
     "sentinel2": {"scene": 37.0},
     "speech": {"asterisk-fr": 46.4},
     "volumes": {"MNI152": 38.0, "Colin27": 38.0},
+    "video": {"carphone-02": 34.0, "bikes-04": 33.0},
 }
 """The signals that are drawn, and at which PSNR. An empty name stands for all of them."""
 

@@ -2135,16 +2135,29 @@ class Patches(File):
         ]
         self.near = [sorted(range(len(self.offsets)), key=self.distances(o).__getitem__) for o in self.offsets]
         self.middle = self.tensors["middle"].astype(float)
-        self.experts = sum(name.startswith("basis/") for name in self.tensors)
-        self.predict = [self.tensors[f"predict/{k}"].astype(float) for k in range(self.experts)]
-        self.basis = [self.tensors[f"basis/{k}"].astype(float) for k in range(self.experts)]
+        self.group, self.margin = self.header.get("group", 0), self.header.get("margin", 0)
+        self.finer = self.header.get("finer", [0])
+        self.sets = [self.experts(prefix) for prefix in (("", "one/", "two/") if self.group else ("",))]
+
+    def experts(self, prefix: str) -> "Experts":
+        """A set of experts."""
+        count = sum(name.startswith(f"{prefix}basis/") for name in self.tensors)
+        predict, basis = (
+            [self.tensors[f"{prefix}{what}/{k}"].astype(float) for k in range(count)] for what in ("predict", "basis")
+        )
+        return Experts(predict, basis)
 
     def distances(self, offset: tuple[int, ...]) -> list[int]:
         """Squared distances of all offsets from one."""
         return [sum((a - b) ** 2 for a, b in zip(o, offset, strict=True)) for o in self.offsets]
 
-    def around(self, signal: Array, first: tuple[int, ...], shift: tuple[int, int]) -> tuple[Array, Array]:
-        """What is known around a patch, less its mean, and that mean; the signal is [z, y, x, features]."""
+    def around(
+        self, signal: Array, first: tuple[int, ...], shift: tuple[int, int], more: list[Array]
+    ) -> tuple[Array, Array]:
+        """What is known around a patch, less its mean, and that mean; the signal is [z, y, x, features].
+
+        `more` is seen besides: values [features] of other frames.
+        """
         values = []
         for near in self.near:
             for m in near:
@@ -2153,13 +2166,22 @@ class Patches(File):
                 if all(0 <= p < n for p, n in zip(point, signal.shape, strict=False)):
                     values.append(signal[point])
                     break
+        unknown = [] if values else [np.zeros(len(self.middle))] * len(self.near)
+        values += more
         if not values:
-            return np.zeros(len(self.near) * len(self.middle)), self.middle
+            return np.concatenate([np.zeros(0), *unknown]), self.middle
         mean = np.zeros(len(self.middle))
         for value in values:
             mean = mean + value
         mean = mean / len(values)
-        return np.concatenate([value - mean for value in values]), mean
+        return np.concatenate([*unknown, *(value - mean for value in values)]), mean
+
+
+class Experts(NamedTuple):
+    """A set of experts: predictions and bases."""
+
+    predict: list[Array]
+    basis: list[Array]
 
 
 AnyModel = Model | Patches
@@ -2174,6 +2196,8 @@ class Patch(NamedTuple):
     sizes: tuple[int, ...] = ()
     known: int = 0
     shift: tuple[int, int] = (0, 0)
+    shifts: tuple[tuple[int, int], ...] = ()
+    usual: int = 0
 
     def size(self, q: int) -> int:
         """The magnitude of a code."""
@@ -2184,16 +2208,17 @@ def decode_patches(data: bytes, model: Patches, rate: int, shape: tuple[int, ...
     """Signals of `shape`, [n, features, *grid], from a stream of patches."""
     if rate >= 192:
         raise ValueError(f"rate {rate} of patches is unknown to this decoder")
-    step = (32 - rate % 16) / 32 / 2 ** (rate // 16)
     codes = Binary(data, [19660] * 6)
-    streams = codes, codes.beside([19660] * 6), codes.beside([19660] * 6)
+    nine = [(codes if k == 0 else codes.beside([19660] * 6)) for k in range(3 * len(model.sets))]
+    streams = [(nine[k], nine[k + 1], nine[k + 2]) for k in range(0, len(nine), 3)]
     n, features, *grid = shape
     lengths = [1] * (3 - len(grid)) + grid
     if features != len(model.middle):
         raise ValueError(f"{features} features, the model has {len(model.middle)}")
     found = np.zeros(shape)
     for i in range(n):
-        signal = decode_patched(streams, model, step, lengths)
+        decoded = decode_frames if model.group else decode_patched
+        signal = decoded(streams, model, rate, lengths)
         found[i] = np.moveaxis(signal, -1, 0).reshape(shape[1:])
     codes.check_end()
     if not np.isfinite(found).all():
@@ -2201,26 +2226,216 @@ def decode_patches(data: bytes, model: Patches, rate: int, shape: tuple[int, ...
     return found
 
 
-def decode_patched(streams: tuple[Binary, Binary, Binary], model: Patches, step: float, lengths: list[int]) -> Array:
+Streams = list[tuple[Binary, Binary, Binary]]
+
+
+def step_of(rate: int) -> float:
+    """The step of a rate."""
+    return (32 - rate % 16) / 32 / 2 ** (rate // 16)
+
+
+def restored(experts: Experts, expert: int, around: Array, codes: list[int], step: float) -> Array:
+    """The values of a patch, less the mean."""
+    values = np.zeros(experts.basis[expert].shape[1])
+    for value, row in zip(around, experts.predict[expert], strict=True):
+        if value != 0.0:
+            values = values + value * row
+    for code, function in zip(codes, experts.basis[expert], strict=False):
+        if code:
+            values = values + (code * step) * function
+    return values
+
+
+def decode_patched(streams: Streams, model: Patches, rate: int, lengths: list[int]) -> Array:
     """One signal, [z, y, x, features]."""
     counts = [-(-n // s) for n, s in zip(lengths, model.size, strict=True)]
     signal = np.zeros([*(n * s for n, s in zip(counts, model.size, strict=True)), len(model.middle)])
     patches: dict[tuple[int, ...], Patch] = {}
     for place in product(*map(range, counts)):
         first = tuple(p * s for p, s in zip(place, model.size, strict=True))
-        shift = decode_shift(streams[1], model, patches, place) if model.motion and place[0] else (0, 0)
-        around, mean = model.around(signal, first, shift)
-        expert, codes = decode_patch(streams, model, patches, place, shift)
-        values = np.zeros(model.basis[0].shape[1])
-        for value, row in zip(around, model.predict[expert], strict=True):
-            if value != 0.0:
-                values = values + value * row
-        for code, function in zip(codes, model.basis[expert], strict=False):
-            if code:
-                values = values + (code * step) * function
+        shift = decode_shift(streams[0][1], model, patches, place) if model.motion and place[0] else (0, 0)
+        around, mean = model.around(signal, first, shift, [])
+        patch, codes = decode_patch(streams[0], model.sets[0], patches, place)
+        patches[place] = patch._replace(shift=shift)
+        values = restored(model.sets[0], patch.expert - 1, around, codes, step_of(rate))
         region = tuple(slice(f, f + s) for f, s in zip(first, model.size, strict=True))
         signal[region] = values.reshape(*model.size, -1) + mean
     return signal[tuple(slice(n) for n in lengths)]
+
+
+# Frames of groups
+
+
+class Frame(NamedTuple):
+    """A frame, the frames that it looks at, and its level."""
+
+    z: int
+    looks: tuple[int, ...]
+    level: int
+
+
+def frames_in_order(count: int, group: int) -> list[Frame]:
+    """Frames as they are coded."""
+
+    def between(a: int, b: int, level: int) -> list[Frame]:
+        c = (a + b) // 2
+        if c == a:
+            return []
+        return [Frame(c, (a, b), level), *between(a, c, level + 1), *between(c, b, level + 1)]
+
+    order = [Frame(0, (), 0)]
+    for a in range(0, count - 1, group):
+        b = min(a + group, count - 1)
+        order += [Frame(b, (a,), 1), *between(a, b, 2)]
+    return order
+
+
+def decode_frames(streams: Streams, model: Patches, rate: int, lengths: list[int]) -> Array:
+    """One signal of frames in groups, [z, y, x, features]."""
+    counts = [-(-n // s) for n, s in zip(lengths, model.size, strict=True)]
+    signal = np.zeros([*(n * s for n, s in zip(counts, model.size, strict=True)), len(model.middle)])
+    patches: dict[tuple[int, ...], Patch] = {}
+    looked: dict[int, tuple[int, ...]] = {}
+    last: dict[int, int] = {}  # the frame coded last, by how many frames it looked at
+    for z, looks, level in frames_in_order(counts[0], model.group):
+        finer = model.finer[min(level, len(model.finer) - 1)]
+        step = step_of(min(max(rate + finer, 0), 191))
+        looked[z] = looks
+        experts, before = model.sets[len(looks)], last.get(len(looks), -1)
+        for y, x in product(range(counts[1]), range(counts[2])):
+            first = (z, y * model.size[1], x * model.size[2])
+            shifts, usual = (), 0
+            if looks:
+                guesses = guessed(patches, looked, (z, y, x))
+                shifts, usual = decode_shifts(streams[len(looks)], model, patches, (z, y, x), before, guesses)
+            if usual:
+                patch, codes = Patch(1, 0, 0, (), 1), []
+            else:
+                patch, codes = decode_patch(streams[len(looks)], experts, patches, (z, y, x), before)
+            patches[z, y, x] = patch._replace(shifts=shifts, usual=usual)
+            more = [
+                v for a, shift in zip(looks, shifts, strict=True) for v in displaced(signal[a], model, first, shift)
+            ]
+            around, mean = model.around(signal, first, (0, 0), more)
+            values = restored(experts, patch.expert - 1, around, codes, step)
+            region = tuple(slice(f, f + s) for f, s in zip(first, model.size, strict=True))
+            signal[region] = values.reshape(*model.size, -1) + mean
+        last[len(looks)] = z
+    return signal[tuple(slice(n) for n in lengths)]
+
+
+def guessed(
+    patches: dict[tuple[int, ...], Patch], looked: dict[int, tuple[int, ...]], place: tuple[int, int, int]
+) -> list[tuple[int, int]]:
+    """The displacements of a patch that are guessed, by frame that it looks at."""
+    z, y, x = place
+    looks = looked[z]
+    left, above, right = (patches.get(at) for at in ((z, y, x - 1), (z, y - 1, x), (z, y - 1, x + 1)))
+    paths = [0, 0]
+    if len(looks) == 2:
+        a, b = looks
+        if looked[b] and looked[b][0] == a:
+            paths = list(patches[b, y, x].shifts[0])
+        elif len(looked[a]) == 2 and looked[a][1] == b:
+            paths = [-d for d in patches[a, y, x].shifts[1]]
+    guesses = []
+    for s in range(len(looks)):
+        guess = []
+        for axis, path in enumerate(paths):
+            third = right.shifts[s][axis] if right else 0
+            none = 0
+            if len(looks) == 2:
+                third = none = path * (z - looks[0]) // (looks[1] - looks[0]) - (path if s else 0)
+            beside = [p.shifts[s][axis] if p else none for p in (left, above)]
+            guess.append(sorted([*beside, third])[1])
+        guesses.append((guess[0], guess[1]))
+    return guesses
+
+
+def decode_shifts(
+    streams: tuple[Binary, Binary, Binary],
+    model: Patches,
+    patches: dict[tuple[int, ...], Patch],
+    place: tuple[int, int, int],
+    last: int,
+    guesses: list[tuple[int, int]],
+) -> tuple[tuple[tuple[int, int], ...], int]:
+    """The displacements of a patch of a frame in a group, and whether it is usual."""
+    _, experts, lengths = streams
+    z, y, x = place
+    none = Patch()
+    left, above = patches.get((z, y, x - 1)), patches.get((z, y - 1, x))
+    right, before = patches.get((z, y - 1, x + 1), none), patches.get((last, y, x), none)
+    beside = [p or none for p in (left, above)]
+    n = beside[0].usual + 2 * beside[1].usual + 4 * right.usual
+    known = beside[0].known + beside[1].known + before.known
+    activity = (2 * sum(p.activity for p in (*beside, before)) + known // 2) // max(1, known)
+    spread = [
+        [size_class(sum(abs(p.shifts[s][axis] - g) for p in (left, above) if p)) for axis, g in enumerate(guess)]
+        for s, guess in enumerate(guesses)
+    ]
+    lengths.contexts = [
+        3400 + n, 3410 + 8 * size_class(before.length) + n, 3500 + 8 * size_class(activity) + n,
+        3600 + 8 * size_class(sum(spread[0])) + n,
+        3700 + 9 * size_class(beside[0].length) + size_class(beside[1].length),
+        3800 + 8 * size_class(before.activity) + n,
+    ]  # fmt: skip
+    if lengths.mixed(0, 3):
+        return tuple(guesses), 1
+    shifts: list[list[int]] = []
+    first, added = 9, [0, 0]
+    for s, guess in enumerate(guesses):
+        shifts.append([])
+        for axis in range(2):
+            at, wide, expected = 2 * s + axis, spread[s][axis], guess[axis] - added[axis]
+            experts.contexts = [
+                3400 + at, 3410 + 9 * at + wide, 3450 + 10 * wide + first, 3550 + 10 * at + first,
+                3600 + 9 * at + size_class(beside[0].length), 3640 + 4 * at + n % 4,
+            ]  # fmt: skip
+            value = experts.integer(0, 0, 2) + expected
+            shifts[s].append(max(-4 * model.motion, min(4 * model.motion, value)))
+            first = size_class(abs(shifts[s][axis] - expected))
+        if s == 0:
+            added = [a - g for a, g in zip(shifts[0], guess, strict=True)]
+    return tuple((a, b) for a, b in shifts), 0
+
+
+def displaced(frame: Array, model: Patches, first: tuple[int, ...], shift: tuple[int, int]) -> list[Array]:
+    """What a patch sees of another frame [y, x, features]: values [features], row by row."""
+    height, width = (n + 2 * model.margin for n in model.size[1:])
+    corner = [4 * (c - model.margin) + d for c, d in zip(first[1:], shift, strict=True)]
+    (y, by_y), (x, by_x) = (divmod(c, 4) for c in corner)
+    rows = range(y - 3, y + height + 4) if by_y else range(y, y + height)
+    along = [interpolated(frame[min(max(at, 0), len(frame) - 1)], x, by_x, width) for at in rows]
+    if not by_y:
+        return [value for row in along for value in row]
+    columns = [interpolated(np.array([row[k] for row in along]), 3, by_y, height) for k in range(width)]
+    return [columns[k][i] for i in range(height) for k in range(width)]
+
+
+TAPS = [
+    [t / 64 for t in taps]
+    for taps in (
+        [],
+        [-1, 4, -10, 58, 17, -5, 1, 0],
+        [-1, 4, -11, 40, 40, -11, 4, -1],
+        [0, 1, -5, 17, 58, -10, 4, -1],
+    )
+]
+
+
+def interpolated(line: Array, start: int, part: int, count: int) -> list[Array]:
+    """`count` values from start + part / 4 on, between those of a line [points, features]."""
+    most, found = len(line) - 1, []
+    for k in range(start, start + count):
+        if not part:
+            found.append(line[min(max(k, 0), most)])
+            continue
+        value = np.zeros(line.shape[1])
+        for t, tap in enumerate(TAPS[part]):
+            value = value + tap * line[min(max(k + t - 3, 0), most)]
+        found.append(value)
+    return found
 
 
 def decode_shift(
@@ -2248,16 +2463,17 @@ def decode_shift(
 
 def decode_patch(
     streams: tuple[Binary, Binary, Binary],
-    model: Patches,
+    model: Experts,
     patches: dict[tuple[int, ...], Patch],
     place: tuple[int, ...],
-    moved: tuple[int, int],
-) -> tuple[int, list[int]]:
-    """The expert and the codes of a patch, which is remembered in `patches`."""
+    last: int | None = None,
+) -> tuple[Patch, list[int]]:
+    """A patch and its codes. `last` is the plane of the patch before it, the one before where it is not given."""
     coder, experts, lengths = streams
     z, y, x = place
     none = Patch()
-    beside = [patches.get(at, none) for at in ((z, y, x - 1), (z, y - 1, x), (z - 1, y, x))]
+    back = z - 1 if last is None else last
+    beside = [patches.get(at, none) for at in ((z, y, x - 1), (z, y - 1, x), (back, y, x))]
     left, above, before = beside
     known = sum(p.known for p in beside)
 
@@ -2268,11 +2484,11 @@ def decode_patch(
     active, about = size_class(activity), size_class(mean([p.length for p in beside]) // 2)
 
     expert, a = 0, size_class(activity // 4)
-    if model.experts > 1:
+    if len(model.basis) > 1:
         experts.contexts = [
             left.expert, above.expert, 33 * left.expert + above.expert, a, 9 * before.expert + a, 9 * left.expert + a,
         ]  # fmt: skip
-        expert = min(abs(experts.integer(0, 0, 0)), model.experts - 1)
+        expert = min(abs(experts.integer(0, 0, 0)), len(model.basis) - 1)
 
     by_left, by_above, by_before = (size_class(p.length) for p in beside)
     corners = [size_class(patches.get((z, y - 1, x + d), none).length) for d in (-1, 1)]
@@ -2308,8 +2524,7 @@ def decode_patch(
         certain = int(q == length - 1 and shift == 0)
         codes.append(min(max(coder.integer(certain, shift, min(one + two, 4)), -(2**50)), 2**50))
     total = min(sum(min(abs(code), 2**20) for code in codes), 2**30)
-    patches[place] = Patch(expert + 1, length, total, tuple(min(abs(code), 32767) for code in codes), 1, moved)
-    return expert, codes
+    return Patch(expert + 1, length, total, tuple(min(abs(code), 32767) for code in codes), 1), codes
 
 
 def size_class(v: int) -> int:

@@ -21,10 +21,10 @@ from vcinr.codec.promise import Bound, Field, errors_of, valid_values
 from vcinr.config import Patches
 from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError
 from vcinr.models import from_bytes, load_model
-from vcinr.patches import coder, kernels
+from vcinr.patches import coder, frames, kernels
 from vcinr.patches.geometry import Geometry, extended, shifts, three, usual, windows
-from vcinr.patches.learn import learn, stored
-from vcinr.patches.model import PER_HALVING, RATES, PatchModel, step_of
+from vcinr.patches.learn import learn, learn_later, stored
+from vcinr.patches.model import PER_HALVING, RATES, Experts, PatchModel, step_of
 from vcinr.patches.train import geometry_of
 from vcinr.quality import psnr_of
 
@@ -72,7 +72,12 @@ def made(geometry: Geometry, features: int, experts: int, seed: int = 0) -> Patc
     feature = None if features == 1 else "channel"
     middle = rng.random(features).astype("f4")
     parts = (middle, predict.astype("f4"), basis.astype("f4"))
-    return stored(PatchModel(geometry, dims, feature, {"v": (0.0, 1.0)}, *parts))
+    later = ()
+    if geometry.group:
+        seen = [geometry.seen(planes) * features for planes in (1, 2)]
+        predicts = [0.9 * rng.random((experts, n, q)).astype("f4") / n for n in seen]
+        later = tuple(Experts(p, basis[::-1].astype("f4")) for p in predicts)
+    return stored(PatchModel(geometry, dims, feature, {"v": (0.0, 1.0)}, *parts, {}, later))
 
 
 # --- geometry
@@ -123,6 +128,12 @@ def test_lengths_of_three_axes():
     ):
         geometry_of(Patches(size=(40, 40)), 2, 3)
     assert geometry_of(Patches(size=(1, 8, 8), motion=7), 3, 1).motion == 7
+    grouped = geometry_of(Patches(size=(1, 8, 8), back=(0, 2, 2), ahead=(0, 0, 8), motion=7, group=4), 3, 1)
+    assert (grouped.motion, grouped.group, grouped.offsets[:, 0].min()) == (7, 4, 0)
+    for changes in ({"motion": 0}, {"back": (1, 2, 2)}, {"ahead": (1, 0, 8)}):
+        options = {"size": (1, 8, 8), "back": (0, 2, 2), "ahead": (0, 0, 8), "motion": 7, "group": 4, **changes}
+        with pytest.raises(ConfigError, match=r"patches\.group: it is for motion"):
+            geometry_of(Patches(**options), 3, 1)
     for axes, patch in ((3, (2, 8, 8)), (2, (8, 8))):
         with pytest.raises(ConfigError, match=r"patches\.motion: it is for signals of three axes"):
             geometry_of(Patches(size=patch, motion=7), axes, 1)
@@ -146,7 +157,7 @@ def test_what_is_learnt_from_is_what_the_coder_sees(geometry, features):
     moved = shifts(whole, geometry)
     around, target = windows(whole, geometry, index, model.middle, moved)
     decoded, fill = whole.astype("f8"), getattr(kernels._values_around, "py_func", kernels._values_around)
-    memory = kernels.patch_memory(model.reading, *counts)
+    memory = kernels.patch_memory(model.reading[0], *counts)
     for row, (z, y, x) in enumerate(index):
         known = decoded.copy()
         z0, y0, x0 = index[row] * geometry.size
@@ -154,7 +165,7 @@ def test_what_is_learnt_from_is_what_the_coder_sees(geometry, features):
             known[rows] = np.nan  # what comes later is not looked at
         known[z0:, y0:, x0:] = np.nan
         memory.shift[:] = 0 if moved is None else moved[z, y, x]
-        fill(model.reading, memory, known, z, y, x)
+        fill(model.reading[0], memory, known, z, y, x)
         assert np.allclose(memory.around, around[row], rtol=0, atol=1e-6)
         patch = decoded[tuple(slice(a, a + n) for a, n in zip((z0, y0, x0), geometry.size, strict=True))]
         assert np.allclose((patch - memory.mean).ravel(), target[row], rtol=0, atol=1e-6)
@@ -238,6 +249,111 @@ def test_what_moves_is_followed():
     assert sizes[8] < 0.85 * sizes[0], sizes
 
 
+GROUPED = Geometry((1, 8, 8), (0, 1, 1), (0, 0, 4), 8, 4, 1, (6, 2, -2))
+
+
+@pytest.mark.parametrize(("count", "group"), [(0, 4), (1, 4), (2, 4), (9, 4), (8, 4), (24, 8), (7, 1), (30, 5)])
+def test_the_order_of_frames(count, group):
+    """Each frame comes once, after those that it looks at, of which it is the middle; most look at two."""
+    order = list(frames.ordered(count, group))
+    assert sorted(frame.z for frame in order) == list(range(count))
+    known: set[int] = set()
+    for frame in order:
+        assert {frame.before, frame.after} - {-1} <= known
+        assert frame.after < 0 or frame.z == (frame.before + frame.after) // 2
+        assert (frame.level == 0) == (frame.z == 0) and (frame.level <= 1) == (frame.after < 0)
+        known.add(frame.z)
+    assert sum(frame.after < 0 for frame in order) == min(count, 1 + max(0, -(-(count - 1) // group)))
+
+
+def moving_clips(count: int) -> list[np.ndarray]:
+    """Textures that move as a whole by fractions of a point, in one direction and then in another."""
+    clips = []
+    for i in range(count):
+        angles = 0.4 + i, 1.9 + i
+        big = sum(texture(angle, 200, np.random.default_rng(i))[0] for angle in angles) / 2
+        way = np.cumsum([0.0, *[1.25] * 6, *[-0.5] * 6])
+        y, x = np.mgrid[:40, :48]
+        places = [(50 + y + 1.5 * at, 40 + x + at) for at in way]
+        clips.append(np.stack([bilinear(big, *at) for at in places]).astype("f4"))
+    return clips
+
+
+def bilinear(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Values between the points of an image."""
+    i, j = np.floor(y).astype(int), np.floor(x).astype(int)
+    v, u = (y - i)[..., None], (x - j)[..., None]
+    return (1 - v) * ((1 - u) * image[i, j] + u * image[i, j + 1]) + v * (
+        (1 - u) * image[i + 1, j] + u * image[i + 1, j + 1]
+    )
+
+
+def test_frames_of_groups_need_fewer_bits():
+    """The same experts need fewer bits where frames look at two others and at fractions of a point."""
+    clips, sizes = moving_clips(6), {}
+    for geometry in (Geometry((1, 8, 8), (1, 1, 1), (0, 1, 4), 8), GROUPED):
+        middle, predict, basis, _ = experts_of(clips[1:], geometry, experts=1, patches=1000)
+        model = PatchModel(geometry, ("t", "y", "x"), None, {"v": (0.0, 1.0)}, middle, predict, basis)
+        if geometry.group:
+            options = {"experts": 1, "rounds": 2, "patches": 500, "psnr": 40.0}
+            later, history = learn_later(clips[1:], geometry, **options)
+            assert [e.predict.shape for e in later] == [(1, geometry.seen(n), 64) for n in (1, 2)]
+            assert len(history) == 4
+            model = replace(model, later=later)
+        model = stored(model)
+        stream, decoded = coder.encode(model, clips[0][None].astype("f8"), 90)
+        assert np.array_equal(coder.decode(model, stream, (1, *clips[0].shape), 90), decoded)
+        sizes[geometry.group] = len(stream) * 10 ** (psnr(clips[0], decoded[0]) / -20 * 0.7)
+    assert sizes[4] < 0.8 * sizes[0], sizes
+
+
+@pytest.mark.parametrize("features", [1, 3])
+@pytest.mark.parametrize("frames_of_clip", [1, 2, 3, 11])
+def test_frames_come_back(features, frames_of_clip):
+    """Whatever the number of frames, and for sizes that are not of whole patches."""
+    rng = np.random.default_rng(0)
+    geometry = Geometry((1, 4, 3), (0, 1, 2), (0, 0, 3), 6, 4, 0, (4,))
+    model = made(geometry, features, 3)
+    signals = rng.standard_normal((2, frames_of_clip, 9, 13, features)).cumsum(2).cumsum(3) / 8
+    for rate in (0, 50, RATES - 1):
+        likely = coder.likely_experts(model, signals, rate)
+        stream, decoded = coder.encode(model, signals, rate, likely)
+        assert np.array_equal(coder.decode(model, stream, signals.shape, rate), decoded)
+        assert np.abs(decoded - signals).max() < 3 * 2.0 ** (2 - rate / 16) + 1e-3
+    with contextlib.suppress(CorruptError):
+        coder.decode(model, rng.bytes(200), signals.shape, 90)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"finer": []}, {"finer": [0] * 17}, {"finer": [192]}, {"finer": [0.5]}, {"margin": -1}, {"margin": 4000},
+        {"group": -1}, {"group": True}, {"back": [1, 1, 2]}, {"motion": 0}, {"margin": 1}, {"group": 0},
+    ],
+)  # fmt: skip
+def test_a_malformed_model_of_frames(changes, tmp_path):
+    """Groups need motion, margins that fit the experts, and some levels."""
+    model = made(Geometry((1, 4, 3), (0, 1, 2), (0, 0, 3), 6, 4, 0, (4,)), 1, 1)
+    assert from_bytes(model.data, "m").later[1].predict.shape == model.later[1].predict.shape
+    header, tensors = container.unpack(model.data, "model")
+    header.pop("tensors")
+    with pytest.raises(ModelError):
+        from_bytes(container.pack(header | changes, tensors, lambda name, _: name != "middle", 2), "m")
+
+
+def test_frames_are_learnt_from_as_the_coder_sees_them():
+    """What is around a patch that does not move is the same part of the frames around it."""
+    geometry = replace(GROUPED, motion=1)
+    still, rng = np.repeat(textures(1, 32)[0], 5, 0).astype("f4"), np.random.default_rng(0)
+    around, target = frames.seen([still], geometry, 2, 10**6, 1e-9, rng)
+    assert around.shape == (3 * 16, geometry.seen(2)) and target.shape == (48, 64)
+    windows_seen = around[:, len(geometry.offsets) :].reshape(-1, 2, 10, 10)
+    assert np.allclose(windows_seen[:, 0], windows_seen[:, 1], rtol=0, atol=1e-6)
+    assert np.allclose(windows_seen[:, 0, 1:-1, 1:-1], target.reshape(-1, 8, 8), rtol=0, atol=1e-6)
+    few, _ = frames.seen([still], geometry, 1, 5, 1e-9, rng)
+    assert few.shape == (4, geometry.seen(1)), "every fourth of 16, so that there are at most 5"
+
+
 def test_constant_signals_are_learnt_without_complaint():
     middle, predict, basis, _ = experts_of([np.full((1, 48, 48, 1), 0.25)])
     model = stored(PatchModel(GEOMETRIES[4], ("y", "x"), None, {"v": (0.0, 1.0)}, middle, predict, basis))
@@ -284,6 +400,8 @@ MALFORMED = {
     "another size": put("size", [1, 3, 4]),
     "a huge patch": put("size", [4095, 4095, 4095]),
     "a huge surrounding": put("back", [4095, 4095, 4095]),
+    "groups without motion": lambda header, tensors: header.update(group=4, margin=0, finer=[0]),
+    "groups of a fraction": lambda header, tensors: header.update(group=4.5, margin=0, finer=[0]),
     "four dimensions": put("dims", ["t", "z", "y", "x"]),
     "no dimension": put("dims", []),
     "a number for a dimension": put("dims", [1, 2]),

@@ -172,3 +172,22 @@ def test_rate_distortion_rows_have_no_bound_and_rise():
         assert low["bytes"] < high["bytes"] and low["psnr_db"] < high["psnr_db"]
     sperr = [r["psnr_db"] for r in rows if r["codec"] == "SPERR"]
     assert 34 < sperr[0] < 42 and 44 < sperr[1] < 52  # it overshoots on easy fields
+
+
+def test_codecs_of_video_come_back():
+    """Every codec of video decodes all frames, and a finer setting has more bytes and smaller errors."""
+    pytest.importorskip("av", reason="needs the extra vcinr[bench]")
+    from benchmarks.rivals import video
+
+    t, y, x = np.meshgrid(np.arange(6), np.arange(64), np.arange(64), indexing="ij")
+    waves = [128 + 100 * np.sin((x - k * t) / 5) * np.cos(y / 7 + k) for k in (1, 2, 3)]
+    clip = np.rint(np.stack(waves, -1)).astype(np.uint8)
+    for codec in video.CODECS:
+        found = []
+        for setting in (codec.settings[0], codec.settings[-1]):
+            data = codec.encode(clip, setting)
+            back = codec.decode(data)
+            assert back.shape == clip.shape and back.dtype == np.uint8
+            assert codec.size(data) == len(data) - 4 * len(video._unpack(data))
+            found.append((codec.size(data), float(np.square(back.astype(float) - clip).mean())))
+        assert found[0][0] > found[1][0] and found[0][1] < found[1][1] < 2000, (codec.name, found)

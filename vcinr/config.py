@@ -337,8 +337,12 @@ class Patches(_Frozen):
     motion : int
         For signals of three dimensions, such as video: how far a patch may have moved since the frame before, along the
         last two. 0 follows no motion; otherwise patches have length 1 along the first.
+    group : int
+        For motion: length of the groups of frames of which the last is coded first and then those in the middle, each
+        predicted from the frames before and after it. 0 predicts each frame from the one before.
     experts : int
-        Largest number of experts. More of them need fewer bits, and make a larger model.
+        Largest number of experts. More of them need fewer bits, and make a larger model. With groups, frames that are
+        predicted from one and from two others have half as many experts each, besides those of the first frame.
     rounds : int
         Rounds of their clustering.
     count : int
@@ -351,6 +355,7 @@ class Patches(_Frozen):
     back: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     ahead: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     motion: Annotated[int, Field(ge=0, le=64)] = 0
+    group: Annotated[int, Field(ge=0, le=64)] = 0
     experts: Annotated[int, Field(ge=1, le=32)] = 8
     rounds: Positive = 8
     count: Positive = 100_000

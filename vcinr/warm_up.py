@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,10 +18,10 @@ from vcinr.coding.residual import CODERS, Plan
 from vcinr.coding.residual.interpolated import Choices
 from vcinr.coding.simplify import Simplifier
 from vcinr.inr.at import added
-from vcinr.patches import coder
+from vcinr.patches import coder, frames
 from vcinr.patches import kernels as patch_kernels
 from vcinr.patches.geometry import Geometry
-from vcinr.patches.model import PatchModel
+from vcinr.patches.model import Experts, PatchModel
 from vcinr.progress import Progress, Watch, silent
 from vcinr.quantise.refine import refine
 
@@ -94,6 +95,12 @@ def _patches() -> None:
     )  # fmt: skip
     stream, decoded = coder.encode(model, np.zeros((1, 1, 1, 4, 1)), 0)
     coder.decode(model, stream, decoded.shape, 0)
+    grouped = replace(geometry, motion=1, group=2, finer=(0,))
+    later = tuple(Experts(np.zeros((1, grouped.seen(n), 2), np.float32), model.basis) for n in (1, 2))
+    film = replace(model, geometry=grouped, later=later)
+    stream, decoded = coder.encode(film, np.zeros((1, 3, 1, 4, 1)), 0)
+    coder.decode(film, stream, decoded.shape, 0)
+    frames.seen([decoded[0]], grouped, 1, 1, 1.0, np.random.default_rng(0))
     patch_kernels.shifts_of(np.ones(3, np.int64), 1, np.zeros((2, 1, 1, 1)))
 
 

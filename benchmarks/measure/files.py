@@ -25,7 +25,7 @@ import vcinr
 from benchmarks.measure.curves import mean_psnr, paid_after, psnr, rate_at
 from benchmarks.measure.klt import Klt, blocks_of
 from benchmarks.report.kinds import BOUNDS, FLOOR, OURS
-from benchmarks.rivals import AT_PSNR, RIVALS, bands, images, sound, volumes
+from benchmarks.rivals import AT_PSNR, RIVALS, bands, images, sound, video, volumes
 from benchmarks.rivals.images import Lossy
 from vcinr.archive.read import raw_groups
 from vcinr.formats.write import write_dataset
@@ -91,6 +91,8 @@ USUAL = {
                   (0.16, 0.1, 0.065, 0.04, 0.027, 0.018, 0.012)),
     "volume": Spec("volume", "voxel", "volumes", 1, (35, 38, 41, 44), (34.5, 37.5, 40.5, 44.2), (8, 8, 8),
                    (0.12, 0.08, 0.055, 0.037, 0.025, 0.017)),
+    "video": Spec("video", "pixel", "videos", 255, (30, 32, 34, 36, 38), (28.5, 31.5, 34.5, 37.5), (8, 8, 8),
+                  (0.3, 0.2, 0.13, 0.085, 0.055, 0.037)),
 }  # fmt: skip
 """How signals of each kind are measured where nothing else is said."""
 
@@ -182,29 +184,27 @@ def rival_codecs(spec: Spec, signal: np.ndarray) -> tuple[Lossy, ...]:
         return images.codecs(spec.small) if signal.dtype == np.uint8 and signal.shape[2:] == (3,) else ()
     if spec.kind == "sound":
         return sound.codecs(spec.samples) if signal.dtype == np.int16 and signal.ndim == 1 else ()
+    if spec.kind == "video":
+        return video.CODECS if signal.dtype == np.uint8 and signal.shape[3:] == (3,) else ()
     return (volumes.HEVC,) if signal.ndim == 3 else ()
 
 
 def through_rival(spec: Spec, codec: Lossy, setting: float, tested: Sequence[np.ndarray]) -> Result:
     """Code signals one by one; ``bytes`` of all, ``stream_bytes`` less those of flat signals, and ``psnr_db``."""
-    whole, flat_bytes, decoded = 0, 0, []
+    whole, decoded = 0, []
     for values in tested:
         data = codec.encode(values, setting)
         back = codec.decode(data)
         if spec.kind == "sound":
             back = sound.aligned_to(values, back)
-            whole += sound.size_of(data)
-        else:
-            whole += len(data)
+        whole += codec.size(data)
         decoded.append(back)
-    if spec.kind == "image":
-        shapes = {t.shape for t in tested}
-        sizes = {
-            shape: len(codec.encode(np.full(shape, round(spec.peak / 2), tested[0].dtype), setting)) for shape in shapes
-        }
-        flat_bytes = sum(sizes[t.shape] for t in tested)
     row = {"setting": setting, "bytes": whole, "psnr_db": mean_psnr(tested, decoded, spec.peak)}
-    return row | ({"stream_bytes": whole - flat_bytes} if spec.kind == "image" else {})
+    if spec.kind not in ("image", "video"):
+        return row
+    flat = {t.shape: np.full(t.shape, round(spec.peak / 2), t.dtype) for t in tested}
+    sizes = {shape: codec.size(codec.encode(values, setting)) for shape, values in flat.items()}
+    return row | {"stream_bytes": whole - sum(sizes[t.shape] for t in tested)}
 
 
 def _rival_point(spec: Spec, codec: str, setting: float, tested: Sequence[np.ndarray]) -> Result:
@@ -218,9 +218,9 @@ def within(codec: Lossy, values: np.ndarray, most: int, settings: Sequence[float
     found: list[tuple[int, float, np.ndarray]] = []
     for setting in settings:
         data = codec.encode(values, setting)
-        size, back = len(data), codec.decode(data)
+        size, back = codec.size(data), codec.decode(data)
         if values.ndim == 1:
-            size, back = sound.size_of(data), sound.aligned_to(values, back)
+            back = sound.aligned_to(values, back)
         found.append((size, psnr(values, back, 255), back))
         if size > 2 * most:
             break

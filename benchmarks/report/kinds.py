@@ -30,7 +30,7 @@ def lines_of(result: Result, number: Callable[[float | None], str]) -> Iterator[
     """
     for part in result["sets"]:
         for key, what in (("rate", "whole files"), ("net_rate", "net of a flat signal; of vcinr the streams")):
-            if key == "net_rate" and result["kind"] != "image":
+            if key == "net_rate" and result["kind"] not in ("image", "video"):
                 continue
             lines = [["codec", *(f"{t:g} dB" for t in result["targets"])]]
             for codec in part["curves"]:

@@ -41,7 +41,8 @@ def picture(spec: Spec, tested: Mapping[str, xr.Dataset], model: Path, level: fl
         Its caption.
     """
     draw: dict[str, Callable[[Spec, Mapping[str, xr.Dataset], Path, float, Path], str]] = {
-        "image": _mosaic if spec.small else _crop, "sound": _spectrograms, "volume": _slices
+        "image": _mosaic if spec.small else _crop, "sound": _spectrograms, "volume": _slices,
+        "video": _frames,
     }  # fmt: skip
     return draw[spec.kind](spec, tested, model, level, path)
 
@@ -120,6 +121,23 @@ def _slices(spec: Spec, tested: Mapping[str, xr.Dataset], model: Path, level: fl
     error = _grey(0.5 + _AMPLIFIED * (unit[1][middle] - unit[0][middle]) / 2)
     samples.images(path, {"original": _grey(unit[0][middle]), **titled, _ERROR: error})
     return f"A slice of {name}, what is left of it in as many bytes, and the error of vcinr."
+
+
+def _frames(spec: Spec, tested: Mapping[str, xr.Dataset], model: Path, level: float, path: Path) -> str:
+    size, (original,), (decoded,) = _decoded(spec, tested, model, level)
+    shown = {f"vcinr, {size:,} bytes": decoded}
+    for codec in rival_codecs(spec, original)[:1]:
+        data, back = within(codec, original, size, range(50, 10, -1))
+        shown[f"{codec.name}, {data:,} bytes"] = back
+    some = [len(original) * part // 4 for part in (1, 2, 3)]
+
+    def column(values: np.ndarray) -> np.ndarray:
+        return np.concatenate(values[some])
+
+    titled = {f"{t}\n{psnr(original, v, spec.peak):.1f} dB": column(v) for t, v in shown.items()}
+    errors = _error(column(original), column(decoded), spec)
+    samples.images(path, {"original": column(original), **titled, _ERROR: errors})
+    return f"Three frames of {next(iter(tested))}, what is left of the clip in as many bytes, and the error of vcinr."
 
 
 _ERROR = f"error of vcinr\ntimes {_AMPLIFIED}"

@@ -436,18 +436,18 @@ def graphs() -> str:
 
 
 def kinds() -> str:
-    """Return the section on images, sound and volumes beside the codecs made for them."""
+    """Return the section on images, sound, volumes and video beside the codecs made for them."""
     found = {name: read(f"{RESULTS}/kinds/{name}.json") for name in _KIND_TITLES}
     parts = [
-        "## Images, speech and volumes beside their own codecs",
+        "## Images, speech, volumes and video beside their own codecs",
         "",
         "The test files of a kind become one archive, of which everything counts but the model. The rivals' files are "
-        "counted one by one, as a whole, and for images also net of a flat grey image at the same setting; net of "
-        "vcinr are its streams. Where a rival has fewer bits, a ratio is above 1. Speech is counted in packets without "
-        "a container. PSNRs are means over signals, with a peak of 255 for images and of 1 for signals mapped to "
-        "[0, 1]; rates between measured points are interpolated, and a dash stands where a codec's points do not "
-        "reach. KLT floor: principal axes of blocks learned from the same training data, with ideal codes from learned "
-        "tables. Rivals need no model; JPEG XL is tuned for the eye.",
+        "counted one by one, as a whole, and for images and video also net of a flat grey one at the same setting; net "
+        "of vcinr are its streams. Where a rival has fewer bits, a ratio is above 1. Speech and video are counted in "
+        "packets without a container. PSNRs are means over signals, with a peak of 255 for images and video and of 1 "
+        "for signals mapped to [0, 1]; rates between measured points are interpolated, and a dash stands where a "
+        "codec's points do not reach. KLT floor: principal axes of blocks learned from the same training data, with "
+        "ideal codes from learned tables. Rivals need no model; JPEG XL is tuned for the eye.",
     ]
     for name, kind in found.items():
         data = f"{kind['data']['train']}; tested on {kind['data']['test']}."
@@ -471,6 +471,7 @@ _KIND_TITLES = {
     "sentinel2": "Four bands of a Sentinel-2 scene",
     "speech": "Speech at 16 kHz",
     "volumes": "Scans of brains",
+    "video": "Video: clips of 24 frames of 128x128",
 }
 
 

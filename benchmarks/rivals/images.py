@@ -27,12 +27,15 @@ class Lossy:
         ``decode(bytes) -> signal``.
     settings : tuple of float
         Those to try, which should reach from low to high quality.
+    size : callable
+        ``size(bytes) -> int``: how many of the bytes count.
     """
 
     name: str
     encode: Callable[[np.ndarray, float], bytes]
     decode: Callable[[bytes], np.ndarray]
     settings: tuple[float, ...]
+    size: Callable[[bytes], int] = len
 
 
 def codecs(small: bool) -> tuple[Lossy, ...]:

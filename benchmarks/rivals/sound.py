@@ -89,10 +89,9 @@ def codecs(rate: int) -> tuple[Lossy, ...]:
         return _packets("libopus", samples, rate, bits, "s16", {"application": "audio"})
 
     low = (8e3, 16e3, 24e3, 32e3, 48e3, 64e3)
-    found = [
-        Lossy("MP3", mp3, lambda data: _samples("mp3", data, rate), low if rate <= 24_000 else (*low[3:], 96e3, 128e3))
-    ]
+    mp3_bits = low if rate <= 24_000 else (*low[3:], 96e3, 128e3)
+    found = [Lossy("MP3", mp3, lambda data: _samples("mp3", data, rate), mp3_bits, size_of)]
     if rate in _OPUS_RATES:
         bits = (8e3, 12e3, 16e3, 20e3, 24e3, 32e3, 48e3)
-        found.append(Lossy("Opus", opus, lambda data: _samples("opus", data, rate), bits))
+        found.append(Lossy("Opus", opus, lambda data: _samples("opus", data, rate), bits, size_of))
     return tuple(found)

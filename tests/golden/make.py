@@ -28,7 +28,7 @@ from vcinr.inr.model import DELTA, Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
 from vcinr.patches.geometry import Geometry
-from vcinr.patches.learn import learn
+from vcinr.patches.learn import learn, learn_later
 from vcinr.patches.learn import stored as stored_model
 from vcinr.patches.model import PatchModel
 from vcinr.quantise.state import Quantiser
@@ -79,6 +79,10 @@ def data(name: str) -> dict[str, xr.Dataset]:
         wind = np.stack([east, 0.5 * east[:, ::-1] - 10], axis=1)
         wind[1:3, 1, 4, 5] = 1e20
         groups[""] = groups[""].assign(wind=(("t", "component", "y", "x"), wind, {"_FillValue": 1e20}))
+    if name in ("motion", "frames"):
+        t, row, column = np.meshgrid(np.arange(6), np.arange(12), np.arange(11), indexing="ij")
+        shots = [np.sin(0.7 * (column - k * t)) * np.cos(0.5 * (row - 1.25 * t)) for k in (1.5, -0.75)]
+        groups[""] = groups[""].assign(film=(("shot", "frame", "row", "column"), np.stack(shots).astype("f4")))
     if name == "scattered":
         rng = np.random.default_rng(2)
         latitude, longitude = rng.uniform(-60, 60, 200), rng.uniform(-180, 180, 200)
@@ -179,6 +183,19 @@ def small_experts() -> PatchModel:
     return stored_model(PatchModel(geometry, ("y", "x"), "component", {"wind": (-45.0, 30.0)}, middle, predict, basis))
 
 
+def film_experts(name: str) -> PatchModel:
+    """Experts for patches of a film, each frame of which follows the one before, or is in a group."""
+    geometry = Geometry((1, 3, 4), (1, 1, 1), (0, 1, 2), 3)
+    if name == "frames":
+        geometry = Geometry((1, 3, 4), (0, 1, 1), (0, 0, 2), 3, 4, 1, (6, 2, -3))
+    film = list(data(name)[""]["film"].values[..., None] / 2)
+    options: dict[str, Any] = {"rounds": 2, "patches": 500, "psnr": 34.0}
+    middle, predict, basis, _ = learn(film, geometry, experts=2, **options)
+    later = learn_later(film, geometry, experts=2, **options)[0] if geometry.group else ()
+    dims, scaling = ("frame", "row", "column"), {"film": (0.0, 2.0)}
+    return stored_model(PatchModel(geometry, dims, None, scaling, middle, predict, basis, {}, later))
+
+
 def archives() -> dict[str, dict[str, Any]]:
     """Arguments of `compress` for each golden archive."""
     both = ["single", "double", "packed", "constant", "clipped", "deep/er/half", "deep/er/line"]
@@ -202,6 +219,10 @@ def archives() -> dict[str, dict[str, Any]]:
         "graph": {"abs_error": 0.5, "variables": ["heat"], "chunk": 4, "model": graph_model()},
         "scattered": {"abs_error": 0.02, "variables": ["scattered"], "chunk": 4},
         "patches": {"abs_error": 0.1, "variables": ["wind"], "chunk": 4, "model": small_experts()},
+        **{
+            name: {"abs_error": 0.05, "variables": ["film"], "chunk": 2, "model": film_experts(name)}
+            for name in ("motion", "frames")
+        },
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
 
@@ -222,7 +243,9 @@ def main() -> int:
         if not chosen or old.stem in chosen:
             old.unlink()
     # The untrained prior is never the smallest candidate: have it taken all the same.
-    rates = {"model": 1, "linear": 1, "vector": 1, "tiles": 1, "graph": 1, "patches": 70}
+    rates = {
+        "model": 1, "linear": 1, "vector": 1, "tiles": 1, "graph": 1, "patches": 70, "motion": 60, "frames": 60
+    }  # fmt: skip
     for name, arguments in archives().items():
         if chosen and name not in chosen:
             continue

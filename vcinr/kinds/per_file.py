@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,15 @@ class TileOptions(Options):
     tiles: Positive = 500
 
 
+class FrameOptions(TileOptions):
+    """For a kind of which the first dimension is one of frames, the length of the tiles along it."""
+
+    frames: Positive
+
+
 def file_kind(
     variable: str, dims: tuple[str, ...], endings: tuple[str, ...], *, tile: int,
-    network_tile: int | None = None, feature_dim: str | None = None, ragged: bool = False,
+    network_tile: int | None = None, frames: int | None = None, feature_dim: str | None = None, ragged: bool = False,
     patches: Mapping[str, Any] | None = None,
 ) -> Kind:  # fmt: skip
     """Make a kind of which each file holds one signal.
@@ -44,6 +50,8 @@ def file_kind(
         in whole signals: tiles of 32 instead of 60 voxels cost volumes 8 % of their bytes.
     network_tile : int, optional
         The same for networks, whose latents each describe a whole tile. Default: `tile`.
+    frames : int, optional
+        Their usual length along the first dimension, where that is one of frames.
     feature_dim : str, optional
         The dimension of the features of a point. A signal may lack it.
     ragged : bool
@@ -60,27 +68,29 @@ def file_kind(
 
     def training(dataset: xr.Dataset, options: Any, path: str) -> xr.Dataset:
         values = field(dataset, variable, path)
-        return tiled(values, dims, options.tile, options.tiles, path).to_dataset(name=variable)
+        sizes = dict.fromkeys(dims, options.tile) | ({dims[0]: options.frames} if frames else {})
+        return tiled(values, sizes, options.tiles, path).to_dataset(name=variable)
+
+    base = FrameOptions if frames else TileOptions
+    lengths: dict[str, Any] = {"tile": (Positive, tile)} | ({"frames": (Positive, frames)} if frames else {})
 
     return Kind(
         open=open_selection, variables=variables, signal_dims=dims,
-        options=create_model("TileOptions", __base__=TileOptions, tile=(Positive, tile)),
+        options=create_model("TileOptions", __base__=base, **lengths),
         variable=variable, dims=dims, feature_dim=feature_dim, ragged=ragged, endings=endings, training=training,
         method="experts", network_tile=network_tile, patches=patches or {},
     )  # fmt: skip
 
 
-def tiled(values: xr.DataArray, dims: Sequence[str], size: int, most: int, path: str) -> xr.DataArray:
+def tiled(values: xr.DataArray, sizes: Mapping[str, int], most: int, path: str) -> xr.DataArray:
     """Cut a signal into tiles.
 
     Parameters
     ----------
     values : xarray.DataArray
         The signal.
-    dims : sequence of str
-        Its dimensions, along which it is cut.
-    size : int
-        Length of a tile along each of them; less where the signal is shorter than that along all of them.
+    sizes : mapping of str to int
+        Its dimensions, along which it is cut, and the length of a tile along each.
     most : int
         Largest number of tiles. Of more, every so-manieth is taken.
     path : str
@@ -96,15 +106,20 @@ def tiled(values: xr.DataArray, dims: Sequence[str], size: int, most: int, path:
     InputError
         Where the signal is shorter than a tile.
     """
-    counts = [values.sizes[d] // size for d in dims]
+    counts = [values.sizes[d] // size for d, size in sizes.items()]
     if not all(counts):
-        lengths = " x ".join(str(values.sizes[d]) for d in dims)
-        raise InputError(f"{path}: it has {lengths} points, fewer than a tile of {size}; set tile: to a smaller size")
+        lengths, wanted = (" x ".join(map(str, n)) for n in ([values.sizes[d] for d in sizes], sizes.values()))
+        raise InputError(
+            f"{path}: it has {lengths} points, fewer than a tile of {wanted}; set tile: "
+            f"{'or frames: ' if len(set(sizes.values())) > 1 else ''}to a smaller size"
+        )
     total = math.prod(counts)
     chosen = np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int))
     places = [np.unravel_index(i, counts) for i in chosen]
     tiles = [
-        values.isel({d: slice(int(p) * size, (int(p) + 1) * size) for d, p in zip(dims, place, strict=True)}).values
+        values.isel(
+            {d: slice(int(p) * n, (int(p) + 1) * n) for (d, n), p in zip(sizes.items(), place, strict=True)}
+        ).values
         for place in places
     ]
     return xr.DataArray(np.stack(tiles), dims=("tile", *values.dims), name=values.name, attrs=values.attrs)

@@ -9,9 +9,10 @@ import numpy as np
 
 from vcinr.coding import kernels
 from vcinr.errors import CorruptError
+from vcinr.patches import frames
 from vcinr.patches import kernels as patch_kernels
 from vcinr.patches.geometry import extended, parts, shifts, windows
-from vcinr.patches.model import PatchModel, bits_of, step_of
+from vcinr.patches.model import RATES, PatchModel, bits_of, step_of
 
 LIKELY = 2
 """Number of experts that an encoder tries in full for each patch."""
@@ -40,15 +41,15 @@ def encode(
     decoded : numpy.ndarray
         float64, of the signals' shape: what a decoder will have.
     """
-    coders, data = _coders(), np.empty(1 << 16, np.uint8)
+    coders, data = _coders(model), np.empty(1 << 16, np.uint8)
     decoded = np.empty(signals.shape)
     for i, signal in enumerate(signals):
         target = np.ascontiguousarray(extended(signal, model.geometry), np.float64)
         out = np.zeros(target.shape)
         experts = _all(model, target.shape) if likely is None else likely[i]
-        data = patch_kernels.patches(coders, data, model.writing, target, experts, out, step_of(rate), True)
+        data = _code(model, coders, data, target, experts, out, rate, True)
         decoded[i] = out[tuple(slice(n) for n in signal.shape)]
-    return kernels.stream(coders[0], data), decoded
+    return kernels.stream(coders[0][0], data), decoded
 
 
 def decode(model: PatchModel, stream: bytes, shape: tuple[int, ...], rate: int) -> np.ndarray:
@@ -75,16 +76,15 @@ def decode(model: PatchModel, stream: bytes, shape: tuple[int, ...], rate: int) 
     CorruptError
         For bytes that no encoder makes.
     """
-    step = step_of(rate)
-    coders = _coders()
-    data = kernels.open_stream(coders[0], stream)
+    coders = _coders(model)
+    data = kernels.open_stream(coders[0][0], stream)
     decoded = np.empty(shape)
     nothing, no_experts = np.zeros((0, 0, 0, 0)), np.zeros((0, 0, 0, 0), np.int64)
     for i in range(shape[0]):
         out = np.zeros((*model.geometry.padded(shape[1:4]), shape[4]))
-        patch_kernels.patches(coders, data, model.reading, nothing, no_experts, out, step, False)
+        _code(model, coders, data, nothing, no_experts, out, rate, False)
         decoded[i] = out[tuple(slice(n) for n in shape[1:])]
-    kernels.check_end(coders[0], data)
+    kernels.check_end(coders[0][0], data)
     if not np.isfinite(decoded).all():
         raise CorruptError("patches are not made of numbers")
     return decoded
@@ -101,10 +101,10 @@ def likely_experts(model: PatchModel, signals: np.ndarray, rate: int) -> list[np
     Returns
     -------
     list of numpy.ndarray
-        For each signal int64 ``[nz, ny, nx, L]``, the best first.
+        For each signal int64 ``[nz, ny, nx, L]``, the best first; with groups of the first plane alone.
     """
     result = []
-    for signal in signals:
+    for signal in signals[:, :1] if model.geometry.group else signals:
         target = np.ascontiguousarray(extended(signal, model.geometry), np.float32)
         if len(model.basis) <= LIKELY:
             result.append(_all(model, target.shape))
@@ -169,8 +169,27 @@ def _all(model: PatchModel, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(np.arange(experts), (*_counts(model, shape), experts)).copy()
 
 
-def _coders() -> tuple[kernels.Coder, kernels.Coder, kernels.Coder]:
-    """New coders of the latents' codes, the experts and the numbers of codes, which share a stream."""
+def _code(
+    model: PatchModel, coders: tuple[frames.Coders, ...], data: np.ndarray, target: np.ndarray, likely: np.ndarray,
+    out: np.ndarray, rate: int, writing: bool,
+) -> np.ndarray:  # fmt: skip
+    """Code a signal, with arguments as of `vcinr.patches.kernels.patches`; raises CorruptError for an unknown rate."""
+    g, step = model.geometry, step_of(rate)
+    sets = model.writing if writing else model.reading
+    if not g.group:
+        return patch_kernels.patches(coders[0], data, sets[0], target, likely, out, step, writing)
+    steps = tuple(step_of(max(0, min(RATES - 1, rate + finer))) for finer in g.finer)
+    return frames.code(coders, data, sets, g, target, likely, out, steps, writing)
+
+
+def _coders(model: PatchModel) -> tuple[frames.Coders, ...]:
+    """New coders of the latents' codes, the experts and the numbers of codes for each set of experts.
+
+    They share a stream.
+    """
     first = kernels.coder(patch_kernels.CONTEXTS)
-    experts, lengths = (patch_kernels.sharing(first, kernels.coder(patch_kernels.CONTEXTS)) for _ in range(2))
-    return first, experts, lengths
+
+    def another() -> kernels.Coder:
+        return patch_kernels.sharing(first, kernels.coder(patch_kernels.CONTEXTS))
+
+    return (first, another(), another()), *((another(), another(), another()) for _ in model.later)

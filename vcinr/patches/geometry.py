@@ -28,12 +28,24 @@ class Geometry:
     motion : int
         How far along y and x the points of earlier z may be displaced, each patch by its own displacement, so that the
         prediction follows what moves. 0 for none; otherwise patches have length 1 along z.
+    group : int
+        For motion, length of the groups of planes (the frames of a video) of which the last is coded first and then
+        the middle ones, each looking at the planes before and after it (`vcinr.patches.frames`); `back` and `ahead` are
+        then of the patch's own plane alone. 0 to code planes in order, each looking at the one before.
+    margin : int
+        With groups, how far along y and x one looks around the displaced patch in another plane.
+    finer : tuple of int
+        With groups, what is added to the rate of the first plane, of the last ones of groups, and of those in the
+        middle after each halving: planes that others look at are coded more finely.
     """
 
     size: tuple[int, int, int]
     back: tuple[int, int, int]
     ahead: tuple[int, int, int]
     motion: int = 0
+    group: int = 0
+    margin: int = 0
+    finer: tuple[int, ...] = ()
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -52,6 +64,11 @@ class Geometry:
         for j, offset in enumerate(self.offsets):  # one by one, which takes less memory than all at once
             near[j] = np.argsort(np.square(self.offsets - offset).sum(-1), kind="stable")
         return near
+
+    def seen(self, planes: int) -> int:
+        """Number of points that are seen around a patch in its own plane and in so many others, with groups."""
+        height, width = (n + 2 * self.margin for n in self.size[1:])
+        return len(self.offsets) + planes * height * width
 
     @property
     def points(self) -> int:
@@ -85,8 +102,11 @@ def three(lengths: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 
 
 def shifts(signal: np.ndarray, geometry: Geometry) -> np.ndarray | None:
-    """The displacements of a signal's patches, int64 ``[nz, ny, nx, 2]``; None where the geometry has no motion."""
-    if not geometry.motion:
+    """The displacements of a signal's patches, int64 ``[nz, ny, nx, 2]``.
+
+    None where the geometry has no motion from plane to plane.
+    """
+    if not geometry.motion or geometry.group:
         return None
     return kernels.shifts_of(
         np.array(geometry.size, np.int64), geometry.motion, np.ascontiguousarray(signal, np.float64)

@@ -20,8 +20,8 @@ CONTEXTS = 4096
 """Contexts of each input where codes of patches are coded (`patch_row`)."""
 EXPERTS = 32
 """Largest number of experts."""
-_DEAD_ZONE = 0.15  # codes are rounded down from up to 0.5 + this, since small codes cost more than they gain
-_PRICE = 0.15  # squared error, in squared steps, that one bit may save: near the slope of a uniform quantiser
+DEAD_ZONE = 0.15  # codes are rounded down from up to 0.5 + this, since small codes cost more than they gain
+PRICE = 0.15  # squared error, in squared steps, that one bit may save: near the slope of a uniform quantiser
 _ONE: Any = np.int64(1)
 _TWO: Any = np.int64(2)
 _LOWER: Any = np.int64(1)  # the set of weights of the lower bits of lengths
@@ -159,7 +159,7 @@ def patches(
         for y in range(counts[1]):
             if writing:
                 data = reserve(coders[0].state, data, counts[2] * (p.basis.shape[1] + 16))
-            _patch_row(*coders, data, p, memory, target, likely, out, z, y, step, writing)
+            patch_row(*coders, data, p, memory, target, likely, out, z, y, step, writing)
     return data
 
 
@@ -169,7 +169,7 @@ def sharing(first: Coder, other: Coder) -> Coder:
 
 
 @outer
-def _patch_row(
+def patch_row(
     codes: Coder, experts: Coder, lengths: Coder, data: np.ndarray, p: Patching, m: PatchMemory, target: np.ndarray,
     likely: np.ndarray, out: np.ndarray, z: int, y: int, step: float, writing: bool,
 ) -> None:  # fmt: skip
@@ -187,17 +187,20 @@ def _patch_row(
         if writing:
             expert = _choose_expert(p, m, target, likely, z, y, x, step)
             length = _worthwhile(m.codes[expert], m.scaled)
-        expert = _code_expert(experts, data, p, m, y, x, expert, writing)
-        length = _code_length(lengths, data, m, y, x, expert, length, writing)
-        _code_patch(codes, data, m, y, x, expert, length, writing)
+        expert = code_expert(experts, data, p, m, y, x, expert, writing)
+        length = code_length(lengths, data, m, y, x, expert, length, writing)
+        code_patch(codes, data, m, y, x, expert, length, writing)
         if not writing:
-            _predict(p, m, expert)
-        _restore_patch(p, m, out, z, y, x, expert, length, step)
+            predict(p, m, expert)
+        restore_patch(p, m, out, z, y, x, expert, length, step)
 
 
 @inner()
-def _values_around(p: Patching, m: PatchMemory, out: np.ndarray, z: int, y: int, x: int) -> None:
-    """Fill `m.around` and `m.mean`: an unknown point has the value of the nearest known one."""
+def gather(p: Patching, m: PatchMemory, out: np.ndarray, z: int, y: int, x: int) -> int:
+    """Fill `m.around` and, with their sums, `m.mean`: an unknown point has the value of the nearest known one.
+
+    Returns how many values there are of a feature: all, or none.
+    """
     features = p.middle.size
     z0, y0, x0 = z * p.size[0], y * p.size[1], x * p.size[2]
     for f in range(features):
@@ -218,6 +221,13 @@ def _values_around(p: Patching, m: PatchMemory, out: np.ndarray, z: int, y: int,
                 break
         if known == 0:
             break
+    return known
+
+
+@inner()
+def _values_around(p: Patching, m: PatchMemory, out: np.ndarray, z: int, y: int, x: int) -> None:
+    """Fill `m.around` and `m.mean`: the known values around a patch, less their mean."""
+    features, known = p.middle.size, gather(p, m, out, z, y, x)
     if known == 0:
         for i in range(m.around.size):
             m.around[i] = 0.0
@@ -232,7 +242,7 @@ def _values_around(p: Patching, m: PatchMemory, out: np.ndarray, z: int, y: int,
 
 
 @inner()
-def _predict(p: Patching, m: PatchMemory, expert: int) -> None:
+def predict(p: Patching, m: PatchMemory, expert: int) -> None:
     """Fill `m.predicted[expert]` with the expert's prediction, less the mean."""
     predicted = m.predicted[expert]
     for q in range(predicted.size):
@@ -245,7 +255,7 @@ def _predict(p: Patching, m: PatchMemory, expert: int) -> None:
 
 
 @inner()
-def _middle_of(a: int, b: int, c: int) -> int:
+def middle_of(a: int, b: int, c: int) -> int:
     """The median of three numbers."""
     return max(min(a, b), min(max(a, b), c))
 
@@ -256,16 +266,16 @@ def _code_shift(c: Coder, data: np.ndarray, p: Patching, m: PatchMemory, y: int,
     most = p.motion[0]
     for axis in range(2):
         left, above, right = m.shifts[y + 1, x, axis], m.shifts[y, x + 1, axis], m.shifts[y, x + 2, axis]
-        guess = _middle_of(left, above, right)
-        spread = _size_class(abs(left - above) + abs(above - right))
-        before = _size_class(abs(m.shift[0] - m.shifts[y + 1, x, 0])) if axis else 9
+        guess = middle_of(left, above, right)
+        spread = size_class(abs(left - above) + abs(above - right))
+        before = size_class(abs(m.shift[0] - m.shifts[y + 1, x, 0])) if axis else 9
         place = 3400 + 20 * axis
         c.context[0] = place
         c.context[1] = place + spread
         c.context[2] = 3440 + 9 * before + spread
         c.context[3] = 3540 + before
-        c.context[4] = 3560 + 9 * axis + _size_class(m.kept[0, y + 1, x, 1])
-        c.context[5] = 3580 + 9 * axis + _size_class(m.kept[1, y + 1, x + 1, 1])
+        c.context[4] = 3560 + 9 * axis + size_class(m.kept[0, y + 1, x, 1])
+        c.context[5] = 3580 + 9 * axis + size_class(m.kept[1, y + 1, x + 1, 1])
         difference = integer(c, data, m.shift[axis] - guess, _ZERO, _ZERO, _TWO, writing)
         m.shift[axis] = max(-most, min(most, max(-LIMIT, min(LIMIT, difference)) + guess))
         m.shifts[y + 1, x + 1, axis] = m.shift[axis]
@@ -335,8 +345,8 @@ def _choose_shift(
     """Set `m.shift` to the displacement of the least cost: the one that was found, the usual one nearby, or none."""
     _find_shift(p, m, target, out, z, y, x)
     found_y, found_x = m.shift[0], m.shift[1]
-    usual_y = _middle_of(m.shifts[y + 1, x, 0], m.shifts[y, x + 1, 0], m.shifts[y, x + 2, 0])
-    usual_x = _middle_of(m.shifts[y + 1, x, 1], m.shifts[y, x + 1, 1], m.shifts[y, x + 2, 1])
+    usual_y = middle_of(m.shifts[y + 1, x, 0], m.shifts[y, x + 1, 0], m.shifts[y, x + 2, 0])
+    usual_x = middle_of(m.shifts[y + 1, x, 1], m.shifts[y, x + 1, 1], m.shifts[y, x + 2, 1])
     best_y, best_x, least = 0, 0, math.inf
     for k in range(3):
         dy, dx = usual_y, usual_x
@@ -351,12 +361,12 @@ def _choose_shift(
         m.shift[0], m.shift[1] = dy, dx
         _values_around(p, m, out, z, y, x)
         away = abs(dy - usual_y) + abs(dx - usual_x)
-        cost = _PRICE * (2.0 * math.log2(1.0 + away) + (2.0 if away else 0.0))
+        cost = PRICE * (2.0 * math.log2(1.0 + away) + (2.0 if away else 0.0))
         lowest = math.inf
         for i in range(likely.shape[3]):
             expert = likely[z, y, x, i]
-            _predict(p, m, expert)
-            lowest = min(lowest, _transform(p, m, target, z, y, x, step, expert, p.middle.size))
+            predict(p, m, expert)
+            lowest = min(lowest, transform(p, m, target, z, y, x, step, expert, p.middle.size))
         if cost + lowest < least:
             best_y, best_x, least = dy, dx, cost + lowest
     m.shift[0], m.shift[1] = best_y, best_x
@@ -414,18 +424,18 @@ def _choose_expert(
     features, best, least = p.middle.size, 0, math.inf
     for k in range(likely.shape[3]):
         expert = likely[z, y, x, k]
-        _predict(p, m, expert)
-        cost = _transform(p, m, target, z, y, x, step, expert, features)
+        predict(p, m, expert)
+        cost = transform(p, m, target, z, y, x, step, expert, features)
         if expert + 1 != m.kept[0, y + 1, x, 2]:
-            cost += 2.0 * _PRICE
+            cost += 2.0 * PRICE
         if cost < least:
             best, least = expert, cost
-    _transform(p, m, target, z, y, x, step, best, features)
+    transform(p, m, target, z, y, x, step, best, features)
     return best
 
 
 @inner()
-def _transform(
+def transform(
     p: Patching, m: PatchMemory, target: np.ndarray, z: int, y: int, x: int, step: float, expert: int, features: int
 ) -> float:  # fmt: skip
     """Fill `m.scaled` and `m.codes[expert]` from the target and the prediction; returns the cost in squared steps."""
@@ -445,11 +455,11 @@ def _transform(
     cost, last = 0.0, -1
     for q in range(q_count):
         size = abs(m.scaled[q])
-        code = np.int64(min(size + (0.5 - _DEAD_ZONE), 1e9))
+        code = np.int64(min(size + (0.5 - DEAD_ZONE), 1e9))
         codes[q] = code if m.scaled[q] >= 0 else -code
         cost += (size - code) * (size - code)
         if code:
-            cost += _PRICE * (2.5 + 2.0 * math.log2(code) + 0.5 * math.log2(q - last))
+            cost += PRICE * (2.5 + 2.0 * math.log2(code) + 0.5 * math.log2(q - last))
             last = q
     return cost
 
@@ -462,9 +472,9 @@ def _worthwhile(codes: np.ndarray, scaled: np.ndarray) -> int:
         # Against a zero here, the code saves squared error and costs bits; a zero before a later code costs a little.
         code, size = abs(codes[q]), abs(scaled[q])
         if code:
-            change += (size - code) * (size - code) - size * size + _PRICE * (3.0 + 2.0 * math.log2(code))
+            change += (size - code) * (size - code) - size * size + PRICE * (3.0 + 2.0 * math.log2(code))
         else:
-            change += _PRICE * 0.15
+            change += PRICE * 0.15
         if change < least:
             best, least = q + 1, change
     while best > 0 and codes[best - 1] == 0:
@@ -475,7 +485,7 @@ def _worthwhile(codes: np.ndarray, scaled: np.ndarray) -> int:
 
 
 @inner()
-def _size_class(value: int) -> int:
+def size_class(value: int) -> int:
     """0 to 8: small numbers are their own class, larger ones share one."""
     if value < 3:
         return value
@@ -491,7 +501,7 @@ def _size_class(value: int) -> int:
 
 
 @inner()
-def _nearby(m: PatchMemory, y: int, x: int, what: int) -> int:
+def nearby(m: PatchMemory, y: int, x: int, what: int) -> int:
     """Twice the mean of a number over the patches to the left, above and before, as far as there are any."""
     left, above, before = m.kept[0, y + 1, x], m.kept[0, y, x + 1], m.kept[1, y + 1, x + 1]
     known = left[3] + above[3] + before[3]
@@ -499,7 +509,7 @@ def _nearby(m: PatchMemory, y: int, x: int, what: int) -> int:
 
 
 @inner()
-def _code_expert(
+def code_expert(
     c: Coder, data: np.ndarray, p: Patching, m: PatchMemory, y: int, x: int, expert: int, writing: bool
 ) -> int:  # fmt: skip
     """Code which expert a patch has."""
@@ -507,7 +517,7 @@ def _code_expert(
     if count == 1:
         return 0
     left, above, before = m.kept[0, y + 1, x, 2], m.kept[0, y, x + 1, 2], m.kept[1, y + 1, x + 1, 2]
-    activity = _size_class(_nearby(m, y, x, 0) // 4)
+    activity = size_class(nearby(m, y, x, 0) // 4)
     c.context[0] = left
     c.context[1] = above
     c.context[2] = left * (EXPERTS + 1) + above
@@ -519,14 +529,14 @@ def _code_expert(
 
 
 @inner()
-def _code_length(
+def code_length(
     c: Coder, data: np.ndarray, m: PatchMemory, y: int, x: int, expert: int, length: int, writing: bool
 ) -> int:  # fmt: skip
     """Code how many latents of a patch have codes: the number of bits of this number, then its lower bits."""
     left, above, before = m.kept[0, y + 1, x, 1], m.kept[0, y, x + 1, 1], m.kept[1, y + 1, x + 1, 1]
-    by_left, by_above, by_before = _size_class(left), _size_class(above), _size_class(before)
-    around = _size_class(_nearby(m, y, x, 1) // 2)
-    activity = _size_class(_nearby(m, y, x, 0))
+    by_left, by_above, by_before = size_class(left), size_class(above), size_class(before)
+    around = size_class(nearby(m, y, x, 1) // 2)
+    activity = size_class(nearby(m, y, x, 0))
     bits = 0
     while writing and length >> bits:
         bits += 1
@@ -535,7 +545,7 @@ def _code_length(
     c.context[2] = activity * 9 + around
     c.context[3] = expert
     c.context[4] = by_before * 9 + around
-    c.context[5] = _size_class(m.kept[0, y, x, 1]) * 9 + _size_class(m.kept[0, y, x + 2, 1])
+    c.context[5] = size_class(m.kept[0, y, x, 1]) * 9 + size_class(m.kept[0, y, x + 2, 1])
     bits = min(abs(integer(c, data, bits, _ZERO, _ZERO, _ZERO, writing)), 15)
     value = 1 if bits else 0
     for k in range(bits - 2, -1, -1):
@@ -552,13 +562,13 @@ def _code_length(
 
 
 @inner()
-def _code_patch(
+def code_patch(
     c: Coder, data: np.ndarray, m: PatchMemory, y: int, x: int, expert: int, length: int, writing: bool
 ) -> None:  # fmt: skip
     """Code the first `length` latents of a patch, of which the last is not zero, and remember them."""
     codes, planes = m.codes[expert], m.before.shape[0] > 0
     known = m.kept[0, y + 1, x, 3] + m.kept[0, y, x + 1, 3] + m.kept[1, y + 1, x + 1, 3]
-    activity, total, one, two = _size_class(_nearby(m, y, x, 0)), 0, 0, 0
+    activity, total, one, two = size_class(nearby(m, y, x, 0)), 0, 0, 0
     around = 0  # of the latent before this one
     for q in range(length):
         here, after = int(m.left[q]) + int(m.above[x, q]), 0
@@ -575,9 +585,9 @@ def _code_patch(
         c.context[0] = 4 * min(q, 1023) + min(one, 3)
         c.context[1] = 512 * min(here, 7) + low
         c.context[2] = 128 * expert + min(q, 127)
-        c.context[3] = 9 * min(one + two, 11) + _size_class(blurred)
-        c.context[4] = (9 * activity + min(_size_class(length >> 2), 8)) * 3 + min(one, 2)
-        c.context[5] = 100 * _size_class(length - q) + 10 * min(blurred, 7) + min(one + two, 9)
+        c.context[3] = 9 * min(one + two, 11) + size_class(blurred)
+        c.context[4] = (9 * activity + min(size_class(length >> 2), 8)) * 3 + min(one, 2)
+        c.context[5] = 100 * size_class(length - q) + 10 * min(blurred, 7) + min(one + two, 9)
         shift: Any = _ZERO
         while (here + one + two) >> (2 + shift) > 6:
             shift += 1
@@ -600,7 +610,7 @@ def _code_patch(
 
 
 @inner()
-def _restore_patch(
+def restore_patch(
     p: Patching, m: PatchMemory, out: np.ndarray, z: int, y: int, x: int, expert: int, length: int, step: float
 ) -> None:  # fmt: skip
     """Add the expert's functions, in order, to its prediction, and write the patch to `out`."""

@@ -15,12 +15,14 @@ import numpy as np
 
 from vcinr import container
 from vcinr.errors import InputError
+from vcinr.patches import frames
 from vcinr.patches.geometry import Geometry, extended, parts, shifts, windows
-from vcinr.patches.model import PatchModel, bits_of, from_parts
+from vcinr.patches.model import Experts, PatchModel, bits_of, from_parts
 from vcinr.progress import Clock, Progress, Watch, silent
 
 _RIDGE = 1e-3  # of least squares, as a fraction of the mean diagonal
 _FEWEST = 4  # patches for each number of a prediction that an expert needs, at least
+_QUIET = 0.1  # squared error of a prediction, in squared steps, below which weights hardly differ
 _SWITCH = 0.7  # share of the bits that name an expert which clustering counts: the contexts predict the rest
 
 
@@ -63,25 +65,79 @@ def learn(
     """
     rng = np.random.default_rng(seed)
     around, target, middle = _drawn(signals, geometry, patches, rng)
-    count, q = target.shape
-    most = count // (_FEWEST * max(1, around.shape[1]))
-    if count < 4 * q:
-        raise InputError(f"{count} patches are too few to learn {q} values each; give more or larger signals")
-    experts = max(1, min(experts, most))
     step = step_at(psnr)
     noisy = around + rng.normal(0, step / math.sqrt(12) / 2, around.shape).astype(np.float32)
-    label = _first_labels(target, geometry, experts)
+    return middle, *_clustered(noisy, target, geometry, experts, rounds, step, watch)
+
+
+def learn_later(
+    signals: Sequence[np.ndarray], geometry: Geometry, *, experts: int, rounds: int, patches: int, psnr: float,
+    seed: int = 0, watch: Watch = silent,
+) -> tuple[tuple[Experts, ...], list[dict[str, float]]]:  # fmt: skip
+    """Learn the experts of planes that look at one and at two others.
+
+    Parameters
+    ----------
+    signals, geometry, experts, rounds, patches, psnr, seed, watch
+        As of `learn`; the geometry has groups.
+
+    Returns
+    -------
+    later : tuple of Experts
+        As in `PatchModel`.
+    history : list of dict
+        As of `learn`.
+
+    Raises
+    ------
+    InputError
+        Where there are too few patches for one expert.
+
+    Notes
+    -----
+    What a decoder has of the other planes is taken to be the signals with white noise. From what a coder made of them,
+    experts learn to undo its smoothing, which at other rates needs far more bits.
+    """
+    rng, step, history = np.random.default_rng(seed), step_at(psnr), []
+    later = []
+    for planes in (1, 2):
+        around, target = frames.seen(signals, geometry, planes, patches, step, rng)
+        predict, basis, more = _clustered(around, target, geometry, experts, rounds, step, watch, weighted=True)
+        later.append(Experts(predict, basis))
+        history += more
+    return tuple(later), history
+
+
+def _clustered(
+    around: np.ndarray, target: np.ndarray, geometry: Geometry, experts: int, rounds: int, step: float, watch: Watch,
+    weighted: bool = False,
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:  # fmt: skip
+    """Experts ``predict`` and ``basis`` for patches, the most common first, and the history of their learning.
+
+    Where `weighted`, patches count the less the larger the errors of their prediction were: bits grow with the
+    logarithm of an error, and few patches that cannot be predicted would else outweigh all those that can.
+    """
+    count, q = target.shape
+    if count < 4 * q:
+        raise InputError(f"{count} patches are too few to learn {q} values each; give more or larger signals")
+    experts = max(1, min(experts, count // (_FEWEST * max(1, around.shape[1]))))
+    label, weight = _first_labels(target, geometry, experts), np.ones((count, 1), np.float32)
     history, clock = [], Clock(rounds)
     for round_number in range(1, rounds + 1):
-        fitted = [_fit(noisy[label == k], target[label == k]) for k in range(experts)]
+        of_each = [(label == k).nonzero()[0] for k in range(experts)]
+        fitted = [_fit(around[rows] * weight[rows], target[rows] * weight[rows]) for rows in of_each]
+        if weighted:
+            for rows, (predict, _) in zip(of_each, fitted, strict=True):
+                error = np.square(target[rows] - around[rows] @ predict).mean(1, keepdims=True)
+                weight[rows] = step / np.sqrt(np.float32(_QUIET * step**2) + error)
         shares = np.bincount(label, minlength=experts) / count
-        label, bits = _assigned(noisy, target, fitted, shares, step)
+        label, bits = _assigned(around, target, fitted, shares, step)
         history.append({"round": round_number, "bits_per_value": bits / q})
         watch(Progress("experts", round_number, rounds, {"bits per value": bits / q}, clock.left(round_number)))
     sizes = np.bincount(label, minlength=experts)
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] > 0]
-    return middle, np.stack([fitted[k][0] for k in order]), np.stack([fitted[k][1] for k in order]), history
+    return np.stack([fitted[k][0] for k in order]), np.stack([fitted[k][1] for k in order]), history
 
 
 def step_at(psnr: float) -> float:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,19 @@ PER_HALVING = 8.0
 """Number of rates by which the squared error of quantisation halves."""
 MAX_VALUES = 4096
 """Largest number of values of a patch, and of values around it."""
+
+
+LATER = ("one", "two")
+"""What the tensors of experts are called that look at one and at two other planes."""
+MAX_LEVELS = 16
+"""Largest number of levels of planes that have a step of their own."""
+
+
+class Experts(NamedTuple):
+    """Experts that also look at other planes of a signal; shapes are those of `PatchModel`."""
+
+    predict: np.ndarray
+    basis: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +68,9 @@ class PatchModel(Named):
         float32 ``[K, Q, Q]``: each expert's functions, in the order of their energy.
     provenance : mapping
         Facts about the training that JSON can hold.
+    later : tuple of Experts
+        For a geometry with groups, the experts of planes that look at one and at two others; then `predict` and `basis`
+        are those of the first plane. Else empty.
     """
 
     geometry: Geometry
@@ -65,6 +81,7 @@ class PatchModel(Named):
     predict: np.ndarray
     basis: np.ndarray
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    later: tuple[Experts, ...] = ()
 
     @property
     def features(self) -> int:
@@ -79,29 +96,40 @@ class PatchModel(Named):
             "kind": KIND,
             "size": list(g.size), "back": list(g.back), "ahead": list(g.ahead),
             **({"motion": g.motion} if g.motion else {}),
+            **({"group": g.group, "margin": g.margin, "finer": list(g.finer)} if g.group else {}),
             "dims": list(self.dims), "feature_dim": self.feature_dim,
             "normalisation": [[k, *v] for k, v in self.normalisation.items()],
             "provenance": dict(self.provenance),
         }  # fmt: skip
         tensors = {"middle": self.middle}
-        for name, stack in (("predict", self.predict), ("basis", self.basis)):
-            tensors |= {f"{name}/{k}": matrix for k, matrix in enumerate(stack)}
+        for prefix, experts in zip(("", *(f"{name}/" for name in LATER)), self.all_experts, strict=False):
+            for name, stack in experts._asdict().items():
+                tensors |= {f"{prefix}{name}/{k}": matrix for k, matrix in enumerate(stack)}
         return container.pack(header, tensors, lambda name, _: name != "middle", version=2)
 
+    @property
+    def all_experts(self) -> tuple[Experts, ...]:
+        """Those that look at no other plane, and with groups those that look at one and at two."""
+        return Experts(self.predict, self.basis), *self.later
+
     @cached_property
-    def reading(self) -> Patching:
-        """What a decoder needs."""
-        g = self.geometry
-        return Patching(
-            np.array(g.size, np.int64), g.offsets, g.near, self.middle.astype(np.float64),
-            np.ascontiguousarray(self.predict, np.float64), np.ascontiguousarray(self.basis, np.float64),
-            np.zeros((0, 0, 0)), np.array([g.motion], np.int64),
+    def reading(self) -> tuple[Patching, ...]:
+        """What a decoder needs, of all experts."""
+        g, middle = self.geometry, self.middle.astype(np.float64)
+        motion = np.array([0 if g.group else g.motion], np.int64)
+        return tuple(
+            Patching(
+                np.array(g.size, np.int64), g.offsets, g.near, middle,
+                np.ascontiguousarray(experts.predict, np.float64), np.ascontiguousarray(experts.basis, np.float64),
+                np.zeros((0, 0, 0)), motion,
+            )
+            for experts in self.all_experts
         )  # fmt: skip
 
     @cached_property
-    def writing(self) -> Patching:
+    def writing(self) -> tuple[Patching, ...]:
         """What an encoder needs. The stored bases are only nearly orthonormal, so that their inverse analyses."""
-        return self.reading._replace(analysis=np.ascontiguousarray(np.linalg.inv(self.reading.basis)))
+        return tuple(p._replace(analysis=np.ascontiguousarray(np.linalg.inv(p.basis))) for p in self.reading)
 
 
 def step_of(rate: int) -> float:
@@ -141,29 +169,46 @@ def fits(geometry: Geometry, features: int) -> bool:
         return False
     lengths = (n + b + a for n, b, a in zip(geometry.size, geometry.back, geometry.ahead, strict=True))
     # The whole box first: the known points in it are listed only where there are not too many.
-    return math.prod(lengths) * features <= 4 * MAX_VALUES and len(geometry.offsets) * features <= MAX_VALUES
+    if math.prod(lengths) * features > 4 * MAX_VALUES:
+        return False
+    return geometry.seen(2 if geometry.group else 0) * features <= MAX_VALUES
+
+
+def _geometry_of(header: Mapping[str, Any]) -> Geometry:
+    """The geometry of a header; raises ValueError where it has none."""
+    lengths = [tuple(header[name]) for name in ("size", "back", "ahead")]
+    if any(len(n) != 3 or any(type(v) is not int or not 0 <= v < 1 << 12 for v in n) for n in lengths):
+        raise ValueError("the geometry is no lengths of three axes")
+    size, back, ahead = lengths
+    motion, group, margin = (header.get(name, 0) for name in ("motion", "group", "margin"))
+    if type(motion) is not int or not 0 <= motion <= MAX_MOTION or (motion and size[0] != 1):
+        raise ValueError(f"the motion is {motion!r}")
+    if any(type(n) is not int or not 0 <= n < 1 << 12 for n in (group, margin)):
+        raise ValueError(f"the groups are {group!r} and their margin is {margin!r}")
+    if group and (not motion or back[0] or ahead[0]):
+        raise ValueError("groups have motion, and look around a patch in its own plane alone")
+    finer = tuple(header["finer"]) if group else ()
+    if group and (not 1 <= len(finer) <= MAX_LEVELS or any(type(n) is not int or abs(n) >= RATES for n in finer)):
+        raise ValueError(f"the levels are finer by {finer!r}")
+    return Geometry(size, back, ahead, motion, group, margin if group else 0, finer)
 
 
 def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], data: bytes, origin: str) -> PatchModel:
     """The model of an unpacked container; raises ModelError, which names `origin`, where its parts do not fit."""
     try:
-        lengths = [tuple(header[name]) for name in ("size", "back", "ahead")]
-        if any(len(n) != 3 or any(type(v) is not int or not 0 <= v < 1 << 12 for v in n) for n in lengths):
-            raise ValueError("the geometry is no lengths of three axes")
-        motion = header.get("motion", 0)
-        if type(motion) is not int or not 0 <= motion <= MAX_MOTION or (motion and lengths[0][0] != 1):
-            raise ValueError(f"the motion is {motion!r}")
-        size, back, ahead = lengths
-        geometry = Geometry(size, back, ahead, motion)
+        geometry = _geometry_of(header)
         middle = tensors["middle"]
         if middle.ndim != 1 or not fits(geometry, middle.size):
             raise ValueError("the patches are empty or too large")
-        experts = sum(name.startswith("basis/") for name in tensors)
-        q, around = geometry.points * middle.size, len(geometry.offsets) * middle.size
-        shapes = {"middle": middle.shape}
-        for k in range(experts):
-            shapes |= {f"predict/{k}": (around, q), f"basis/{k}": (q, q)}
-        if not 1 <= experts <= EXPERTS or {k: v.shape for k, v in tensors.items()} != shapes:
+        q, prefixes = geometry.points * middle.size, ("", *(f"{name}/" for name in LATER))
+        shapes: dict[str, tuple[int, ...]] = {"middle": middle.shape}
+        counts = []
+        for planes, prefix in enumerate(prefixes[: 3 if geometry.group else 1]):
+            around = (geometry.seen(planes) if planes else len(geometry.offsets)) * middle.size
+            counts.append(sum(name.startswith(f"{prefix}basis/") for name in tensors))
+            for k in range(counts[-1]):
+                shapes |= {f"{prefix}predict/{k}": (around, q), f"{prefix}basis/{k}": (q, q)}
+        if any(not 1 <= n <= EXPERTS for n in counts) or {k: v.shape for k, v in tensors.items()} != shapes:
             raise ValueError("the experts do not have the shapes of the geometry")
         if any(v.dtype != np.float32 or not np.isfinite(v).all() for v in tensors.values()):
             raise ValueError("the experts are not made of numbers")
@@ -173,12 +218,13 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
         normalisation = {str(k): (float(offset), float(scale)) for k, offset, scale in header["normalisation"]}
         if any(not math.isfinite(offset) or not 0 < scale < math.inf for offset, scale in normalisation.values()):
             raise ValueError("the normalisation is not made of numbers")
+        first, *later = (
+            Experts(*(np.stack([tensors[f"{prefix}{name}/{k}"] for k in range(n)]) for name in Experts._fields))
+            for prefix, n in zip(prefixes, counts, strict=False)
+        )
         model = PatchModel(
-            geometry, dims, feature, normalisation, middle,
-            np.stack([tensors[f"predict/{k}"] for k in range(experts)]),
-            np.stack([tensors[f"basis/{k}"] for k in range(experts)]),
-            dict(header["provenance"]),
-        )  # fmt: skip
+            geometry, dims, feature, normalisation, middle, *first, dict(header["provenance"]), tuple(later)
+        )
         model.__dict__["data"] = data  # the name is a digest of these very bytes
     except container.MALFORMED as error:
         raise container.malformed(origin, error) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vcinr.errors import ConfigError, InputError
 from vcinr.patches import coder
 from vcinr.patches.coder import analysed
 from vcinr.patches.geometry import Geometry, three, usual
-from vcinr.patches.learn import learn, step_at, stored
+from vcinr.patches.learn import learn, learn_later, step_at, stored
 from vcinr.patches.model import MAX_VALUES, PatchModel, fits
 from vcinr.places import written_aside
 from vcinr.progress import Progress, Watch, silent
@@ -26,6 +27,8 @@ from vcinr.signals.store import read_signals
 
 _JUDGED = (34, 50, 66, 82)  # rates, 6 dB apart, at which the model is judged
 _MOST = 64  # validation signals that are coded for that
+_MARGIN = 1  # how far around a displaced patch one looks, where planes are in groups
+_FINER = (18, 10, 0, -8, -13)  # what is lost in planes that others look at is lost in those too
 
 
 def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
@@ -40,6 +43,13 @@ def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
         lengths.append(standard if given is None else three(tuple(given), fill))
     size, back, ahead = lengths
     geometry = Geometry(size, back, ahead, settings.motion)
+    if settings.group:
+        geometry = Geometry(size, back, ahead, settings.motion, settings.group, _MARGIN, _FINER)
+        if not settings.motion or back[0] or ahead[0]:
+            raise ConfigError(
+                "patches.group: it is for motion, and patches look around in their own frame alone; give motion, and 0 "
+                "as the first length of back and ahead"
+            )
     if settings.motion and (axes != 3 or geometry.size[0] != 1):
         raise ConfigError("patches.motion: it is for signals of three axes and patches of length 1 along the first")
     if not fits(geometry, features):
@@ -92,10 +102,16 @@ def train_patches(
         list(_arranged(data, "train")), geometry, experts=settings.experts, rounds=settings.rounds,
         patches=settings.count, psnr=settings.psnr, seed=seed, watch=watch,
     )  # fmt: skip
-    provenance = {**data.attrs, "method": "experts", "seed": seed, "settings": settings.model_dump()}
-    model = stored(
-        PatchModel(geometry, data.dims, data.feature_dim, data.normalisation, middle, predict, basis, provenance)
-    )
+    given = {k: v for k, v in settings.model_dump().items() if k != "group" or v}
+    provenance = {**data.attrs, "method": "experts", "seed": seed, "settings": given}
+    model = PatchModel(geometry, data.dims, data.feature_dim, data.normalisation, middle, predict, basis, provenance)
+    if geometry.group:
+        later, more = learn_later(
+            list(_arranged(data, "train")), geometry, experts=max(1, settings.experts // 2), rounds=settings.rounds,
+            patches=settings.count, psnr=settings.psnr, seed=seed, watch=watch,
+        )  # fmt: skip
+        model, history = replace(model, later=later), history + more
+    model = stored(model)
     with written_aside(out) as aside:
         aside.write_bytes(model.data)
     return {
@@ -109,7 +125,8 @@ def extract_codes(
     """Find the expert and the latents of every patch and write them to a Zarr store.
 
     A patch is predicted from the signal itself around it, where an encoder has decoded values. So these are the codes
-    of an archive, but for its choices between bits and errors.
+    of an archive, but for its choices between bits and errors. Of planes in groups, the first of a signal is taken
+    alone, since the others follow what has moved.
 
     Parameters
     ----------
@@ -141,6 +158,7 @@ def extract_codes(
     total, done = sum(map(len, data.splits.values())), 0
     for name in data.splits:
         values = _arranged(data, name)
+        values = values[:, :1] if model.geometry.group else values
         if not len(values):
             continue
         counts = [n // s for n, s in zip(model.geometry.padded(values.shape[1:4]), model.geometry.size, strict=True)]
