@@ -98,9 +98,9 @@ def train(
         signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system,
         eigenvectors=eigenvectors,
     )  # fmt: skip
-    own = {}
+    own: dict[str, int] = {}
     if of_files is not None:
-        own["tile"], paths = _tile(paths, of_files, params.method)
+        own, paths = _tile(paths, of_files, params.method)
     chosen = tuple(Selection(path=p) for p in paths)
     source = Source(
         kind=kind,
@@ -186,12 +186,14 @@ _LEARNED = 0.9
 """Share of the values of all signals that are in those from which tiles are cut, at least."""
 
 
-def _tile(paths: list[str], kind: Kind, method: str) -> tuple[int, list[str]]:
-    """Length of the tiles to learn from, and the files that have such tiles.
+def _tile(paths: list[str], kind: Kind, method: str) -> tuple[dict[str, int], list[str]]:
+    """Lengths of the tiles to learn from, by the names of the kind's parameters, and the files that have such tiles.
 
-    It is the usual length, or less where too many signals are shorter than that, and where there would be a single
+    They are the usual lengths, or less where too many signals are shorter than that, and where there would be a single
     tile. The few signals that are shorter still, such as an icon among photographs, are left out.
     """
+    fields = kind.options.model_fields
+    apart = int("frames" in fields)  # leading dimensions of which the tiles have a length of their own
     lengths, sizes = [], []  # of each signal: those of its dimensions, and the number of its values
     for path in paths:
         dataset = open_dataset(path)
@@ -199,14 +201,27 @@ def _tile(paths: list[str], kind: Kind, method: str) -> tuple[int, list[str]]:
         signal = dataset[kind.variable].sizes if kind.variable in dataset else dict.fromkeys(kind.dims, sys.maxsize)
         lengths.append([signal.get(d, 0) for d in kind.dims])
         sizes.append(math.prod(signal.values()) if kind.variable in dataset else 0)
-    shortest = [min(n) for n in lengths]
-    falling = sorted(range(len(paths)), key=lambda i: -shortest[i])
-    reached = next(i for k, i in enumerate(falling, 1) if sum(sizes[j] for j in falling[:k]) >= _LEARNED * sum(sizes))
-    usual = int(kind.options.model_fields["tile"].default)
+    shortest = [min(n[apart:]) for n in lengths]
+    frames = [n[0] for n in lengths]
+    usual = int(fields["tile"].default)
     if method != "experts" and kind.network_tile is not None:
         usual = kind.network_tile
-    tile = max(1, min(usual, shortest[reached]))
-    while tile > 1 and sum(math.prod(n // tile for n in signal) for signal in lengths) < 2:
-        tile //= 2
-    long_enough = [path for path, length in zip(paths, shortest, strict=True) if length >= tile]
-    return tile, long_enough or paths
+    own = {"tile": _reached(shortest, sizes, usual)}
+    if apart:
+        own["frames"] = _reached(frames, sizes, int(fields["frames"].default))
+    along = [own["frames"]] * apart
+
+    def tiles(signal: list[int]) -> int:
+        each = along + [own["tile"]] * (len(signal) - apart)
+        return math.prod(n // size for n, size in zip(signal, each, strict=True))
+
+    while own["tile"] > 1 and sum(map(tiles, lengths)) < 2:
+        own["tile"] //= 2
+    return own, [path for path, signal in zip(paths, lengths, strict=True) if tiles(signal)] or paths
+
+
+def _reached(lengths: list[int], sizes: list[int], usual: int) -> int:
+    """The usual length of tiles, or the largest that signals with `_LEARNED` of all values reach."""
+    falling = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    last = next(i for k, i in enumerate(falling, 1) if sum(sizes[j] for j in falling[:k]) >= _LEARNED * sum(sizes))
+    return max(1, min(usual, lengths[last]))
