@@ -493,7 +493,8 @@ def occupancy() -> str:
     """Return the section on solid shapes."""
     file = f"{RESULTS}/occupancy.json"
     results = read(file)
-    data, fine = results["data"], results["fine"]
+    data, some, fine = results["data"], results["lossy"], results["fine"]
+    which = "All shapes" if some["every"] == 1 else f"{some['shapes']} of the shapes, one of every {some['every']}"
     exact = ["codec", "setting", "bytes a shape", "bits per voxel", "exact"]
     lossy = ["codec", "setting", "bytes a shape", "of these, the chunk", "mean IoU", "lowest IoU", "equal voxels"]
     return "\n".join(
@@ -511,10 +512,10 @@ def occupancy() -> str:
             "",
             markdown(exact, _solid_rows(results["rows"])),
             "",
-            "With loss, all shapes in one chunk. A limit on bytes is for the chunk. Majorities of blocks are floors: "
+            f"{which}, with loss, in one chunk. A limit on bytes is for the chunk. Majorities of blocks are floors: "
             "one stream of vcinr's coder of bits, without an archive.",
             "",
-            markdown(lossy, _simpler_rows(results["lossy"])),
+            markdown(lossy, _simpler_rows(some["rows"])),
             "",
             "![Four shapes: as they are, and in at most 90 and 20 bytes](../benchmarks/results/kinds/shapes.png)",
             "",
