@@ -61,8 +61,9 @@ table: setup ## every data set, every codec, every bound: models, benchmarks/res
 	@python -m benchmarks.speedy
 	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.table --train
 
-kinds: setup ## images, speech and volumes beside their own codecs, benchmarks/results/kinds.json; a quarter of an hour
-	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.kinds
+kinds: setup ## images, speech and volumes beside their own codecs: models, kinds/*.html; a quarter of an hour
+	@dvc repro kinds/dvc.yaml
+	@python -m benchmarks.results
 
 speed: setup ## how fast we are beside SZ3 and SPERR, benchmarks/results/speed.json
 	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.speed

@@ -29,7 +29,7 @@ import vcinr
 from benchmarks.data.packages import FESOM, IRIS, NCARG
 from benchmarks.measure.machine import record
 from benchmarks.report.tables import aligned
-from benchmarks.rivals import sz3
+from benchmarks.rivals import RIVALS
 from vcinr.archive import metadata, positions
 from vcinr.codec.chunk import describe
 from vcinr.coding import neighbours
@@ -158,24 +158,29 @@ def _spread(values: np.ndarray) -> float:
     return float(values.max()) - float(values.min())
 
 
-def rival(case: Case, fraction: float) -> dict[str, Any]:
-    """The smallest of SZ3's settings on the valid values, in two orders; a row of figures."""
+FAMILIES = ("SZ3", "SPERR", "linear + pcodec")
+
+
+def rivals(case: Case, fraction: float) -> list[dict[str, Any]]:
+    """The smallest of each rival's settings on the valid values, in two orders; a row of figures of each."""
     located = positions.locate({"": metadata.stored(case.dataset)}, case.variable)
     assert located is not None
     points, dims = located.positions.points, case.dataset[case.variable].dims
     planes = np.moveaxis(case.values, dims.index("node"), -1) if "node" in dims else case.values
     planes = planes.reshape(-1, len(points))
-    bound, best = fraction * _spread(planes[np.isfinite(planes)]), None
+    bound = fraction * _spread(planes[np.isfinite(planes)])
+    sizes: dict[str, dict[str, int]] = {family: {} for family in FAMILIES}
     for order, ranks in (("file", np.arange(len(points))), ("Morton", np.argsort(neighbours.morton(points)))):
         for form, given in _forms(planes[:, ranks]):
-            for codec in sz3.SZ3:
-                size, setting = len(codec.encode(given, bound)), f"{codec.name}, {order} order, {form}"
-                if best is None or size < best[0]:
-                    best = size, setting
-    assert best is not None
-    size, setting = best
-    bits = 8 * size / np.isfinite(planes).sum()
-    return {"codec": "SZ3", "bytes": size, "bits_per_value": bits, "setting": setting}
+            for family in FAMILIES:
+                for codec in RIVALS[family]:
+                    sizes[family][f"{codec.name}, {order} order, {form}"] = len(codec.encode(given, bound))
+    rows = []
+    for family, found in sizes.items():
+        setting = min(found, key=lambda name: found[name])
+        bits = 8 * found[setting] / np.isfinite(planes).sum()
+        rows.append({"codec": family, "bytes": found[setting], "bits_per_value": bits, "setting": setting})
+    return rows
 
 
 def _forms(planes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -203,7 +208,7 @@ def measure(raw: Path, watch: Watch = silent) -> list[dict[str, Any]]:
             about = {"field": case.name, "values": valid, "bound_fraction": fraction, "target": target}
             with tempfile.TemporaryDirectory(prefix="unstructured-") as folder:
                 found = [ours(case, fraction, Path(folder), located=located) for located in (True, False)]
-            rows += [{**about, **row} for row in (*found, rival(case, fraction))]
+            rows += [{**about, **row} for row in (*found, *rivals(case, fraction))]
             done += 1
             watch(Progress(f"{case.name}, {fraction:g}", done, total, {}, clock.left(done)))
     return rows
@@ -219,11 +224,13 @@ def by_codec(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Mapping[str, A
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a text with a line for each field and bound."""
-    lines = [["field", "values", "bound", "vcinr", "of it mask", "without positions", "SZ3", "kNN", "vcinr / kNN"]]
+    heads = ["field", "values", "bound", "vcinr", "of it mask", "without positions", *FAMILIES, "kNN", "vcinr / kNN"]
+    lines = [heads]
     for group in by_codec(rows):
-        mine, unlocated, other = group["vcinr"], group["vcinr without positions"], group["SZ3"]
+        mine, unlocated = group["vcinr"], group["vcinr without positions"]
         figures = (
-            mine["bits_per_value"] - mine["bits_without_mask"], unlocated["bits_per_value"], other["bits_per_value"],
+            mine["bits_per_value"] - mine["bits_without_mask"], unlocated["bits_per_value"],
+            *(group[family]["bits_per_value"] for family in FAMILIES),
             mine["target"], mine["bits_without_mask"] / mine["target"],
         )  # fmt: skip
         bound, bits = f"{mine['bound_fraction']:g}", f"{mine['bits_per_value']:.3f}{'' if mine['held'] else ' !'}"

@@ -406,14 +406,28 @@ def leb128(data: bytes, position: int) -> tuple[int, int]:
 
 
 def lossless(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> Array:
-    """Values of lossless coding: one or two and bits, numbers, or deflated, all first bytes first."""
+    """Values of lossless coding: one or two and bits, numbers, coarse, or deflated, all first bytes first."""
     if data[:1] == b"\1":
         two = np.frombuffer(data[: 1 + 2 * dtype.itemsize], dtype, offset=1)
         return np.full(shape, two[0]) if len(two) < 2 else two[decode_bits(data[1 + two.nbytes :], shape).astype(int)]
     if data[:1] == b"\2":
         return decode_numbers(data[1:], shape, dtype)
+    if data[:1] == b"\3":
+        return decode_coarse(data[1:], dtype, shape)
     inflated = np.frombuffer(zlib.decompress(data), np.uint8).reshape(dtype.itemsize, -1)
     return np.frombuffer(inflated.T.tobytes(), dtype).copy().reshape(shape)
+
+
+def decode_coarse(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> Array:
+    """Values of which each fills a block of a volume."""
+    factor, position = leb128(data, 0)
+    if factor < 2 or data[position : position + 1] == b"\3":
+        raise ValueError("a factor of coarse values is below 2, or they are coarse again")
+    longer = [n for n in shape if n != 1]
+    items, lengths = math.prod(longer[:-3]), [1, 1, 1, *longer][-3:]
+    coarse = lossless(data[position:], dtype, (items, *(-(-n // factor) for n in lengths)))
+    z, y, x = (np.arange(n) // factor for n in lengths)
+    return coarse[:, z[:, None, None], y[:, None], x].reshape(shape)
 
 
 def decode_mask(data: bytes, shape: tuple[int, ...]) -> Array:
@@ -1988,7 +2002,9 @@ class Model(File):
     """The network that predicts signals of its variables from latents."""
 
     def inputs(self, axes: list[Array]) -> Array:
-        """Inputs of the network at the points of the full grid, in C order: [points, d_in]."""
+        """Inputs of the network at the points of the full grid, or the nodes of its graph: [points, d_in]."""
+        if self.header["system"]["system"] == "spectral":
+            return np.ascontiguousarray(self.tensors["graph/nodes"].T)
         points = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], 1)
         system = self.header["system"]
         bounds = system.get("bounds", [])

@@ -107,7 +107,8 @@ def compress_source(source: Source, raw: Path, target: Path, model: Path, option
         variables = archive_variables(source, dataset)
         facts = compress(
             dataset, path, model=artifact, abs_error=options.abs_error, rel_error=options.rel_error,
-            variables=variables, chunk=options.chunk, effort=options.effort, overwrite=True, watch=watch,
+            psnr=options.psnr, rate=options.rate, variables=variables, chunk=options.chunk, effort=options.effort,
+            overwrite=True, watch=watch,
         )  # fmt: skip
         # Metrics are compared between runs, so they must not contain names that change with each model.
         summary[name] = {key: value for key, value in facts.items() if key not in ("archive", "models")}

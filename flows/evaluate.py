@@ -11,21 +11,29 @@ from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.common import PARAMS, artifact_key, main, places_of, record, watcher
-from vcinr.config import Evaluate, load
+from flows.common import PARAMS, Places, artifact_key, main, places_of, record, watcher
+from vcinr.config import Params
+from vcinr.kinds import load
 
 LARGEST_IMAGE = 2**20  # bytes; images are sent inside the artifact, since a server cannot read local files
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def measure(
-    signals: Path, model: Path, archive: Path, history: Path, options: Evaluate, metrics: Path, plots: Path,
-    report: Path,
-) -> dict[str, Any]:  # fmt: skip
+def measure(params: Params, places: Places) -> dict[str, Any]:
     """Measure the model and the archive, draw figures and write the report."""
     from benchmarks.evaluate import evaluate
+    from benchmarks.evaluate_files import evaluate_files
 
-    return evaluate(signals, model, archive, history, options, metrics, plots, report, watcher("evaluate"))
+    watch, metrics = watcher("evaluate"), places.metrics / "evaluate.json"
+    if params.method == "experts":
+        return evaluate_files(
+            params.active, places.raw, places.signals, places.model, places.archive, metrics, places.plots,
+            places.report, watch,
+        )  # fmt: skip
+    return evaluate(
+        places.signals, places.model, places.archive, places.training / "history.csv", params.evaluate, metrics,
+        places.plots, places.report, watch,
+    )  # fmt: skip
 
 
 @flow(name="evaluate")
@@ -33,10 +41,7 @@ def evaluate(params: str = PARAMS) -> dict[str, Any]:
     """Evaluate the active source's model and archive."""
     p = load(params)
     places = places_of(p)
-    summary = measure(
-        places.signals, places.model, places.archive, places.training / "history.csv", p.evaluate,
-        places.metrics / "evaluate.json", places.plots, places.report,
-    )  # fmt: skip
+    summary = measure(p, places)
     record("evaluate", summary)
     show(places.report)
     return summary

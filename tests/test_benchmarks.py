@@ -7,21 +7,24 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import kinds, speed, unstructured
+from benchmarks import graphs, kinds, speed, unstructured
 from benchmarks.data import climate, models, signals
 from benchmarks.data.climate import Case
 from benchmarks.evaluate import evaluate
 from benchmarks.floor import floor, water_filling
+from benchmarks.measure import files
 from benchmarks.measure.curves import mean_psnr, paid_after, psnr, rate_at
 from benchmarks.measure.klt import Klt, blocks_of, signal_of
 from benchmarks.measure.quality import dssim, spectral_error
 from benchmarks.report import kinds as report_of_kinds
+from benchmarks.report.kinds import FLOOR, OURS
 from benchmarks.rivals import RIVALS
 from benchmarks.rivals.base import by_level
 from benchmarks.table import run, summary
-from vcinr.config import Evaluate, Inr, Meta, Params, Quantiser
+from vcinr.config import Evaluate, Inr, Meta, Params, Quantiser, preset
 from vcinr.inr.model import save_model
 from vcinr.signals import write_signals
+from vcinr.signals.graph import Graph
 
 RNG = np.random.default_rng(0)
 WAVES = np.add.outer(np.sin(np.arange(30) / 5), np.cos(np.arange(40) / 7))
@@ -105,19 +108,19 @@ def test_splits_depend_on_names_and_contents_alone():
 def test_tables_of_kinds_have_every_codec_and_the_ratio_to_the_floor():
     curves = {
         name: [{"psnr_db": p, "rate": s * p, "net_rate": s * p / 2} for p in (20.0, 50.0)]
-        for name, s in ((kinds.OURS, 1.0), (kinds.FLOOR, 2.0), ("JPEG", 4.0))
+        for name, s in ((OURS, 1.0), (FLOOR, 2.0), ("JPEG", 4.0))
     }
-    spec = kinds.SPECS["photo32"]
+    spec = kinds.BENCHMARKS["photo32"].spec
     part = {"title": "t", "units": 10240, "signals": 10, "model": {"bytes": 640}, "curves": curves}
-    part["at"] = kinds.at_targets(curves, spec.targets)
-    part["paid"] = kinds.payback(part, spec)
+    part["at"] = files.at_targets(curves, spec.targets)
+    part["paid"] = files.payback(part, spec, 640)
     assert {row["rival"] for row in part["paid"]} == {"JPEG"}
     assert part["paid"][0]["count"] == pytest.approx(8 * 640 / (3 * part["at"][0]["rate"]) / 1024)
     result = {"kind": "image", "unit": "pixel", "plural": "tiles", "targets": spec.targets, "sets": [part]}
     tables = dict(report_of_kinds.lines_of(result, lambda v: "-" if v is None else f"{v:.3f}"))
     assert len(tables) == 2
     for lines in tables.values():
-        heads = [kinds.OURS, kinds.FLOOR, "JPEG", f"{kinds.OURS} / best rival", f"{kinds.OURS} / {kinds.FLOOR}"]
+        heads = [OURS, FLOOR, "JPEG", f"{OURS} / best rival", f"{OURS} / {FLOOR}"]
         assert [line[0] for line in lines[1:]] == heads
         assert lines[-2][1:] == ["0.250"] * 5 and lines[-1][1:] == ["0.500"] * 5
     text = report_of_kinds.table("photo32", result | {"data": {"train": "a", "test": "b"}})
@@ -138,8 +141,8 @@ def test_scattered_points_are_measured_and_summed_up(tmp_path):
     case = unstructured._case("CAM-SE T850", values, ("time", "y", "x"), north, east)
     about = {"field": case.name, "values": int(np.isfinite(values).sum()), "bound_fraction": 0.1, "target": 0.5}
     rows = [unstructured.ours(case, 0.1, tmp_path, located=located) for located in (True, False)]
-    rows = [{**about, **row} for row in (*rows, unstructured.rival(case, 0.1))]
-    assert [row["codec"] for row in rows] == ["vcinr", "vcinr without positions", "SZ3"]
+    rows = [{**about, **row} for row in (*rows, *unstructured.rivals(case, 0.1))]
+    assert [row["codec"] for row in rows] == ["vcinr", "vcinr without positions", *unstructured.FAMILIES]
     assert all(row["held"] for row in rows[:2]) and rows[0]["coordinate_bytes"] > rows[1]["coordinate_bytes"] == 0
     assert 0 < rows[0]["bits_without_mask"] < rows[0]["bits_per_value"] and "order" in rows[2]["setting"]
     assert unstructured.table(rows).count("CAM-SE") == 1
@@ -233,3 +236,35 @@ def test_a_trained_model_is_evaluated(tiny_maps, tiny_model, tmp_path):
         "bounded-t.png", "rate-distortion-t.png", "maps-t.png", "learning.png", "side_by_side.json", "summary.txt",
         "index.html",
     }  # fmt: skip
+
+
+def test_a_mesh_without_and_with_its_positions(tmp_path, monkeypatch):
+    rows, columns = 9, 14
+    y, x = (a.ravel() for a in np.meshgrid(np.linspace(0, 2, rows), np.linspace(0, 3, columns), indexing="ij"))
+    depth, year = np.arange(12.0)[:, None] / 8, np.arange(2.0)[:, None, None]
+    values = np.sin(y + x + depth + 0.1 * year) * np.exp(-depth) + 0.3 * np.cos(2 * x - depth)
+    values[:, 6:, :20] = np.nan
+    number = np.arange(rows * columns).reshape(rows, columns)
+    sides = [(number[:, :-1], number[:, 1:]), (number[:-1], number[1:])]
+    pairs = np.concatenate([np.stack([a.ravel(), b.ravel()], 1) for a, b in sides])
+    ocean = graphs.Ocean(values.astype("f4"), Graph.of(rows * columns, pairs), 20 * y, 20 * x)
+    monkeypatch.setattr(graphs, "ocean", lambda raw: ocean)
+    monkeypatch.setattr(graphs, "LATENTS", (4,))
+    monkeypatch.setattr(graphs, "BOUNDS", (0.05,))
+    small = {"width": 24, "latent": 4}
+
+    def method(latents: int, steps: int):
+        params = preset("basis")
+        meta = params.meta.model_copy(update={"steps": steps, "points": 126, "validate_every": 50})
+        quantiser = params.quantiser.model_copy(update={"steps": 20})
+        inr = params.inr.model_copy(update=small)
+        return params.model_copy(update={"inr": inr, "meta": meta, "quantiser": quantiser, "threads": 1})
+
+    monkeypatch.setattr(graphs, "method", method)
+    found = graphs.measure(tmp_path, steps=100)
+    assert found["signals"] == {"train": 12, "valid": 4, "test": 8} and found["edges"] == len(pairs)
+    quality = {(r["coordinates"], r["latents"]): r["psnr_db"] for r in found["rows"]}
+    assert set(quality) == {(n, 4) for n in (*graphs.NAMES, graphs.EOF)} | {(graphs.EOF, 0)}
+    assert quality["EOF", 4] > quality["EOF", 0] and quality["spectral, 16", 4] > quality["EOF", 0] + 5
+    assert [r["held"] for r in found["archives"]] == [True] * 4
+    assert all(name in graphs.table(found) for name in (*graphs.NAMES, "EOF", "model, and positions"))

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 import vcinr
 from benchmarks import occupancy
 from tests.golden.reference import decoder
+from vcinr.archive.plan import plan
+from vcinr.codec.decode import decode
 from vcinr.codec.encode import encode
-from vcinr.codec.promise import Field
+from vcinr.codec.promise import Bound, Field, ious
 from vcinr.coding import bits, lossless
-from vcinr.errors import CorruptError
+from vcinr.coding.coarse import coarse_shape, grown, sums_in_blocks
+from vcinr.errors import BoundError, CorruptError, InputError
 
 reference = decoder()
 
@@ -245,6 +248,133 @@ def test_a_field_with_a_ragged_coast_through_an_archive(effort, tmp_path):
     with vcinr.open(tmp_path / "a.zarr") as back:
         assert (np.isnan(back["v"].values) == mask).all()
         assert np.nanmax(np.abs(back["v"].values - values)) <= 0.1
+
+
+# ---------------------------------------------------------------- shapes with less than all of their voxels
+
+ANY = Field("occupancy", (0,))
+
+
+def drawn(data) -> np.ndarray:
+    """An array of zeros and ones of any type and size, among them empty and full ones, and single voxels."""
+    shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    array = rng.random(shape) < data.draw(st.sampled_from([0.0, 0.02, 0.3, 0.7, 1.0]))
+    if data.draw(st.booleans()):
+        array = np.logical_or.accumulate(array, axis=data.draw(st.integers(0, array.ndim - 1)))
+    if data.draw(st.booleans()):
+        array.flat[rng.integers(array.size)] = True
+    return array.astype(data.draw(st.sampled_from(["?", "u1", "i2", ">i8"])))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_any_shapes_keep_any_iou(data):
+    array, goal = drawn(data), data.draw(st.sampled_from([0.0, 0.3, 0.75, 0.9, 0.999, 1.0]))
+    coded = encode(array, ANY, Bound("iou", goal), effort=data.draw(st.sampled_from(["best", "fast"])))
+    back = decode(coded.data, array.shape, array.dtype, ANY)
+    found = ious(array, back)
+    assert back.dtype == array.dtype.newbyteorder("=") and set(np.unique(back)) <= {0, 1}
+    assert found.mean() >= goal and found.min() > 0.0 and (coded.ious == found).all()
+    assert coded.max_abs_error == float((back != array).any())
+    exact = encode(array, ANY, None)
+    assert len(coded.data) <= len(exact.data)
+    if goal == 1.0:
+        assert coded.data == exact.data and (back == array).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_any_shapes_keep_any_rate_or_say_that_they_cannot(data):
+    array, size = drawn(data), data.draw(st.integers(8, 90))
+    bound = Bound("rate", 8 * size / array.size)
+    try:
+        coded = encode(array, ANY, bound, effort=data.draw(st.sampled_from(["best", "fast"])))
+    except BoundError as error:
+        assert "allow more" in str(error)
+        return
+    assert len(coded.data) <= size and ious(array, decode(coded.data, array.shape, array.dtype, ANY)).min() > 0.0
+
+
+def test_shapes_of_a_lower_goal_take_fewer_bytes():
+    array = solid(6, 32) ^ ((np.random.default_rng(0).random((6, 32, 32, 32)) < 0.01) & solid(6, 32))
+    sizes = [len(encode(array, ANY, Bound("iou", goal)).data) for goal in (1.0, 0.95, 0.8, 0.5)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[1] < 0.6 * sizes[0] and sizes[3] < 0.2 * sizes[0]
+    close = encode(array, ANY, Bound("iou", 0.8)).ious.mean()
+    assert 0.8 <= close < 0.87
+    best = encode(array, ANY, Bound("rate", 8 * sizes[2] / array.size))
+    assert len(best.data) <= sizes[2] and best.ious.mean() > 0.75
+
+
+def test_coarse_copies():
+    array = np.random.default_rng(0).random((2, 1, 5, 7, 9)) < 0.5
+    assert coarse_shape(array.shape, 4) == (2, 2, 2, 3)
+    sums = sums_in_blocks(array[:, 0], 4)
+    assert sums.shape == (2, 2, 2, 3) and sums.sum() == array.sum()
+    assert sums[1, 1, 0, 2] == array[1, 0, 4:, :4, 8:].sum()
+    whole = grown(sums, array.shape, 4)
+    assert whole.shape == array.shape and (whole[1, 0, 4:, :4, 8:] == sums[1, 1, 0, 2]).all()
+    assert grown(np.ones((1, 1, 1, 1)), (3, 4), 2**40).shape == (3, 4)
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "f8"])
+@pytest.mark.parametrize("shape", [(3, 5, 7, 9), (6,), (1, 4, 1), (2, 1, 3, 2, 5, 4), (0, 3)])
+def test_coarse_values_and_the_reference_decoder(shape, dtype):
+    for factor in (2, 3, 300):
+        values = (np.random.default_rng(0).random(coarse_shape(shape, factor)) < 0.5).astype(dtype)
+        data = lossless.encode_coarse(values, factor)
+        back = lossless.decode(data, shape, np.dtype(dtype))
+        assert back.shape == shape and (back == grown(values, shape, factor)).all()
+        assert (reference.lossless(data, np.dtype(dtype), shape) == back).all()
+
+
+@pytest.mark.parametrize("wrong", [b"\3", b"\3\1\1\0", b"\3\0", b"\3\2", b"\3\2\3\2\1\0", b"\3\xff", b"\3\2\2\0"])
+def test_coarse_values_that_are_none(wrong):
+    with pytest.raises(CorruptError):
+        lossless.decode(wrong, (4, 6), np.dtype("u1"))
+
+
+def test_shapes_through_an_archive(tmp_path):
+    values = solid(7, 20)
+    data = xr.Dataset({"inside": (("item", "z", "y", "x"), values), "t": (("x",), np.arange(20.0))})
+    facts = vcinr.compress(data, tmp_path / "a.zip", iou=0.9, chunk=3)["variables"]["inside"]
+    assert facts["bound"] == {"kind": "iou", "value": 0.9} and facts["max_abs_error"] == 1.0 and facts["iou"] >= 0.9
+    problems, seen = vcinr.verify(tmp_path / "a.zip", data)
+    assert problems == [] and facts["lowest_iou"] == pytest.approx(seen["inside"]["lowest_iou"], abs=2e-6)
+    with vcinr.open(tmp_path / "a.zip") as back:
+        found = ious(values, back["inside"].values)
+        assert back["inside"].dtype == bool and len(found) == 7
+    assert (found.mean(), found.min()) == pytest.approx((seen["inside"]["mean_iou"], seen["inside"]["lowest_iou"]))
+    other = data.assign(inside=(data["inside"].dims, values[:, ::-1]))
+    problems, _ = vcinr.verify(tmp_path / "a.zip", other)
+    assert len(problems) == 3 and "below the 0.9 promised" in problems[0]
+    with pytest.raises(BoundError, match="chunk inside/c/0"):
+        vcinr.compress(data, tmp_path / "b.zip", rate=1e-9, variables=["inside"])
+
+
+def test_an_iou_is_for_zeros_and_ones(tmp_path):
+    data = xr.Dataset(
+        {
+            "inside": (("y", "x"), np.eye(6, dtype="i4")), "classes": (("y", "x"), np.arange(36).reshape(6, 6)),
+            "real": (("y", "x"), np.eye(6)), "packed": (("y", "x"), np.eye(6, dtype="u1"), {"scale_factor": 2.0}),
+        }
+    )  # fmt: skip
+    assert list(vcinr.compress(data, tmp_path / "a.zip", iou=1.0)["variables"]) == ["inside"]
+    for name in ("classes", "real", "packed"):
+        with pytest.raises(InputError, match=f"'{name}' holds .* and not only zeros and ones"):
+            vcinr.compress(data, tmp_path / "b.zip", iou=0.9, variables=[name])
+        with pytest.raises(InputError, match="an IoU is for truth values"):
+            vcinr.compress(data[[name]], tmp_path / "b.zip", iou=0.9)
+    for wrong in (-0.1, 1.5, np.nan):
+        with pytest.raises(InputError, match="iou: the bound must be"):
+            vcinr.compress(data, tmp_path / "b.zip", iou=wrong)
+
+
+def test_chunks_of_zeros_and_ones_are_large():
+    many = np.broadcast_to(np.uint8(1), (100, 64, 64, 64))
+    groups = {"": xr.Dataset({"solid": (("item", "z", "y", "x"), many), "bytes": (("a", "z", "y", "x"), many + many)})}
+    shapes = {a.job.name: a.shape for a in plan(groups, variables=["solid", "bytes"])}
+    assert shapes == {"solid": (32, 64, 64, 64), "bytes": (4, 64, 64, 64)}
 
 
 def test_the_benchmark_of_solids():

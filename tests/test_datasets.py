@@ -31,6 +31,7 @@ from vcinr.errors import ConfigError, InputError
 from vcinr.formats.base import Format, Groups, begins
 from vcinr.formats.obj import triangles_of
 from vcinr.formats.open import field, numeric_fields, open_dataset
+from vcinr.kinds import grid
 from vcinr.kinds.voxels import read_library, voxelise
 from vcinr.signals import Signals, SignalSet, read_signals
 
@@ -678,6 +679,27 @@ def test_ingest_errors_name_file_and_remedy(tmp_path: Path) -> None:
     fails(r"moved\.nc: variable 't': axis 'lat' .*one source has one grid", archive=moved)
 
 
+def test_patterns_and_packages_of_selections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern stands for its files in order, and each selection may have a package of its own."""
+    first, second = package(b"1"), package(b"2").model_copy(update={"name": "other"})
+    for folder, names in (("pack", ("b", "a", "c")), ("other", ("d",))):
+        (tmp_path / folder / "in").mkdir(parents=True)
+        for name in names:
+            climate().to_netcdf(tmp_path / folder / "in" / f"{name}.nc")
+    monkeypatch.setattr("vcinr.datasets.ingest.fetch", lambda wanted, raw, _: raw / wanted.name)
+    source = config.Source(
+        package=first, variables=("t",), train=(config.Selection(path="in/[ab].nc"),),
+        archive=(config.Selection(path="in/*.nc", package=second),),
+    )  # fmt: skip
+    assert source.packages == [first, second]
+    summary = ingest(source, tmp_path, tmp_path / "signals")
+    assert summary["files"] == {"train": ["in/a.nc", "in/b.nc"], "archive": ["in/d.nc"]}
+    assert [p["name"] for p in summary["packages"]] == ["other"] and summary["package"]["name"] == "pack"
+    absent = source.model_copy(update={"train": (config.Selection(path="in/*.png"),)})
+    with pytest.raises(InputError, match=r"in/\*\.png: no file matches this pattern in pack$"):
+        ingest(absent, tmp_path, tmp_path / "signals")
+
+
 def example_signals(source: config.Source) -> Signals:
     split = SignalSet(np.zeros((2, 3, 1), np.float32), None, ("v", "v"))
     axes = (np.arange(3.0),)
@@ -716,3 +738,15 @@ def test_hadgem_for_real(tmp_path: Path) -> None:
 def test_obj_files_may_have_tabs():
     data = b"v\t0 0 0\nv\t1 0 0\nv 0\t1 0\nf\t1 2 3\n"
     assert np.array_equal(triangles_of(data, "a.obj"), [[[0, 0, 0], [1, 0, 0], [0, 1, 0]]])
+
+
+def test_files_that_are_learned_and_tested_alike_are_opened_once(tmp_path, monkeypatch):
+    field = xr.DataArray(np.random.default_rng(0).random((5, 4, 6)), dims=("time", "y", "x"), name="v")
+    field.to_netcdf(tmp_path / "a.nc")
+    chosen = (config.Selection(path=str(tmp_path / "a.nc")),)
+    opened, real = [], grid.open_dataset
+    monkeypatch.setattr(grid, "open_dataset", lambda path: opened.append(path) or real(path))
+    facts = ingest(config.Source(train=chosen, archive=chosen), tmp_path, tmp_path / "s.zarr")
+    assert len(opened) == 1 and facts["signals"] == {"train": 4, "valid": 1, "test": 5}
+    facts = ingest(config.Source(train=chosen, archive=chosen, test={"time": (3, None)}), tmp_path, tmp_path / "s.zarr")
+    assert len(opened) == 3 and facts["signals"]["test"] == 2

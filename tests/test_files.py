@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -19,7 +21,8 @@ from vcinr.config import Patches
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
-from vcinr.kinds.files import joined, kind_of_data, open_files, separated
+from vcinr.kinds import KINDS
+from vcinr.kinds.files import joined, kind_of_data, open_files, separated, write_files
 from vcinr.models import load_model
 from vcinr.patches.model import PatchModel
 from vcinr.training import usual_params
@@ -119,10 +122,6 @@ def test_photographs_of_all_sizes(modelled, bound, colours, tmp_path):
     originals.mkdir()
     for i, (height, width) in enumerate([(40, 56), (40, 56), (33, 17), (1, 1), (3, 30)]):
         image(originals / f"a view.{i}.png", picture(height, width, seed=50 + i))
-    if bound[0] == "--rate":  # a single point takes more than that, whatever the coder
-        (originals / "a view.3.png").unlink()
-        (originals / "a view.4.png").unlink()
-        bound = ("--rate", 6)
     with_model = ("--model", colours / "m.vcinr") if modelled else ()
     said = vcinr_("compress", originals, tmp_path / "a.zip", *with_model, *bound, "--effort", "fast")
     assert "image" in said
@@ -132,6 +131,9 @@ def test_photographs_of_all_sizes(modelled, bound, colours, tmp_path):
     for path in originals.iterdir():
         worst = largest(path, tmp_path / "back" / path.name, "image")
         assert worst <= (6 if bound[0] == "--abs-error" else 255)
+    if bound[0] == "--rate":
+        rates = {v["values"]: v["bound"]["value"] for v in vcinr.info(tmp_path / "a.zip")["variables"].values()}
+        assert rates == {2 * 40 * 56 * 3: 2.5, 33 * 17 * 3: 2.5, 3: 512 / 3, 3 * 30 * 3: 2.5}
 
 
 def test_the_model_pays(colours, tmp_path):
@@ -195,6 +197,18 @@ def test_photographs_that_are_not_written_come_back_as_png(tmp_path):
     for name, original in back.items():
         old, new = open_dataset(folder / original)["image"], open_dataset(tmp_path / "back" / name)["image"]
         assert np.abs(old.astype("i2") - new.astype("i2")).max() <= 2
+
+
+def test_bands_that_png_cannot_hold_come_back_as_tiff(tmp_path):
+    """An image whose format is not written takes the first usual one that holds it; a name that is given stays."""
+    rng = np.random.default_rng(3)
+    bands = rng.integers(0, 4000, (9, 7, 5)).astype(np.uint16)
+    dataset = xr.Dataset({"image": (("y", "x", "channel"), bands)})
+    (path,) = write_files([("scene.jpg", dataset)], KINDS["image"], tmp_path / "out")
+    assert path == tmp_path / "out" / "scene.tif"
+    np.testing.assert_array_equal(open_dataset(path)["image"], bands)
+    with pytest.raises(InputError, match=r"one\.png: \.png files hold grey"):
+        write_files([("scene.jpg", dataset)], KINDS["image"], tmp_path / "one.png")
 
 
 def test_a_chunk_of_many_images_is_decoded_once(tmp_path, monkeypatch):
@@ -430,3 +444,97 @@ def test_signals_are_taken_apart_as_they_were_joined(tmp_path):
     for path, before in opened:
         xr.testing.assert_identical(back[Path(path).name], before)
     assert open_groups(image(tmp_path / "a.png", picture(3, 4)))[""].sizes == {"y": 3, "x": 4, "channel": 3}
+
+
+# --- what verify says of each file
+
+
+def said_of(archive: Path, originals: Path) -> tuple[dict, dict[str, dict]]:
+    """The JSON of verify, and its signals by name."""
+    found = json.loads(vcinr_("verify", archive, "--against", originals, "--json"))
+    signals = [s for fact in found["variables"].values() for s in fact["signals"]]
+    return found, {s["name"]: s for s in signals}
+
+
+def check_signals(archive: Path, originals: Path, variable: str, back: Path, peak: float) -> dict:
+    """Compare what verify says with the files that come back."""
+    found, signals = said_of(archive, originals)
+    assert found["problems"] == [] and sorted(signals) == sorted(p.name for p in originals.iterdir())
+    vcinr_("decompress", archive, back)
+    squared, count = 0.0, 0
+    for path in originals.iterdir():
+        old, new = (open_dataset(p)[variable].values.astype("f8") for p in (path, back / path.name))
+        errors = old - new
+        assert signals[path.name]["max_abs_error"] == pytest.approx(np.abs(errors).max(initial=0))
+        expected = 10 * np.log10(peak**2 / np.square(errors).mean()) if errors.any() else None
+        assert signals[path.name]["psnr_db"] == (None if expected is None else pytest.approx(expected))
+        squared, count = squared + float(np.square(errors).sum()), count + errors.size
+    whole = found["whole"]
+    assert whole["signals"] == len(signals) and whole["psnr_db"] == pytest.approx(
+        10 * np.log10(peak**2 * count / squared)
+    )
+    assert whole["max_abs_error"] == max(s["max_abs_error"] for s in signals.values())
+    return found
+
+
+def test_verify_shows_error_and_quality_of_every_image(colours, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, (height, width) in enumerate([(40, 56), (40, 56), (40, 56), (33, 17)]):
+        image(folder / f"{i}.png", picture(height, width, seed=50 + i))
+    image(folder / "flat.png", np.full((9, 9, 3), 7, "u1"))
+    options = ("--model", colours / "m.vcinr", "--abs-error", 6, "--effort", "fast", "--chunk", 1)
+    vcinr_("compress", folder, tmp_path / "a.zip", *options)
+    found = check_signals(tmp_path / "a.zip", folder, "image", tmp_path / "back", 255)
+    assert found["whole"]["peak_is"] == "255"
+    model = (colours / "m.vcinr").stat().st_size
+    values = 3 * (3 * 40 * 56 + 33 * 17 + 81)
+    size = (tmp_path / "a.zip").stat().st_size
+    assert found["whole"]["bits_per_value"] == pytest.approx(8 * (size - model) / values, rel=0.05)
+    lines = vcinr_("verify", tmp_path / "a.zip", "--against", folder).splitlines()
+    assert [line.partition(":")[0] for line in lines[-7:-2]] == ["0.png", "1.png", "2.png", "3.png", "flat.png"]
+    assert lines[-7].endswith(" dB") and "largest error" in lines[-7] and lines[-3] == "flat.png: exact"
+    assert "5 signals, largest error" in lines[-1] and "(peak 255)" in lines[-1] and "bits per value" in lines[-1]
+    assert len(vcinr_("verify", tmp_path / "a.zip").splitlines()) == len(lines) - 6, "without the originals as before"
+
+
+def test_verify_shows_every_sound_and_every_volume(tmp_path):
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for i, length in enumerate([5000, 70, 9000, 1]):
+        sound(sounds / f"{i}.wav", tones(length, seed=i).astype("i2"))
+    vcinr_("compress", sounds, tmp_path / "s.zip", "--abs-error", 40, "--chunk", 3000)
+    check_signals(tmp_path / "s.zip", sounds, "sound", tmp_path / "sounds back", 2**15)
+    volumes = tmp_path / "volumes"
+    volumes.mkdir()
+    rng = np.random.default_rng(0)
+    levels = rng.normal(size=(2, 6, 7, 8)).cumsum(3).astype("f4")
+    for i, values in enumerate(levels):
+        write_dataset(xr.Dataset({"volume": (("z", "y", "x"), values)}), volumes / f"{i}.nrrd")
+    vcinr_("compress", volumes, tmp_path / "v.zip", "--abs-error", 0.3)
+    found = check_signals(tmp_path / "v.zip", volumes, "volume", tmp_path / "volumes back", float(np.ptp(levels)))
+    assert found["whole"]["peak_is"] == "the range"
+
+
+def test_a_problem_is_in_the_json_too(tmp_path):
+    for i in range(2):
+        image(tmp_path / f"{i}.png", picture(20, 20, seed=i))
+    vcinr_("compress", tmp_path / "0.png", tmp_path / "1.png", tmp_path / "a.zip", "--abs-error", 2)
+    image(tmp_path / "1.png", picture(20, 20, seed=5))
+    command = [
+        sys.executable,
+        "-m",
+        "vcinr.cli",
+        "verify",
+        "a.zip",
+        "--against",
+        "0.png",
+        "--against",
+        "1.png",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and len(found["problems"]) == 1 and found["whole"] == {}
+    first, second = found["variables"]["image"]["signals"]
+    assert first["max_abs_error"] <= 2 < second["max_abs_error"], "the file that is another one is seen"

@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 import yaml
+import zarr
 from conftest import ROOT, group, wait_until
 from dvc.repo import Repo
 from prefect.artifacts import Artifact
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
+import vcinr
 from flows.common import places_of, transient
 from flows.compress_archive import compress_archive, plan
 from flows.compress_archive import stage as compress_archive_stage
@@ -87,7 +90,7 @@ def test_ingest(project, monkeypatch):
 
 
 def test_meta_train(project, monkeypatch):
-    fake = run_stage(monkeypatch, "vcinr.meta.outer.meta_train", meta_train)
+    fake = run_stage(monkeypatch, "vcinr.stages.meta_train", meta_train)
     places = places_of(load("params.yaml"))
     assert fake.args[0] == places.signals
     assert fake.args[1].width == 128
@@ -98,7 +101,7 @@ def test_meta_train(project, monkeypatch):
 
 
 def test_extract_modulations(project, monkeypatch):
-    fake = run_stage(monkeypatch, "vcinr.meta.extract.extract_modulations", extract_modulations)
+    fake = run_stage(monkeypatch, "vcinr.stages.extract_modulations", extract_modulations)
     assert fake.args == [
         Path("data/signals/s.zarr"), Path("training/s/model.vcinr"), Path("data/modulations/s.zarr")
     ]  # fmt: skip
@@ -106,7 +109,7 @@ def test_extract_modulations(project, monkeypatch):
 
 
 def test_train_quantiser(project, monkeypatch):
-    fake = run_stage(monkeypatch, "vcinr.quantise.train.train_quantiser", train_quantiser)
+    fake = run_stage(monkeypatch, "vcinr.stages.train_quantiser", train_quantiser)
     assert fake.args[2] == Path("data/modulations/s.zarr")
     assert fake.named["out"] == Path("models/s.vcinr") and fake.named["device"] == "cpu"
     assert fake.named["history"] == Path("models/s-history.csv")
@@ -137,6 +140,43 @@ def test_evaluate(project, monkeypatch):
     assert fake.args[5:] == [Path("metrics/evaluate.json"), Path("plots"), Path("report")]
     assert "all well" in Artifact.get("evaluate-report").data
     assert Artifact.get("evaluate-rate").data.startswith("data:image/png;base64,")
+
+
+def test_images_go_through_all_stages(project, monkeypatch):
+    """A source of a kind of files needs no other key: its method, experts, has every stage too."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    Path("photos").mkdir()
+    for name in ("a", "b", "c"):
+        rise = np.add.outer(np.arange(72) * rng.uniform(1, 3), np.arange(80) * rng.uniform(0, 2))
+        image = np.clip(rise[..., None] + rng.normal(0, 4, (72, 80, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(f"photos/{name}.png")
+    source = {
+        "kind": "image",
+        "tile": 16,
+        "train": [{"path": "photos/[ab].png"}],
+        "archive": [{"path": "photos/c.png"}],
+    }
+    codec = {"psnr": 36.0}
+    params = PARAMS | {"sources": {"s": source}, "codec": codec, "patches": {"size": [4, 4], "experts": 2, "rounds": 2}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.setattr("benchmarks.evaluate_files.processes", lambda: ThreadPoolExecutor(1))
+    places = places_of(load("params.yaml"))
+    assert ingest()["signals"] == {"train": 36, "valid": 4, "test": 20}
+    assert meta_train()["experts"] in (1, 2)  # one that no patch chooses is dropped
+    shares = extract_modulations()["test"]["experts"]
+    assert abs(sum(shares) - 1) < 0.01
+    codes = zarr.open_group(places.modulations, mode="r")["train/code"]
+    assert codes.shape == (36, 1, 4, 4, 48) and codes.dtype == np.int32
+    rows = train_quantiser()["valid"]
+    assert rows[0]["psnr_db"] < rows[-1]["psnr_db"] and rows[0]["bits_per_value"] < rows[-1]["bits_per_value"]
+    assert vcinr.load_model(places.model).data == vcinr.load_model(places.trained).data
+    assert "image" in compress_archive_stage()
+    assert abs(vcinr.open(places.archive)["image"].astype(float) - Image.open("photos/c.png")).mean() < 8
+    at = evaluate()["at"]
+    assert {"vcinr", "KLT floor", "JPEG 2000"} <= {row["codec"] for row in at}
+    assert Path("report/index.html").stat().st_size > 10_000 and Path("plots/rate_distortion.csv").exists()
 
 
 def test_dvc_declares_what_the_stages_read_and_write():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vcinr
-from vcinr import kinds
+from vcinr import config, kinds
 from vcinr.config import Selection, Source
 from vcinr.datasets.ingest import archive_variables, ingest, open_archive
 from vcinr.errors import ConfigError, InputError
@@ -52,6 +52,21 @@ def test_a_function_is_needed(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"params\.yaml: sources\.mine: kind 'python' needs function"):
             load(tmp_path, f"kind: python, {function}")
     assert load(tmp_path, "kind: python, function: 'm:f'").own == {"function": "m:f"}
+
+
+def test_the_method_is_the_usual_one_of_the_kind(tmp_path: Path) -> None:
+    def params(kind: str, more: str = "") -> config.Params:
+        text = f"source: {{name: mine, archive: mine}}\nsources: {{mine: {{kind: {kind}, {COMMON}}}}}\n{more}"
+        (tmp_path / "params.yaml").write_text(text)
+        return kinds.load(tmp_path / "params.yaml")
+
+    assert params("grid").method == params("voxels").method == "basis"
+    volume = params("volume", "method: null\npatches: {experts: null, rounds: 3}")
+    assert (volume.method, volume.patches.experts, volume.patches.rounds, volume.patches.psnr) == ("experts", 4, 3, 38)
+    assert params("volume", "patches: {experts: 7}").patches.experts == 7
+    assert params("image", "method: coinpp").inr.conditioning == "shifts"
+    with pytest.raises(ConfigError, match=r"params\.yaml: method: unknown 'expert'"):
+        params("image", "method: expert")
 
 
 def test_parameters_given_in_python_are_checked_where_they_are_used(tmp_path: Path) -> None:

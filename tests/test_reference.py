@@ -95,6 +95,8 @@ def parts(path: Path, name: str) -> list[set[str]]:
                     found |= {"tighten"} if plan >> 3 else set()
         if "mode 0" in found and data[position] == 1:
             found.add("bits" if len(data) > position + 2 * itemsize else "one")
+        if "mode 0" in found and data[position] == 3:
+            found.add("coarse")
         if "mode 0" in found and data[position] == 2:
             found.add(("integers", "fraction", "line", "dictionary")[data[position + 1]])
         result.append(found)
@@ -112,6 +114,8 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
     "bool": (FIELD > 0, {}, {"abs_error": 0.1}, {"mode 0"}),
     "solids": (SOLID.astype("u1"), {}, {}, {"mode 0", "bits"}),
     "ragged solids": ((SOLID ^ SPOTS).astype("u1"), {}, {"chunk": 5}, {"bits", "EXTENT"}),
+    "simpler solids": (SOLID.astype("u1"), {}, {"iou": 0.9}, {"mode 0", "bits"}),
+    "coarser solids": (SOLID, {}, {"iou": 0.4}, {"mode 0", "coarse"}),
     "two numbers": (np.where(SOLID, np.nan, -2.5), {}, {}, {"mode 0", "bits"}),
     "one number": (np.full((3, 4, 5), -7, "i2"), {}, {}, {"mode 0", "one"}),
     "coast": (np.where(SOLID[0] ^ SPOTS[0], np.nan, np.sin(0.1 * SQUARED)), {}, {"abs_error": 0.1}, {"MASK", "bits"}),

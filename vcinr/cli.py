@@ -43,6 +43,17 @@ def train(
         str,
         typer.Option("--features", help="Dimension along which a point has several features, for example component."),
     ] = "",
+    system: Annotated[
+        Literal["auto", "box", "sphere", "spectral"],
+        typer.Option(
+            "--system",
+            help="How coordinates enter the network. spectral: values on the nodes of a mesh or graph whose edges the "
+            "file holds, without positions. Default: auto, by the dimensions.",
+        ),
+    ] = "auto",
+    eigenvectors: Annotated[
+        int, typer.Option("--eigenvectors", min=1, help="For --system spectral: the number of eigenvectors.")
+    ] = 32,
     kind: Annotated[
         str,
         typer.Option(
@@ -101,7 +112,8 @@ def train(
         chosen = chosen.model_copy(update={"minutes": minutes})
     model = run(
         inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None,
-        feature_dim=features or None, kind=kind or None, params=chosen, watch=_watch,
+        feature_dim=features or None, system=system, eigenvectors=eigenvectors, kind=kind or None, params=chosen,
+        watch=_watch,
     )  # fmt: skip
     _say(f"{out}: model {model.sha256[:12]}, {len(model.data):,} bytes, for {', '.join(model.normalisation)}")
 
@@ -138,12 +150,30 @@ def compress(
     rate: Annotated[
         float | None, typer.Option("--rate", help="At most so many bits per value, in every chunk.")
     ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            "--iou", help="For shapes, which are 0 or 1 everywhere: a mean IoU of at least so much, for example 0.9."
+        ),
+    ] = None,
     var: Variables = None,
     chunk: Annotated[
         int | None,
         typer.Option(
             "--chunk", min=1, help="About how many signals a chunk holds. Default: enough for a million values."
         ),
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            help="Kind of signal of files of which each is one: image, sound, video, volume or shape. Default: it is "
+            "seen from the files. Several meshes, and one with --kind shape, become solid voxels.",
+        ),
+    ] = "",
+    resolution: Annotated[
+        int | None,
+        typer.Option("--resolution", min=1, max=512, help="Voxels along each axis that meshes become. Default: 64."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing archive of this name.")] = False,
     effort: Annotated[
@@ -164,7 +194,8 @@ def compress(
     try:
         run(
             sources, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
-            psnr=psnr, rate=rate, variables=var, chunk=chunk, overwrite=overwrite, effort=effort, watch=_watch,
+            psnr=psnr, rate=rate, iou=iou, variables=var, chunk=chunk, kind=kind or None, resolution=resolution,
+            overwrite=overwrite, effort=effort, watch=_watch,
         )  # fmt: skip
     except (InputError, ModelError) as error:
         text = str(error)
@@ -178,7 +209,9 @@ def decompress(
     archive: Annotated[str, typer.Argument(help="The archive to read: a folder, a .zip file or a URL.")],
     target: Annotated[
         Path,
-        typer.Argument(help="The netCDF file to write; of images, sounds and the like the folder, or the one file."),
+        typer.Argument(
+            help="The netCDF file to write; of images, sounds, shapes and the like the folder, or the one file."
+        ),
     ],
 ) -> None:
     """Write the contents of an archive to a netCDF file, and signals such as images to files of their usual formats."""
@@ -201,11 +234,20 @@ def verify(
             help="The original file or URL, or a folder of files, to check every bound against it; repeatable.",
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds."""
+    """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds.
+
+    Of images, sounds and the like, --against also shows the largest error and the PSNR of each file. The peak is the
+    largest number of an unsigned integer's bits (255, 65535), for sound full scale, and else the range of the data.
+    """
+    from vcinr.archive.verify import whole
     from vcinr.files import verify as run
 
     problems, facts = run(archive, against or None, watch=_watch)
+    total = {} if problems else whole(archive, facts)
+    if as_json:
+        print(json.dumps({"archive": archive, "problems": problems, "variables": facts, "whole": total}, indent=2))
     for problem in problems:
         print(f"vcinr: {problem}", file=sys.stderr)
     if problems:
@@ -214,10 +256,24 @@ def verify(
             file=sys.stderr,
         )
         raise typer.Exit(1)
+    if as_json:
+        return
     for name, fact in facts.items():
         error = fact["max_abs_error"]
-        _say(f"{name}: {fact['chunks']} chunks sound" + ("" if error is None else f", largest error {error:g}"))
+        said = "" if error is None else f", largest error {error:g}"
+        if "mean_iou" in fact and error:
+            said = f", mean IoU {fact['mean_iou']:.4f}, lowest {fact['lowest_iou']:.4f}"
+        _say(f"{name}: {fact['chunks']} chunks sound{said}")
+    signals = [signal for fact in facts.values() for signal in fact.get("signals", ())]
+    for signal in sorted(signals, key=lambda signal: signal["name"]):
+        _say(f"{signal['name']}: {_quality(signal)}")
     _say(f"{archive}: verified" + (f" against {', '.join(against)}" if against else ""))
+    if total:
+        peak = "" if total["psnr_db"] is None else f" (peak {total['peak_is']})"
+        _say(
+            f"{archive}: {total['signals']} signals, {_quality(total)}{peak}, "
+            f"{total['bits_per_value']:.4f} bits per value of the whole archive without its model"
+        )
 
 
 @app.command()
@@ -281,6 +337,16 @@ def regrid(
     _say(f"{target}: {target.stat().st_size:,} bytes")
 
 
+def _quality(seen: dict[str, Any]) -> str:
+    """The largest error and the PSNR of a signal, or of all."""
+    if not seen["max_abs_error"]:
+        return "exact"
+    if "iou" in seen:
+        return f"IoU {seen['iou']:.4f}"
+    psnr = "" if seen["psnr_db"] is None else f", {seen['psnr_db']:.2f} dB"
+    return f"largest error {seen['max_abs_error']:g}{psnr}"
+
+
 def _say(text: str) -> None:
     """Print a line to standard output at once."""
     print(text, flush=True)
@@ -301,6 +367,8 @@ def _table(facts: dict[str, Any]) -> None:
         bound = v["bound"]
         promise = bound["kind"] if bound["value"] is None else f"{bound['kind']} {bound['value']:g}"
         psnr = "" if v["psnr_db"] is None else f"  {v['psnr_db']:.2f} dB"
+        if v["iou"] is not None:
+            psnr = f"  mean IoU {v['iou']:.4f}, lowest {v['lowest_iou']:.4f}"
         with_model = f" (with the model {v['bits_per_value_with_model']:.4f})" if v["model"] else ""
         _say(
             f"{name}: {v['values']:,} values in {v['bytes']:,} bytes, {v['bits_per_value']:.4f} bits per value"

@@ -55,17 +55,20 @@ class Package(_Frozen):
 
 
 class Selection(_Frozen):
-    """A file or store, and the part of it that is used.
+    """Files or a store, and the part of them that is used.
 
     Parameters
     ----------
     path : str
-        Its path; see `Source`.
+        The path; see `Source`. A pattern such as ``photos/*.jpg`` stands for all files that it matches.
+    package : Package, optional
+        The package that contains them; by default that of the source.
     select : mapping of str to (int or None, int or None)
         Half-open index ranges by name of the dimension, as in a Python slice; everything by default.
     """
 
     path: str
+    package: Package | None = None
     select: dict[str, tuple[int | None, int | None]] = {}
 
 
@@ -80,15 +83,20 @@ class Tiling(_Frozen):
     feature_dim : str, optional
         The dimension along which the features of a point lie, such as the components of a wind or the colours of an
         image. All remaining dimensions count signals.
-    system : {"auto", "box", "sphere"}
+    system : {"auto", "box", "sphere", "spectral"}
         How coordinates enter the network (:mod:`vcinr.signals.coordinates`): "box" scales each of them to [-1, 1],
         "sphere" turns latitude and longitude into unit vectors, and "auto" takes the sphere for grids that go round the
-        globe.
+        globe. "spectral" is for values on the nodes of a mesh or another graph, whose edges the file holds: it needs no
+        positions, but the smoothest eigenvectors of the graph (:mod:`vcinr.signals.graph`). `signal_dims` is then the
+        one dimension of the nodes, which is found where it is not given.
+    eigenvectors : int
+        For "spectral": their number.
     """
 
     signal_dims: tuple[str, ...] | None = None
     feature_dim: str | None = None
-    system: Literal["auto", "box", "sphere"] = "auto"
+    system: Literal["auto", "box", "sphere", "spectral"] = "auto"
+    eigenvectors: Positive = 32
 
 
 class Source(_Frozen):
@@ -129,6 +137,12 @@ class Source(_Frozen):
     def own(self) -> dict[str, Any]:
         """The parameters that belong to the kind, as they were given."""
         return dict(self.model_extra or {})
+
+    @property
+    def packages(self) -> list[Package]:
+        """All packages that contain data of the source, each once."""
+        found = [self.package, *(selection.package for selection in (*self.train, *self.archive))]
+        return list({package.sha256: package for package in found if package is not None}.values())
 
 
 Points = Positive | Literal["all"]
@@ -351,8 +365,12 @@ class Codec(_Frozen):
     abs_error : float, optional
         The largest error of a value, in the variable's own units.
     rel_error : float, optional
-        The same as a fraction of the variable's range. At most one of the two may be given. Without either there is no
-        bound: the model alone predicts the values, at its finest rate.
+        The same as a fraction of the variable's range.
+    psnr : float, optional
+        The PSNR to reach in dB, with the variable's range as the peak, in place of a bound.
+    rate : float, optional
+        The number of bits per value to stay below, in place of a bound. At most one of the four may be given. Without
+        any, the model alone predicts the values, at its finest rate.
     chunk : int, optional
         Number of signals in each Zarr chunk; by default a chunk has about a million values.
     effort : {"best", "fast"}
@@ -361,13 +379,15 @@ class Codec(_Frozen):
 
     abs_error: PositiveFloat | None = None
     rel_error: PositiveFloat | None = None
+    psnr: PositiveFloat | None = None
+    rate: PositiveFloat | None = None
     chunk: Positive | None = None
     effort: Literal["best", "fast"] = "best"
 
     @model_validator(mode="after")
     def _one(self) -> Codec:
-        if self.abs_error is not None and self.rel_error is not None:
-            raise ValueError("give abs_error or rel_error, and null for the other")
+        if sum(goal is not None for goal in (self.abs_error, self.rel_error, self.psnr, self.rate)) > 1:
+            raise ValueError("give one of abs_error, rel_error, psnr and rate, and null for the others")
         return self
 
 
@@ -460,7 +480,8 @@ class Params(_Frozen):
     source : Active, optional
         The data set that the pipeline works on.
     method : str
-        The method, a preset of vcinr/methods.yaml. It gives the values that `inr`, `meta` and `quantiser` leave out.
+        The method, a preset of vcinr/methods.yaml; where it is null, ``basis`` or, by :func:`vcinr.kinds.load`, the
+        usual one of the source's kind. It gives the values that `inr`, `meta` and `quantiser` leave out.
     profile : {"cpu", "gpu"}
         Whether that preset is sized for two CPU cores, or as published.
     seed : int
@@ -542,12 +563,12 @@ def preset(method: str, profile: str = "cpu") -> Params:
 
 def _completed(data: dict[str, Any], origin: str) -> dict[str, Any]:
     """Fill in what `data` leaves out, or gives as null, with the values of its method and profile."""
-    method = data.get("method", "basis")
+    method = "basis" if data.get("method") is None else data["method"]
     if not isinstance(method, str) or method not in _presets():
         raise ConfigError(f"{origin}: method: unknown {method!r}; known: {', '.join(methods())}")
     values = _presets()[method]
     gpu_values = values.get("gpu", {}) if data.get("profile") == "gpu" else {}
-    result = dict(data)
+    result = {**data, "method": method}
     for name in ("inr", "meta", "quantiser", "patches"):
         given = data.get(name) or {}
         if isinstance(given, dict):
@@ -649,12 +670,16 @@ def _as_json(data: dict[str, Any], origin: str) -> str:
 
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and validate a parameters file; raises ConfigError, which names the file and the field."""
+    return parse(read(path), str(path))
+
+
+def read(path: str | Path) -> Any:
+    """Read a parameters file without validating what is in it; raises ConfigError where it is no YAML."""
     try:
         text = Path(path).read_text()
     except OSError as error:
         raise ConfigError(f"{path}: cannot read parameters ({error.strerror}); is this the project's folder?") from None
     try:
-        data = yaml.safe_load(text)
+        return yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return parse(data or {}, str(path))

@@ -22,7 +22,7 @@ from vcinr.errors import ConfigError, ModelError
 
 MAGIC = b"VCINRMDL"
 VERSION = 3
-"""Latest version. Networks are written as version 1, those of tiles as version 3, and other kinds of models
+"""Latest version. Networks are written as version 1, those of tiles or on graphs as version 3, other kinds of models
 (:mod:`vcinr.models`) as version 2."""
 MAX_BYTES = 1 << 30
 """Largest size of a model file, and of its tensors in memory."""

@@ -17,8 +17,8 @@ from vcinr.archive import read
 from vcinr.archive import verify as verification
 from vcinr.archive.metadata import Data
 from vcinr.codec.promise import Effort
-from vcinr.errors import InputError
-from vcinr.formats.base import KIND_OF_SIGNAL
+from vcinr.errors import CorruptError, InputError
+from vcinr.formats.base import KIND_OF_SIGNAL, VOXELS
 from vcinr.formats.open import open_groups
 from vcinr.models import AnyModel, load_model
 from vcinr.progress import Watch, silent
@@ -39,8 +39,11 @@ def compress(
     point_rel_error: float | None = None,
     psnr: float | None = None,
     rate: float | None = None,
+    iou: float | None = None,
     variables: Sequence[str] | None = None,
     chunk: int | None = None,
+    kind: str | None = None,
+    resolution: int | None = None,
     overwrite: bool = False,
     effort: Effort = "best",
     watch: Watch = silent,
@@ -54,9 +57,15 @@ def compress(
         files, share an archive where each is one signal, such as an image (:mod:`vcinr.kinds.files`).
     model : Model, PatchModel or path, optional
         The trained model to predict with.
-    target, abs_error, rel_error, point_rel_error, psnr, rate, variables, chunk, overwrite, effort, watch
+    target, abs_error, rel_error, point_rel_error, psnr, rate, iou, variables, chunk, overwrite, effort, watch
         As in :func:`vcinr.archive.write.compress`. `variables` are by default those that hold the signals of the files
         and, of other data, all suitable ones.
+
+    kind : str, optional
+        The kind of signal (:mod:`vcinr.kinds`) of files of which each is one. Default: it is seen from the files.
+    resolution : int, optional
+        Voxels along each axis that meshes become (:mod:`vcinr.kinds.shape`). A single mesh stays one unless this or
+        the kind "shape" is given.
 
     Returns
     -------
@@ -77,10 +86,10 @@ def compress(
 
     if isinstance(model, str | Path):
         model = load_model(model)
-    opened, signals = _opened(data)
+    opened, signals = _opened(data, kind, resolution)
     return write.compress(
         opened, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
-        psnr=psnr, rate=rate, variables=variables or signals, chunk=chunk, overwrite=overwrite, effort=effort,
+        psnr=psnr, rate=rate, iou=iou, variables=variables or signals, chunk=chunk, overwrite=overwrite, effort=effort,
         watch=watch,
     )  # fmt: skip
 
@@ -138,17 +147,25 @@ def verify(
     Returns
     -------
     problems, facts : list of str, dict
-        As :func:`vcinr.archive.verify.verify`.
+        As :func:`vcinr.archive.verify.verify`; :func:`vcinr.archive.verify.whole` sums the facts up.
 
     Raises
     ------
     InputError, CorruptError
         As :func:`vcinr.archive.verify.verify`, and for files that cannot be read.
     """
-    return verification.verify(archive, None if against is None else _opened(against)[0], watch=watch)
+    try:
+        groups = read.raw_groups(archive)
+    except CorruptError:
+        groups = {}  # the problems below say why
+    attrs = groups[""].attrs if groups else {}
+    original = None if against is None else _opened(against, attrs.get(KIND_OF_SIGNAL), attrs.get(VOXELS))[0]
+    return verification.verify(archive, original, watch=watch)
 
 
-def _opened(data: Input) -> tuple[Data, list[str] | None]:
+def _opened(
+    data: Input, kind: str | None = None, resolution: int | None = None
+) -> tuple[Data, list[str] | None]:  # fmt: skip
     """A data set or data sets by group, and the variables that hold the signals of files of which each is one."""
     if isinstance(data, np.ndarray):
         data = xr.DataArray(data, name=ARRAY)
@@ -166,7 +183,7 @@ def _opened(data: Input) -> tuple[Data, list[str] | None]:
         if len(paths) > 1:
             raise
         return open_groups(paths[0]), None
-    groups, variables = files.open_files(paths)
+    groups, variables = files.open_files(paths, kind, resolution)
     return groups, variables
 
 

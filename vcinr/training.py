@@ -16,18 +16,16 @@ from typing import Literal
 
 import xarray as xr
 
-from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling, preset
+from vcinr import kinds, stages
+from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source, Tiling, parse
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.kinds.base import Kind
 from vcinr.kinds.files import expanded, kind_of_data, kind_of_files
-from vcinr.meta.extract import extract_modulations
-from vcinr.meta.outer import meta_train
 from vcinr.models import AnyModel, load_model
-from vcinr.patches.train import train_patches
 from vcinr.progress import Watch, silent
-from vcinr.quantise.train import train_quantiser
+from vcinr.signals.graph import EIGENVECTORS
 
 
 def train(
@@ -37,7 +35,8 @@ def train(
     variables: Sequence[str] = (),
     signal_dims: Sequence[str] | None = None,
     feature_dim: str | None = None,
-    system: Literal["auto", "box", "sphere"] = "auto",
+    system: Literal["auto", "box", "sphere", "spectral"] = "auto",
+    eigenvectors: int = EIGENVECTORS,
     kind: str | None = None,
     params: Params | None = None,
     watch: Watch = silent,
@@ -57,7 +56,10 @@ def train(
     feature_dim : str, optional
         The dimension along which the features of a point lie, such as the components of a wind: they share a latent.
     system : str
-        How coordinates enter the network: ``sphere``, ``box``, or ``auto``.
+        How coordinates enter the network: ``sphere``, ``box``, ``auto``, or ``spectral`` for the nodes of a graph (see
+        `vcinr.config.Tiling`).
+    eigenvectors : int
+        For ``spectral``: the number of eigenvectors.
     kind : str, optional
         The kind of signal (:mod:`vcinr.kinds`). Default: it is seen from the first file.
     params : Params, optional
@@ -92,10 +94,13 @@ def train(
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
     of_files = kind_of_files(kind)
     params = params or _usual(kind)
-    tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
+    tiling = Tiling(
+        signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system,
+        eigenvectors=eigenvectors,
+    )  # fmt: skip
     own = {}
     if of_files is not None:
-        own["tile"], paths = _tile(paths, of_files)
+        own["tile"], paths = _tile(paths, of_files, params.method)
     chosen = tuple(Selection(path=p) for p in paths)
     source = Source(
         kind=kind,
@@ -109,27 +114,21 @@ def train(
     _make(work_folder, out)
     try:
         ingest(source, work_folder, signals, watch)
-        if params.method == "experts":
-            train_patches(signals, params.patches, seed=params.seed, out=out, watch=watch)
-            shutil.rmtree(work_folder, ignore_errors=True)
-            return load_model(out)
         budget = None if params.minutes is None else max(1.0, 60 * params.minutes - (time.monotonic() - began))
-        trained, modulations = work_folder / "training" / "model.vcinr", work_folder / "modulations.zarr"
-        started = time.monotonic()
-        summary = meta_train(
-            signals, params.inr, params.meta, seed=params.seed, threads=params.threads, out=work_folder / "training",
-            checkpoint=work_folder / "checkpoint", device=params.device,
+        folder, modulations, started = work_folder / "training", work_folder / "modulations.zarr", time.monotonic()
+        summary = stages.learn(
+            params, signals, folder, work_folder / "checkpoint",
             seconds=None if budget is None else META_SHARE * budget, watch=watch,
         )  # fmt: skip
-        resumed_seconds = max(
-            0.0, summary["seconds"] - (time.monotonic() - started)
-        )  # meta-training of runs that were interrupted
-        extract_modulations(signals, trained, modulations, threads=params.threads, device=params.device, watch=watch)
+        # Those of meta-training in runs that were interrupted:
+        resumed_seconds = max(0.0, summary["seconds"] - (time.monotonic() - started))
+        trained = folder / stages.TRAINED
+        if params.method != "experts":  # which are complete without
+            stages.extract(params, signals, trained, modulations, watch)
         remaining = None if budget is None else _quantiser_seconds(budget, resumed_seconds + time.monotonic() - started)
-        train_quantiser(
-            signals, trained, modulations, params.quantiser, seed=params.seed, threads=params.threads, out=out,
-            history=work_folder / "quantiser.csv", device=params.device, seconds=remaining, watch=watch,
-        )  # fmt: skip
+        stages.complete(
+            params, signals, trained, modulations, out, work_folder / "quantiser.csv", seconds=remaining, watch=watch
+        )
     except InputError:
         shutil.rmtree(work_folder, ignore_errors=True)
         raise
@@ -178,17 +177,16 @@ def usual_params(inputs: Sequence[str], kind: str | None = None, method: str = "
 
 def _usual(kind: str, method: str = "", profile: str = "cpu") -> Params:
     """The parameters that suit a kind."""
-    of_files = kind_of_files(kind)
-    params = preset(method or ("basis" if of_files is None else "experts"), profile)
-    suited = {} if of_files is None else dict(of_files.patches)
-    return params.model_copy(update={"patches": params.patches.model_copy(update=suited)})
+    spec = kinds.every().get(kind)
+    given = {"method": method or None, "profile": profile}
+    return parse(given if spec is None else kinds.with_usual(given, spec), "method")
 
 
 _LEARNED = 0.9
 """Share of the values of all signals that are in those from which tiles are cut, at least."""
 
 
-def _tile(paths: list[str], kind: Kind) -> tuple[int, list[str]]:
+def _tile(paths: list[str], kind: Kind, method: str) -> tuple[int, list[str]]:
     """Length of the tiles to learn from, and the files that have such tiles.
 
     It is the usual length, or less where too many signals are shorter than that, and where there would be a single
@@ -204,7 +202,10 @@ def _tile(paths: list[str], kind: Kind) -> tuple[int, list[str]]:
     shortest = [min(n) for n in lengths]
     falling = sorted(range(len(paths)), key=lambda i: -shortest[i])
     reached = next(i for k, i in enumerate(falling, 1) if sum(sizes[j] for j in falling[:k]) >= _LEARNED * sum(sizes))
-    tile = max(1, min(int(kind.options.model_fields["tile"].default), shortest[reached]))
+    usual = int(kind.options.model_fields["tile"].default)
+    if method != "experts" and kind.network_tile is not None:
+        usual = kind.network_tile
+    tile = max(1, min(usual, shortest[reached]))
     while tile > 1 and sum(math.prod(n // tile for n in signal) for signal in lengths) < 2:
         tile //= 2
     long_enough = [path for path, length in zip(paths, shortest, strict=True) if length >= tile]

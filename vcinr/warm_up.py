@@ -15,6 +15,7 @@ from vcinr.coding.hyperprior import warm as warm_hyperprior
 from vcinr.coding.neighbours import on_sphere
 from vcinr.coding.residual import CODERS, Plan
 from vcinr.coding.residual.interpolated import Choices
+from vcinr.coding.simplify import Simplifier
 from vcinr.inr.at import added
 from vcinr.patches import coder
 from vcinr.patches import kernels as patch_kernels
@@ -72,9 +73,10 @@ def _latents() -> None:
 
 
 def _bits() -> None:
-    """Run the kernels that code bits."""
-    some = np.arange(24).reshape(2, 3, 4) % 5 == 0
+    """Run the kernels that code bits, and those that make shapes simpler."""
+    some = np.arange(24).reshape(1, 2, 3, 4) % 5 == 0
     bits.decode(bits.encode(some), some.shape)
+    Simplifier(some, 1).sweep(1.0)
 
 
 def _numbers() -> None:

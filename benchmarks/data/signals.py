@@ -4,7 +4,8 @@ photo768: 15 photographs of one package at 768x512, all for testing; those of th
 sizes. photo32: tiles of 32x32 of all photographs at a short edge of 256, where those of the first 7 of the 15 test.
 Tiles without structure (standard deviation of 2 or less) are left out. speech: spoken messages at 16 kHz, high-passed
 at 40 Hz; clips whose file name has an MD5 that starts with a byte below 32 test. Two of the six test speakers are not
-trained on. volumes: two brains, each of which is the other's training.
+trained on. volumes: two brains, each of which is the other's training. sentinel2: four bands of one satellite image,
+whose upper two thirds train and whose lower third, two rows of tiles further down, tests.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data.packages import MRICRON, NILEARN, PHOTOGRAPHS, PHOTOGRAPHS_TEST, STAMPS, VOICES
+from benchmarks.data.packages import MRICRON, NILEARN, PHOTOGRAPHS, PHOTOGRAPHS_TEST, SATELLITES, STAMPS, VOICES
 from vcinr.datasets.fetch import fetch
 from vcinr.progress import Watch, silent
 
@@ -26,6 +27,7 @@ TILE, FLAT = 32, 2.0
 RATE = 16_000
 PIECE = 32_768
 """Samples of a piece of speech to learn from."""
+_TRAINED_ROWS = 1280
 _LEARNED_SECONDS, _TEST_SECONDS, _EVERY = 500, 30, 3
 _SPEAKERS = (*(("asterisk", lang) for lang in ("en", "fr", "es", "it", "ru")),
              *(("stamps", lang) for lang in ("fr", "ro", "ca", "ru", "bg", "el")))  # fmt: skip
@@ -189,6 +191,30 @@ def _clip(path: Path) -> np.ndarray:
         values = resample_poly(read.mean(1), RATE // common, rate // common)
     filtered = sosfilt(butter(2, 40, "high", fs=RATE, output="sos"), values)
     return np.clip(np.rint(32768 * filtered), -32768, 32767).astype(np.int16)
+
+
+def sentinel2(raw: Path, watch: Watch = silent) -> Split:
+    """Bands 2, 3, 4 and 8 of Sentinel-2 at 10 m, uint16 ``[y, x, 4]``; the test has 583 x 1933 points.
+
+    Each band is scaled so that the 0.05th and the 99.95th percentile of its training rows are 0 and 65535, and cut to
+    this. So all bands count alike, and the peak of PSNRs is 65535.
+    """
+    import tifffile
+
+    folder = fetch(SATELLITES, raw, watch)
+    files = [min(folder.rglob(f"s2_B{band:02d}.jp2")) for band in (2, 3, 4, 8)]  # TIFF files, whatever they are called
+    scene = np.stack([tifffile.imread(path) for path in files], -1).astype(np.float64)
+    train, test = scene[:_TRAINED_ROWS], scene[_TRAINED_ROWS + 64 :]
+    low, high = (np.percentile(train, share, axis=(0, 1)) for share in (0.05, 99.95))
+
+    def scaled(part: np.ndarray) -> np.ndarray:
+        return np.rint(65535 * np.clip((part - low) / (high - low), 0, 1)).astype(np.uint16)
+
+    facts = {
+        "train": f"four bands of the upper {len(train)} rows",
+        "test": f"the same bands of the lower {len(test)} rows",
+    }
+    return Split(tiles(scaled(train), 128), {"scene": scaled(test)}, facts)
 
 
 def brains(raw: Path, watch: Watch = silent) -> dict[str, np.ndarray]:

@@ -55,10 +55,10 @@ def bounded_figure(rows: Sequence[Row], path: str | Path) -> Path:
     return _save(figure, path)
 
 
-def rate_distortion_figure(rows: Sequence[Row], path: str | Path) -> Path:
-    """Draw PSNR against bits per value; of each codec's points, those that no other of its points beats."""
+def rate_distortion_figure(rows: Sequence[Row], path: str | Path, unit: str = "value") -> Path:
+    """Draw PSNR against bits per value or other unit; of each codec's points, those that none of its others beats."""
     rows = [row for row in rows if row.get("psnr_db") is not None and row["bits_per_value"] > 0]
-    figure, axes = _plot("bits per value", "PSNR (dB)")
+    figure, axes = _plot(f"bits per {unit}", "PSNR (dB)")
     axes.set(xscale="log")
     axes.xaxis.set_major_formatter("{x:g}")
     lines = []

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmarks.report.figures import rate_distortion_figure
+from benchmarks.report.page import Section, html_report
 from benchmarks.report.tables import aligned
 
 OURS, FLOOR = "vcinr", "KLT floor"
@@ -81,3 +85,42 @@ def table(name: str, result: Result) -> str:
         size = part["model"]["bytes"]
         parts.append(f"{part['title']}: model {size:,} bytes; won back after {result['plural']}: {paid}")
     return "\n\n".join(parts)
+
+
+def sections_of(result: Result, pictures: Path, drawings: Path, text: str) -> list[Section]:
+    """Return the sections of a page: tables, curves, pictures.
+
+    Parameters
+    ----------
+    result : dict
+        What was measured.
+    pictures : Path
+        Folder of the pictures that it names.
+    drawings : Path
+        Folder for those of the curves.
+    text : str
+        The tables.
+    """
+    about = (
+        f"Measured {result['date']} on {result['machine']['cpu']}, {result['machine']['cores']} cores. Trained on "
+        f"{result['data']['train']}; tested on {result['data']['test']}. Bytes are real, of signals decoded again, and "
+        "without the model, which is inside every archive."
+    )
+    sections = [Section("Summary", (about,), preformatted=text)]
+    for part in result["sets"]:
+        rows = [
+            {"codec": codec, "ours": codec == OURS, "bits_per_value": row["rate"], "psnr_db": row["psnr_db"]}
+            for codec, curve in part["curves"].items() for row in curve
+        ]  # fmt: skip
+        curves = rate_distortion_figure(rows, drawings / f"curves-{part['title']}.png", result["unit"])
+        figures = [(curves, f"PSNR against the rate: {part['title']}.")]
+        figures += [(pictures / file, caption) for file, caption in part["pictures"]]
+        sections.append(Section(part["title"], figures=figures))
+    return sections
+
+
+def page(name: str, result: Result, pictures: Path, path: Path) -> Path:
+    """Write the page of a benchmark, with everything inside, and return its path."""
+    with tempfile.TemporaryDirectory() as folder:
+        sections = sections_of(result, pictures, Path(folder), table(name, result))
+        return html_report(path, f"vcinr: {name}", sections)

@@ -1,4 +1,4 @@
-"""Codecs of sound: MP3 and Opus, by PyAV. Each takes and gives int16 of one channel at 16 kHz.
+"""Codecs of sound: MP3 and Opus, by PyAV. Each takes and gives int16 of one channel.
 
 The bytes are those of all packets, without a container. A decoder's delay is found by cross-correlation and removed,
 which costs the codec nothing.
@@ -13,22 +13,22 @@ import numpy as np
 
 from benchmarks.rivals.images import Lossy
 
-RATE = 16_000
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 
-def _packets(codec: str, samples: np.ndarray, bits: float, form: str, options: dict[str, str]) -> bytes:
+def _packets(codec: str, samples: np.ndarray, rate: int, bits: float, form: str, options: dict[str, str]) -> bytes:
     """Code samples, and return what a decoder is told of the codec, and the packets; `size_of` counts the latter."""
     import av
 
     context: Any = av.CodecContext.create(codec, "w")
-    context.sample_rate, context.format, context.layout, context.bit_rate = RATE, form, "mono", int(bits)
-    context.time_base, context.options = Fraction(1, RATE), options
+    context.sample_rate, context.format, context.layout, context.bit_rate = rate, form, "mono", int(bits)
+    context.time_base, context.options = Fraction(1, rate), options
     context.open()
     size = context.frame_size or 960
     packets = []
     for start in range(0, len(samples), size):
         frame = av.AudioFrame.from_ndarray(samples[None, start : start + size], form, "mono")
-        frame.sample_rate, frame.pts, frame.time_base = RATE, start, Fraction(1, RATE)
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
         packets += context.encode(frame)
     packets += context.encode(None)
     parts = [bytes(context.extradata or b""), *map(bytes, packets)]
@@ -49,8 +49,8 @@ def size_of(data: bytes) -> int:
     return sum(len(packet) for packet in _unpack(data)[1:])
 
 
-def _samples(codec: str, data: bytes) -> np.ndarray:
-    """Decode packets to floats at `RATE`."""
+def _samples(codec: str, data: bytes, wanted: int) -> np.ndarray:
+    """Decode packets to floats at a sample rate."""
     import av
     from scipy.signal import resample_poly
 
@@ -64,7 +64,7 @@ def _samples(codec: str, data: bytes) -> np.ndarray:
     if frames[0].format.name == "s16p":
         values = values / 32768
     rate = frames[0].sample_rate
-    return values if rate == RATE else resample_poly(values, 1, rate // RATE)
+    return values if rate == wanted else resample_poly(values, 1, rate // wanted)
 
 
 def aligned_to(samples: np.ndarray, decoded: np.ndarray) -> np.ndarray:
@@ -79,15 +79,20 @@ def aligned_to(samples: np.ndarray, decoded: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(32768 * shifted), -32768, 32767).astype(np.int16)
 
 
-def _mp3(samples: np.ndarray, bits: float) -> bytes:
-    return _packets("libmp3lame", samples, bits, "s16p", {"compression_level": "0"})
+def codecs(rate: int) -> tuple[Lossy, ...]:
+    """The codecs for sound of a sample rate. Opus takes only some rates."""
 
+    def mp3(samples: np.ndarray, bits: float) -> bytes:
+        return _packets("libmp3lame", samples, rate, bits, "s16p", {"compression_level": "0"})
 
-def _opus(samples: np.ndarray, bits: float) -> bytes:
-    return _packets("libopus", samples, bits, "s16", {"application": "audio"})
+    def opus(samples: np.ndarray, bits: float) -> bytes:
+        return _packets("libopus", samples, rate, bits, "s16", {"application": "audio"})
 
-
-CODECS = (
-    Lossy("MP3", _mp3, lambda data: _samples("mp3", data), (8e3, 16e3, 24e3, 32e3, 48e3, 64e3)),
-    Lossy("Opus", _opus, lambda data: _samples("opus", data), (8e3, 12e3, 16e3, 20e3, 24e3, 32e3, 48e3)),
-)
+    low = (8e3, 16e3, 24e3, 32e3, 48e3, 64e3)
+    found = [
+        Lossy("MP3", mp3, lambda data: _samples("mp3", data, rate), low if rate <= 24_000 else (*low[3:], 96e3, 128e3))
+    ]
+    if rate in _OPUS_RATES:
+        bits = (8e3, 12e3, 16e3, 20e3, 24e3, 32e3, 48e3)
+        found.append(Lossy("Opus", opus, lambda data: _samples("opus", data, rate), bits))
+    return tuple(found)

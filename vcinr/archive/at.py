@@ -27,6 +27,7 @@ from vcinr.archive.zarr_codec import VcinrCodec
 from vcinr.codec.at import Places, decode_at, interpolate, locate
 from vcinr.codec.promise import valid_values
 from vcinr.errors import InputError, ModelError
+from vcinr.inr.model import Model
 from vcinr.signals.domain import Grid
 from vcinr.signals.tiling import Horizontal, goes_round, horizontal_dim
 
@@ -147,11 +148,15 @@ def _evaluated(
     path, stored = archive.place, opened(archive, group, decode=False)
     arrays = {n.rpartition("/")[2]: (n, a) for n, a in archive.arrays() if n.rpartition("/")[0] == group}
     chosen = list(variables) if variables else [n for n, (_, a) in arrays.items() if PREFIX + "bytes" in a.attrs]
-    jobs = []
+    jobs, on_graphs = [], []
     for name in chosen:
         if name not in arrays or name not in stored.variables:
             raise InputError(f"{path}: variable {name!r} is not in the archive; it has {', '.join(sorted(arrays))}")
         dims = {key: _dim(stored[name], key) for key in columns}
+        nodes = _Variable(archive, *arrays[name], stored[name]).nodes
+        if nodes is not None and (nodes in dims.values() or not all(dims.values())):
+            on_graphs.append(name)
+            continue
         if all(dims.values()) and stored[name].dtype.kind in "fiu":
             jobs.append((name, {str(dim): columns[key] for key, dim in dims.items()}))
         elif variables:
@@ -159,6 +164,11 @@ def _evaluated(
                 f"{path}: variable {name!r} has the dimensions {', '.join(map(str, stored[name].dims))}, not "
                 f"{', '.join(k for k, d in dims.items() if d is None) or 'numbers'}"
             )
+    if on_graphs and (variables or not jobs):
+        raise InputError(
+            f"{path}: variable {on_graphs[0]!r} lies on the nodes of a graph, between which its model gives no values; "
+            "open the archive for those at the nodes"
+        )
     if not jobs:
         raise InputError(f"{path}: no variable has the dimensions {', '.join(columns)}")
     result = xr.Dataset(attrs=stored.attrs)
@@ -202,6 +212,16 @@ class _Variable:
     name: str
     array: zarr.Array[Any]
     stored: xr.DataArray
+
+    @property
+    def nodes(self) -> str | None:
+        """The dimension of the nodes, where a model predicts the variable on a graph."""
+        codec = codec_of(self.array)
+        if codec is None or codec.model is None:
+            return None
+        model = sync(models.find(self.archive.store, self.name, codec.model))
+        on_graph = isinstance(model, Model) and model.domain is not None
+        return str(self.stored.dims[codec.axes_of(self.array.ndim)[-1]]) if on_graph else None
 
     def evaluated(self, wanted: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         """Dimensions, values and spread at places, as stored; the last dimension is `POINT`."""

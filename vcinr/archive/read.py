@@ -131,6 +131,8 @@ def info(path: str | Path) -> dict[str, Any]:
             "bound": {"kind": attrs.get(PREFIX + "bound", "none"), "value": attrs.get(PREFIX + "bound_value")},
             "max_abs_error": attrs.get(PREFIX + "max_abs_error"),
             "psnr_db": attrs.get(PREFIX + "psnr_db"),
+            "iou": attrs.get(PREFIX + "iou"),
+            "lowest_iou": attrs.get(PREFIX + "lowest_iou"),
             "note": attrs.get(PREFIX + "note"),
             "model": sha,
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import zarr
 from vcinr.archive import metadata, models
 from vcinr.archive.contents import Archive, chunks_of, codec_of, counts_of, open_contents
 from vcinr.archive.manifest import line
+from vcinr.archive.members import Members, members_of, peak_of
 from vcinr.archive.metadata import PREFIX, Data
-from vcinr.codec.promise import Bound, allowed_errors, errors_of, valid_values
+from vcinr.archive.read import info
+from vcinr.codec.promise import Bound, allowed_errors, errors_of, ious, valid_values
 from vcinr.errors import NOT_DAMAGE, CorruptError, InputError, VcinrError, one_line
+from vcinr.formats.base import KIND_OF_SIGNAL
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.quality import psnr_db
 
@@ -40,7 +44,11 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
         written, every finite value is within its bound, masks and all other variables are those of the original.
     facts : dict
         For each compressed variable its number of ``chunks`` and the ``max_abs_error`` seen, in the variable's units;
-        None without an original.
+        None without an original. Of shapes beside their originals, where an IoU or a rate was asked for, it has
+        ``mean_iou`` and ``lowest_iou``. Of signals of files, such as images, it has also ``psnr_db`` (None where all is
+        exact or constant), the ``peak`` of PSNRs in stored numbers, ``peak_is`` in words
+        (`vcinr.archive.members.peak_of`), the numbers of ``values`` and of ``valid`` ones among them, and ``signals``:
+        of each file ``name``, ``max_abs_error``, ``psnr_db`` and, for such shapes, ``iou``. `whole` sums them up.
 
     Raises
     ------
@@ -66,13 +74,15 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
     clock, done = Clock(total), 0
     for name, array in arrays:
         asked = PREFIX + "bytes" in array.attrs
-        original = sums = None
+        original = sums = members = None
         try:
             original = None if originals is None else _original(originals, name, array)
+            if originals is not None and original is not None and asked and KIND_OF_SIGNAL in archive.root.attrs:
+                members = members_of(originals[name.rpartition("/")[0]], original)
             sums = archive.manifest.checksums(name, counts_of(array))
         except VcinrError as error:
             problems.append(str(error))
-        seen = _Seen(array)
+        seen = _Seen(array, members)
         for chunk in chunks_of(name, array):
             if done > total + 100:
                 problems.append(
@@ -84,7 +94,7 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
                 if array.attrs.get(PREFIX + "bound") == "rate":
                     _check_rate(array, size, decoded.size)
                 if original is not None:
-                    seen.compare(_part(original, chunk.part), decoded)
+                    seen.compare(_part(original, chunk.part), decoded, chunk.part)
             except NOT_DAMAGE:
                 raise
             except Exception as error:  # Zarr's codecs raise what they like on damaged bytes
@@ -95,12 +105,58 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
             problems.append(f"variable {name!r}: {missed}")
         if asked:
             facts[name] = {"max_abs_error": seen.worst if original is not None else None, "chunks": array.nchunks}
+            if seen.ious:
+                found = np.concatenate(seen.ious)
+                facts[name] |= {"mean_iou": float(found.mean()), "lowest_iou": float(found.min())}
+            if members is not None:
+                facts[name] |= seen.by_signal(members, str(archive.root.attrs[KIND_OF_SIGNAL]))
     for sha in sorted({str(a.attrs[PREFIX + "model_sha256"]) for _, a in arrays if PREFIX + "model_sha256" in a.attrs}):
         try:
             models.check(archive.store, sha)
         except VcinrError as error:
             problems.append(str(error))
     return list(dict.fromkeys(problems)), facts
+
+
+def whole(path: str | Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Sum up what `verify` has found of an archive of files beside its originals.
+
+    Parameters
+    ----------
+    path
+        The archive.
+    facts
+        What `verify` returned.
+
+    Returns
+    -------
+    dict
+        The number of ``signals``; ``max_abs_error``, the largest of all; ``psnr_db`` of all valid values together, each
+        relative to the peak of its variable, None where all are exact; ``peak_is``, in words; of shapes that may differ
+        their mean ``iou``; and ``bits_per_value`` of the whole archive but its models. Empty where `facts` are of no
+        signals of files.
+
+    Raises
+    ------
+    InputError, CorruptError
+        As :func:`vcinr.archive.read.info`.
+    """
+    parts = [fact for fact in facts.values() if "signals" in fact]
+    if not parts:
+        return {}
+    described = info(path)
+    size = described["total_bytes"] - sum(described["models"].values())
+    valid = sum(part["valid"] for part in parts)
+    found = [signal["iou"] for part in parts for signal in part["signals"] if "iou" in signal]
+    share = sum(part["valid"] * 10 ** (-part["psnr_db"] / 10) for part in parts if part["psnr_db"] is not None)
+    return {
+        "signals": sum(len(part["signals"]) for part in parts),
+        "max_abs_error": max(part["max_abs_error"] for part in parts),
+        "psnr_db": psnr_db(1.0, share, valid) if share > 0 else None,
+        **({"iou": sum(found) / len(found)} if found else {}),
+        "peak_is": ", ".join(dict.fromkeys(part["peak_is"] for part in parts)),
+        "bits_per_value": 8 * size / max(1, sum(part["values"] for part in parts)),
+    }
 
 
 def _missing_members(archive: Archive, originals: metadata.Groups) -> list[str]:
@@ -139,19 +195,25 @@ class _Seen:
     """What was seen of a variable so far, beside its original.
 
     worst: the largest error, in the variable's units; squared: sum of the squared errors of the stored numbers, of
-    `valid` of them; low, high: the least and the greatest of these.
+    `valid` of them; low, high: the least and the greatest of these; ious: those of the shapes of each chunk. `members`
+    are the signals of files in it, if any.
     """
 
     array: zarr.Array[Any]
+    members: Members | None = None
     worst: float = 0.0
     squared: float = 0.0
     valid: int = 0
     low: float = math.inf
     high: float = -math.inf
+    ious: list[np.ndarray] = field(default_factory=list)
 
-    def compare(self, original: np.ndarray, decoded: np.ndarray) -> None:
-        """Compare a chunk with the original; raises InputError saying what is not as promised."""
+    def compare(self, original: np.ndarray, decoded: np.ndarray, part: tuple[slice, ...]) -> None:
+        """Compare a chunk, `part` of the array, with the original; raises InputError saying what is not as promised."""
         array, serializer = self.array, codec_of(self.array)
+        if PREFIX + "iou" in array.attrs:
+            self._compare_shapes(original, decoded, part)
+            return
         if serializer is None or PREFIX + "bytes" not in array.attrs or array.dtype.kind not in "fiu":
             if not _same(original, decoded):
                 raise InputError("differs from the original, though it is kept losslessly")
@@ -163,6 +225,8 @@ class _Seen:
         worst = float(errors[kept].max(initial=0.0)) * unit
         self.worst = max(self.worst, worst)
         self._add(original[kept], errors[kept])
+        if self.members is not None:
+            self.members.add(part, errors, kept)
         bound = serializer.bound
         if bound is None and array.attrs.get(PREFIX + "bound") == "lossless":
             bound = ("absolute", 0.0)
@@ -178,11 +242,44 @@ class _Seen:
         if not np.array_equal(valid_values(decoded, serializer.fill), kept):
             raise InputError("values of the original have become missing (NaN, infinite or fill)")
 
+    def _compare_shapes(self, original: np.ndarray, decoded: np.ndarray, part: tuple[slice, ...]) -> None:
+        """Compare shapes with the original ones; raises InputError where their mean IoU is not as promised."""
+        found = ious(original, decoded)
+        self.ious.append(found)
+        errors = errors_of(original, decoded)
+        self.worst = max(self.worst, float(errors.max(initial=0.0)))
+        if self.members is not None:
+            self.members.add(part, errors, np.ones(errors.shape, bool))
+            self.members.iou[part[self.members.axis]] = found
+        wanted: Any = self.array.attrs.get(PREFIX + "bound_value", 1.0)
+        if self.array.attrs.get(PREFIX + "bound") == "iou" and found.size and found.mean() < wanted:
+            raise InputError(f"a mean IoU of {found.mean():.4f}, below the {wanted:g} promised")
+
     def _add(self, values: np.ndarray, errors: np.ndarray) -> None:
         if values.size:
             self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
             with np.errstate(over="ignore"):
                 self.squared, self.valid = self.squared + float(np.square(errors).sum()), self.valid + values.size
+
+    def by_signal(self, members: Members, kind: str) -> dict[str, Any]:
+        """What `verify` says of the signals of files in the variable, beside its chunks and its largest error."""
+        dtype, attrs = np.dtype(self.array.dtype), dict(self.array.attrs)
+        peak, words = peak_of(kind, dtype, attrs, self.low, self.high)
+
+        def quality(squared: float, valid: int) -> float | None:
+            return psnr_db(peak, squared, valid) if peak > 0 and 0 < squared < math.inf else None
+
+        unit = metadata.unit_of(attrs, dtype)
+        seen = zip(members.names, members.worst, members.squared, members.valid, members.iou, strict=True)
+        return {
+            "psnr_db": quality(self.squared, self.valid), "peak": peak, "peak_is": words, "values": self.array.size,
+            "valid": self.valid,
+            "signals": [
+                {"name": name, "max_abs_error": float(worst) * unit}
+                | ({"psnr_db": quality(float(squared), int(valid))} if np.isnan(iou) else {"iou": float(iou)})
+                for name, worst, squared, valid, iou in seen
+            ],
+        }  # fmt: skip
 
     def missed_psnr(self) -> str | None:
         """Whether the variable promises a PSNR that it does not have."""

@@ -69,6 +69,8 @@ class ChunkFacts:
         The least and the greatest valid value; infinite where there is none.
     values
         Digest of the values that it was made of.
+    iou, lowest_iou, shapes
+        Where an IoU was measured, the sum of those of its shapes, the lowest of them, and their number.
     """
 
     bytes: int
@@ -79,6 +81,9 @@ class ChunkFacts:
     low: float
     high: float
     values: str
+    iou: float = 0.0
+    lowest_iou: float = 1.0
+    shapes: int = 0
 
 
 def encode_all(arrays: Sequence[ArrayPlan], spool: Spool, effort: Effort, watch: Watch) -> dict[str, ChunkFacts]:
@@ -203,4 +208,7 @@ def encode_chunk(task: Task, key: str, block: np.ndarray) -> tuple[bytes, ChunkF
         low=float(kept.min()) if kept.size else math.inf,
         high=float(kept.max()) if kept.size else -math.inf,
         values=digest_of(block),
+        iou=float(encoded.ious.sum()),
+        lowest_iou=float(encoded.ious.min(initial=1.0)),
+        shapes=encoded.ious.size,
     )

@@ -51,6 +51,7 @@ def compress(
     point_rel_error: float | None = None,
     psnr: float | None = None,
     rate: float | None = None,
+    iou: float | None = None,
     variables: Sequence[str] | None = None,
     chunk: int | None = None,
     overwrite: bool = False,
@@ -77,13 +78,19 @@ def compress(
     psnr
         At least so many dB; the peak is the variable's range.
     rate
-        At most so many bits per value in every chunk.
+        At most so many bits per value in every chunk. Of signals of files (:mod:`vcinr.kinds.files`), those that share
+        an array may take 64 bytes where that is more, so that a tiny file among others needs no higher rate; what a
+        variable states as its bound is then that.
+    iou
+        For truth values, and integers that are all 0 or 1: a mean IoU of at least so much in every chunk, from 0 to 1.
+        No shape vanishes. Shapes are the last three axes longer than 1.
     variables
-        Full names (``group/name``); by default all of two or more dimensions, bare integers apart. What cannot be
+        Full names (``group/name``); by default all of two or more dimensions, bare integers apart; with `iou`, those
+        that it is for. What cannot be
         lossy (text, truth values, ...) is stored losslessly, and the result says so.
     chunk
-        About how many signals a chunk holds; by default those of a million values, eight at least. A chunk is what
-        can be read by itself, and large ones take fewer bits.
+        About how many signals a chunk holds; by default those of a million values, eight at least, and of eight
+        million zeros and ones. A chunk is what can be read by itself, and large ones take fewer bits.
     overwrite
         Whether an archive under this name is replaced. Nothing else ever is.
     effort
@@ -116,7 +123,7 @@ def compress(
     raised nothing is left behind, except where the disk failed.
     """
     _occupied(target, overwrite)
-    bounds = {"rel_error": rel_error, "point_rel_error": point_rel_error, "psnr": psnr, "rate": rate}
+    bounds = {"rel_error": rel_error, "point_rel_error": point_rel_error, "psnr": psnr, "rate": rate, "iou": iou}
     groups = {path: metadata.stored(group, path) for path, group in metadata.as_groups(dataset).items()}
     arrays = plan(groups, model=model, abs_error=abs_error, bounds=bounds, variables=variables, chunk=chunk)
     work = store.workplace(target)
@@ -293,6 +300,10 @@ def _provenance(array: ArrayPlan, facts: Sequence[ChunkFacts]) -> dict[str, Any]
         said |= {"bound": job.bound.kind, "bound_value": job.bound.value}
     if job.note is not None:
         said["note"] = job.note
+    if shapes := sum(f.shapes for f in facts):
+        # Rounded down, because it is a promise.
+        said["iou"] = math.floor(1e6 * sum(f.iou for f in facts) / shapes) / 1e6
+        said["lowest_iou"] = math.floor(1e6 * min(f.lowest_iou for f in facts if f.shapes)) / 1e6
     if job.model is not None:
         said["model_sha256"] = job.model.sha256
     squared, valid = sum(f.squared for f in facts), sum(f.valid for f in facts)

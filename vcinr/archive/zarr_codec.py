@@ -232,7 +232,7 @@ class VcinrCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         if self.bound is None:
             return None
         kind, value = self.bound
-        if kind not in ("absolute", "relative", "rate"):
+        if kind not in ("absolute", "relative", "rate", "iou"):
             raise CorruptError(f"a chunk cannot be encoded to a bound of kind {kind!r} through Zarr")
         return Bound(kind, float(value))  # type: ignore[arg-type]
 

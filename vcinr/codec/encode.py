@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import get_args
 
 import numpy as np
 
-from vcinr.codec import prior
+from vcinr.codec import prior, shapes
 from vcinr.codec.chunk import (
     LOSSLESS,
     LOSSY,
@@ -39,6 +40,7 @@ from vcinr.codec.promise import (
     Field,
     check_size,
     compare,
+    ious,
     log_tolerance_of,
     tolerance_of,
     valid_values,
@@ -74,9 +76,11 @@ class Encoded:
     valid : int
         The number of valid values.
     mode : str
-        ``lossless``, ``constant``, ``residual``, ``prior`` or ``prior+residual``.
+        ``lossless``, ``constant``, ``residual``, ``prior``, ``prior+residual`` or ``shapes``.
     parts : dict
         The number of bytes by section, and of the stream.
+    ious : numpy.ndarray
+        For shapes, the IoU of each of them (`vcinr.codec.promise.ious`); else empty.
     """
 
     data: bytes
@@ -85,6 +89,7 @@ class Encoded:
     valid: int
     mode: str
     parts: dict[str, int]
+    ious: np.ndarray = dataclass_field(default_factory=lambda: np.zeros(0))
 
 
 def encode(
@@ -129,13 +134,15 @@ def encode(
     values = np.asarray(values)
     if effort not in get_args(Effort):
         raise InputError(f"effort is one of {', '.join(get_args(Effort))}, not {effort!r}")
-    if latents is None:
-        latents = latents_of(values, field)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     shape = native.shape if chunk_shape is None else tuple(chunk_shape)
     check_size(shape, writing=True)
     if isinstance(bound, float | int):
         bound = Bound("absolute", float(bound))
+    if bound is not None and (bound.kind == "iou" or (bound.kind == "rate" and shapes.is_solid(native))):
+        return _for_shapes(_Job(native, field, shape, None, effort), bound)
+    if latents is None:
+        latents = latents_of(values, field)
     if bound is not None and bound.kind == "relative":
         latents = None  # the model predicts no logarithms
     candidates: Priors | None = None
@@ -157,6 +164,31 @@ def _patch_priors(values: np.ndarray, field: Field, rate: int | None) -> PatchPr
     if not prior.applies(field, values.shape):
         return None
     return PatchPriors(field, model, field.grid_of(values.shape), field.signal_of(values.shape), rate)
+
+
+def _for_shapes(job: _Job, bound: Bound) -> Encoded:
+    """Encode shapes so that they keep the mean IoU or the rate of `bound`, without loss where that takes no more."""
+    exact = job.within(None)
+    exact = replace(exact, ious=ious(job.values, job.values))
+    allowed = bound.value * job.values.size / 8
+    if bound.kind == "iou":
+        found = shapes.for_iou(job.values, bound.value, job.effort) if bound.value < 1.0 else None
+    elif len(exact.data) <= allowed:
+        found = None
+    else:
+        around = len(job.chunk_of(b"").pack(0))
+        found = shapes.for_bytes(job.values, allowed - around, job.effort)
+        if found is None and allowed > 0:
+            raise _beyond_rate(job, bound, len(exact.data))
+    return exact if found is None else min(exact, job.simplified(found.stream, bound), key=lambda e: len(e.data))
+
+
+def _beyond_rate(job: _Job, bound: Bound, least: int) -> BoundError:
+    """The error where a chunk needs at least so many bytes, which are more than a rate allows."""
+    return BoundError(
+        f"{job.values.size} values cannot be coded in {bound.value:g} bits each (at least "
+        f"{8 * least / job.values.size:.3g}); allow more or take larger chunks"
+    )
 
 
 def _for_psnr(job: _Job, bound: Bound) -> Encoded:
@@ -205,10 +237,7 @@ def _for_rate(job: _Job, bound: Bound) -> Encoded:
     else:
         encoded = job.exact()
     if len(encoded.data) > allowed > 0:
-        raise BoundError(
-            f"{job.values.size} values cannot be coded in {bound.value:g} bits each (at least "
-            f"{8 * len(encoded.data) / job.values.size:.3g}); allow more or take larger chunks"
-        )
+        raise _beyond_rate(job, bound, len(encoded.data))
     return encoded
 
 
@@ -335,6 +364,22 @@ class _Job:
         stream = lossless.encode(self.values, quick=quick)
         data, decoded, measured = self._decoded(Chunk(LOSSLESS, sections, stream), bound)
         return self._checked(data, decoded, measured, "lossless", {"lossless": len(data)})
+
+    def chunk_of(self, stream: bytes) -> Chunk:
+        """The chunk whose stream holds values losslessly, be they the chunk's own or simpler ones."""
+        return Chunk(LOSSLESS, extent_section(self.values.shape, self.chunk_shape), stream)
+
+    def simplified(self, stream: bytes, bound: Bound) -> Encoded:
+        """Shapes made simpler, coded as `stream`; the IoU that `bound` may ask for is checked."""
+        data, decoded, _ = self._decoded(self.chunk_of(stream), None)
+        found = ious(self.values, decoded)
+        if bound.kind == "iou" and found.mean() < bound.value:
+            raise BoundError(
+                f"variable {self.field.variable!r}: decoding gave shapes of IoU {found.mean():g}, below "
+                f"{bound.value:g}; this is a defect of vcinr, nothing was written"
+            )
+        wrong = float((decoded != self.values).sum())
+        return Encoded(data, float(wrong > 0), wrong, self.values.size, "shapes", {"stream": len(stream)}, found)
 
     def _decoded(self, chunk: Chunk, bound: Bound | None) -> tuple[bytes, np.ndarray, Comparison]:
         """The bytes of a chunk, the values that they decode to inside the array, and the errors of these."""

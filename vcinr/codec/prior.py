@@ -91,7 +91,7 @@ def applies(field: Field, shape: tuple[int, ...]) -> bool:
         return False
     if field.features_of(shape) != model.spec.d_out:
         return False
-    return field.tile is not None or field.grid_of(shape) == field.domain.shape
+    return field.tile is not None or field.grid_of(shape) == field.samples.shape
 
 
 def boxes(model: Model, field: Field, shape: tuple[int, ...]) -> list[tuple[Part, ModelOnDomain]]:
@@ -113,7 +113,7 @@ def boxes(model: Model, field: Field, shape: tuple[int, ...]) -> list[tuple[Part
     """
     grid = field.grid_of(shape)
     if field.tile is None:
-        return [(part, on_domain(model, field.domain)) for part in parts_of(grid, grid)]
+        return [(part, on_domain(model, field.samples)) for part in parts_of(grid, grid)]
     return [(part, on_domain(model, part.domain)) for part in parts_of(grid, field.tile)]
 
 
@@ -136,7 +136,7 @@ def predicted(model: Model, field: Field, shape: tuple[int, ...], z: np.ndarray,
     """
     signal = field.signal_of(shape)
     if field.tile is None:
-        return arranged(on_domain(model, field.domain).output(field.variable, z, rate), signal)
+        return arranged(on_domain(model, field.samples).output(field.variable, z, rate), signal)
     signals, features = math.prod(field.index_of(shape)), field.features_of(shape)
     out = np.empty((signals, features, *field.grid_of(shape)), np.float32)
     for part, on_tile in boxes(model, field, shape):

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from vcinr.coding import residual
+from vcinr.coding.bits import items_of
 from vcinr.coding.neighbours import Positions
 from vcinr.errors import CorruptError, InputError
 from vcinr.inr.model import Model
@@ -18,7 +19,7 @@ from vcinr.models import AnyModel
 from vcinr.signals.domain import EMPTY, Domain
 from vcinr.signals.tiles import tiles_in
 
-Kind = Literal["absolute", "relative", "psnr", "rate"]
+Kind = Literal["absolute", "relative", "psnr", "rate", "iou"]
 Effort = Literal["fast", "best"]
 """How hard the encoder searches for few bytes. Both keep the same promises, and a chunk does not say which it was."""
 MAX_VALUES = int(os.environ.get("VCINR_MAX_CHUNK_VALUES", 1 << 27))
@@ -31,10 +32,12 @@ class Bound:
 
     Parameters
     ----------
-    kind : {"absolute", "relative", "psnr", "rate"}
+    kind : {"absolute", "relative", "psnr", "rate", "iou"}
         "absolute": every error |x - x^| is at most `value`, in the units of the values. "relative": it is at most
         `value` * |x|, and zeros are exact. "psnr": the PSNR of the chunk is at least `value` dB. "rate": the chunk
-        takes at most `value` bits per value. The first two hold for every valid value, in the array's own dtype.
+        takes at most `value` bits per value. "iou": the mean IoU (`ious`) of the chunk's shapes is at least `value`;
+        for truth values and integers that are 0 or 1. The first two hold for every valid value, in the array's own
+        dtype.
     value : float
         The number of the bound; see `kind`.
     peak : float
@@ -57,7 +60,7 @@ class Field:
     signal_axes : tuple of int
         The array axes over which the samples of one signal lie, in the order of the domain's axes.
     domain : Domain
-        The coordinates of a signal's samples; the empty grid where no model needs them, or it knows those of its tiles.
+        The coordinates of a signal's samples; the empty grid where no model needs them, or it has them itself.
     model : Model or PatchModel, optional
         The model that predicts the signals. It works on (value - offset) / scale.
     scaling : (float, float)
@@ -96,6 +99,12 @@ class Field:
         """Lengths of the tiles of signals to which the model applies; None where it applies to whole signals."""
         tile = self.model.tile if isinstance(self.model, Model) else None
         return tile if tile is not None and len(tile) == len(self.signal_axes) else None
+
+    @property
+    def samples(self) -> Domain:
+        """Where the samples of a signal lie for the model: on the nodes of its own graph, or else in `domain`."""
+        own = self.model.domain if isinstance(self.model, Model) else None
+        return self.domain if own is None else own
 
     @property
     def value_axes(self) -> tuple[int, ...]:
@@ -170,14 +179,34 @@ def allowed_errors(values: np.ndarray, bound: Bound) -> np.ndarray | float:
 
 
 def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """The errors |x - x^| as float64, without overflow or wrap-around; zero for dtypes that are not numbers."""
+    """The errors |x - x^| as float64, without overflow or wrap-around; truth values count 0 and 1."""
     if values.dtype.kind not in "fiu":
-        return np.zeros(values.shape)
+        return (values != decoded).astype(np.float64)
     if values.dtype.kind in "iu":
         high, low = np.maximum(values, decoded), np.minimum(values, decoded)
         return (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.abs(np.subtract(values, decoded, dtype=np.float64))
+
+
+def ious(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """The IoU of each shape with what it decodes to: voxels that both have, divided by those that one of them has.
+
+    Parameters
+    ----------
+    values, decoded : numpy.ndarray
+        Of one shape and any real dtype; what is not 0 is inside. The last three axes longer than 1 are those of a shape
+        (`vcinr.coding.bits.items_of`).
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[N]``; 1 for an empty shape that stays empty.
+    """
+    shape = items_of(values.shape)
+    one, other = ((a != 0).reshape(shape) for a in (values, decoded))
+    union = (one | other).sum((1, 2, 3))
+    return np.where(union > 0, (one & other).sum((1, 2, 3)) / np.maximum(union, 1), 1.0)
 
 
 def tolerance_of(abs_error: float, dtype: np.dtype, magnitude: float) -> float:

@@ -3,7 +3,8 @@
 Values have three forms, of which the smallest is written, and masks the first two. One is made with the standard
 library's DEFLATE, whose streams begin with the byte 0x78. Another is for arrays of one or two different values, which
 are coded as bits in context (`vcinr.coding.bits`); it begins with the byte 1. The third is for numbers, which are
-predicted from those before (`vcinr.coding.numbers`); it begins with the byte 2.
+predicted from those before (`vcinr.coding.numbers`); it begins with the byte 2. A fourth is for values of which each
+fills a block (`vcinr.coding.coarse`): it begins with the byte 3, and a factor and one of the other forms follow.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import zlib
 import numpy as np
 
 from vcinr.coding import bits, numbers
+from vcinr.coding.coarse import coarse_shape, grown
+from vcinr.coding.leb128 import leb128, read_leb128
 from vcinr.errors import CorruptError
 
 
@@ -54,6 +57,7 @@ def inflate(data: bytes, size: int) -> bytes:
 
 _BITS = b"\1"  # first byte of what is coded as bits
 _NUMBERS = b"\2"  # and of numbers
+_COARSE = b"\3"  # and of coarse values
 _QUICK = 1 << 16
 """Largest size of a mask that is coded as bits where time counts: DEFLATE reads some hundred million bits a second."""
 _SHORT = 9  # bytes: no deflated stream is shorter
@@ -90,6 +94,11 @@ def encode(values: np.ndarray, *, quick: bool = False) -> bytes:
     if deflated or not forms:
         forms.append(_deflate_values(ordered))
     return min(forms, key=len)
+
+
+def encode_coarse(values: np.ndarray, factor: int) -> bytes:
+    """Encode an array in which a value fills a block of `factor` along each axis; `values` is its coarse copy."""
+    return _COARSE + leb128(factor) + encode(values)
 
 
 def _deflate_values(values: np.ndarray) -> bytes:
@@ -175,6 +184,11 @@ def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return np.frombuffer(data, little, 2, 1).astype(native)[bits.decode(data[1 + 2 * size :], shape).view(np.uint8)]
     if data[:1] == _NUMBERS:
         return numbers.decode(data[1:], shape, dtype)
+    if data[:1] == _COARSE:
+        factor, position = read_leb128(data, 1)
+        if factor < 2 or data[position : position + 1] == _COARSE:
+            raise CorruptError("coarse values are malformed")
+        return grown(decode(data[position:], coarse_shape(shape, factor), dtype), shape, factor)
     raw = np.frombuffer(inflate(data, math.prod(shape) * size), np.uint8)
     return np.ascontiguousarray(raw.reshape(size, -1).T).view(little).reshape(shape).astype(native, copy=False)
 

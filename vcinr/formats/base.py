@@ -24,8 +24,14 @@ from vcinr.places import is_url
 Groups = dict[str, xr.Dataset]
 """Data sets by group path, which has no slashes at its ends; the root is the empty path and comes first."""
 
+ITEM, NAME, ROW_SIZE = "item", "name", "row_size"
+"""The dimension along which signals of files are joined, and the variables of their names and, where they lie end to
+end, lengths (:mod:`vcinr.kinds.files`)."""
 KIND_OF_SIGNAL = "kind_of_signal"
 """Attribute of the root group that names the kind of signal of which each file was one (:mod:`vcinr.kinds.files`)."""
+
+VOXELS = "voxels_along_each_axis"
+"""Attribute of the root group that says what meshes became when they were made shapes (:mod:`vcinr.kinds.shape`)."""
 
 RAW: dict[str, Any] = {
     "mask_and_scale": False,

@@ -133,18 +133,25 @@ def triangles_to_write(dataset: xr.Dataset, path: Path) -> np.ndarray:
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
-    """Write STL (float32), PLY (float64) or OBJ (decimal numbers)."""
+    """Write STL or GLB (float32), PLY (float64) or OBJ (decimal numbers)."""
     triangles = triangles_to_write(dataset, path)
+    narrow = triangles.astype(np.float32)
+    if path.suffix in (".stl", ".glb") and "triangles" in dataset and not np.array_equal(narrow, triangles):
+        raise InputError(
+            f"{path}: {path.suffix} files hold float32, and triangles have more digits; write .ply or .obj"
+        )
     if path.suffix == ".stl":
-        narrow = triangles.astype(np.float32)
-        if "triangles" in dataset and not np.array_equal(narrow, triangles):
-            raise InputError(f"{path}: .stl files hold float32, and triangles have more digits; write .ply or .obj")
         facets = np.zeros(len(narrow), _STL)
         facets["corners"] = narrow  # and no normals: readers compute them
         path.write_bytes(b"made by vcinr".ljust(80) + len(facets).to_bytes(4, "little") + facets.tobytes())
         return
     points, index = np.unique(triangles.reshape(-1, 3), axis=0, return_inverse=True)
     faces = index.reshape(-1, 3)
+    if path.suffix == ".glb":
+        import trimesh
+
+        trimesh.Trimesh(points, faces, process=False).export(path, file_type="glb")
+        return
     if path.suffix == ".obj":
         lines = [f"v {x!r} {y!r} {z!r}" for x, y, z in points.tolist()]
         lines += [f"f {a} {b} {c}" for a, b, c in (faces + 1).tolist()]
@@ -167,6 +174,6 @@ FORMAT = Format(
     read_stream=read_stream,
     suffixes=(".ply", ".stl", ".glb"),
     by_suffix=True,
-    written=(".ply", ".stl"),
+    written=(".ply", ".stl", ".glb"),
     write=write,
 )

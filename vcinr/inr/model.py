@@ -23,10 +23,12 @@ from vcinr.inr.conditioning import conditioning
 from vcinr.inr.siren import shapes
 from vcinr.inr.spec import InrSpec
 from vcinr.places import written_aside
-from vcinr.signals import coordinates
+from vcinr.signals import Points, coordinates
 
 DELTA = 2.0**-18
 """Smallest slack for differences between machines and BLAS builds in float32, as a fraction of the model's scale."""
+
+_NODES = "graph/nodes"  # the tensor of the nodes' spectral coordinates
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,9 @@ class Model(Named):
         Lengths of the tiles that the model learned from, where these were pieces of larger signals, whose points have
         their indices as coordinates. It then applies to signals of any size, tile by tile
         (:mod:`vcinr.signals.tiles`). None where it learned from whole signals, and applies to these.
+    nodes : numpy.ndarray, optional
+        Spectral coordinates of the graph on which it was trained, float32 ``[d_in, P]``, in 8 bits a number
+        (:func:`vcinr.signals.graph.spectral_coordinates`); None for models of other coordinate systems.
     """
 
     spec: InrSpec
@@ -80,12 +85,15 @@ class Model(Named):
     slack: float = DELTA
     feature_dim: str | None = None
     tile: tuple[int, ...] | None = None
+    nodes: np.ndarray | None = None
 
     @cached_property
     def data(self) -> bytes:
         """The bytes of the model file."""
         tensors = {**{f"inr/{k}": v for k, v in self.params.items()}}
         tensors.update({f"quantiser/{k}": v for k, v in self.quantiser.items()})
+        if self.nodes is not None:
+            tensors[_NODES] = self.nodes
         header = {
             "spec": self.spec.to_dict(),
             "system": dict(self.system),
@@ -99,7 +107,7 @@ class Model(Named):
             "slack": self.slack,
             "provenance": dict(self.provenance),
         }
-        return container.pack(header, tensors, _in_8_bits, version=1 if self.tile is None else 3)
+        return container.pack(header, tensors, _in_8_bits, version=1 if self.tile is None and self.nodes is None else 3)
 
     def index(self, variable: str) -> int:
         """The row of a variable in phi_0; raises ModelError as `scaling` does."""
@@ -109,6 +117,11 @@ class Model(Named):
     def start(self, variable: str) -> np.ndarray:
         """phi_0 of a variable ``[d]``, from which its inner loop starts; its latents are coded relative to it."""
         return self.params["phi_0"][self.index(variable)]
+
+    @cached_property
+    def domain(self) -> Points | None:
+        """The nodes of the graph that its signals lie on; None where data say where their samples lie."""
+        return None if self.nodes is None else Points(tuple(self.nodes))
 
     @property
     def features(self) -> int:
@@ -159,6 +172,8 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
     """The model of an unpacked container; raises ModelError, which names `origin`, where its parts do not fit."""
     try:
         groups: dict[str, dict[str, np.ndarray]] = {"inr": {}, "quantiser": {}}
+        tensors = dict(tensors)
+        nodes = tensors.pop(_NODES, None)
         for name, array in tensors.items():
             group, _, key = name.partition("/")
             groups[group][key] = array
@@ -176,6 +191,7 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
             float(header.get("slack", DELTA)),
             header.get("feature_dim"),
             None if header.get("tile") is None else tuple(header["tile"]),
+            nodes,
         )
         _check(model)
         # The digest that names the model is of these very bytes; another zlib might deflate to different ones.
@@ -219,6 +235,12 @@ def _check(model: Model) -> None:
     coordinates.check(dict(model.system))
     if spec.d_in != coordinates.dimension(dict(model.system)):
         raise ValueError("the network does not fit its coordinate system")
+    if (model.system["system"] == "spectral") != (model.nodes is not None):
+        raise ValueError("the coordinates of a graph's nodes are missing, or have no use")
+    if model.nodes is not None and (model.nodes.ndim != 2 or len(model.nodes) != spec.d_in or not model.nodes.size):
+        raise ValueError("the nodes of the graph have another number of coordinates")
+    if model.nodes is not None and not np.isfinite(model.nodes).all():
+        raise ValueError("the coordinates of the graph's nodes are not finite")
     if any(not math.isfinite(offset) or not 0 < scale < math.inf for offset, scale in model.normalisation.values()):
         raise ValueError("the normalisation is not made of numbers")
 
@@ -229,5 +251,8 @@ def with_quantiser(model: Model, quantiser: Mapping[str, np.ndarray], provenance
 
 
 def _in_8_bits(name: str, array: np.ndarray) -> bool:
-    """Whether a tensor is stored in 8 bits a number: weight matrices of the network with over 8 rows and columns."""
-    return name.startswith("inr/siren.") and array.ndim == 2 and min(array.shape) > 8
+    """Whether a tensor is stored in 8 bits a number: spectral coordinates, and weight matrices of the network.
+
+    These are of more than 8 rows and columns.
+    """
+    return name == _NODES or (name.startswith("inr/siren.") and array.ndim == 2 and min(array.shape) > 8)

@@ -6,13 +6,14 @@ package of its own adds one by an entry point of the group ``vcinr.kinds`` (:mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vcinr import config, plugins
 from vcinr.config import Params, Source
 from vcinr.errors import ConfigError
-from vcinr.kinds import grid, image, python, sound, video, volume, voxels
+from vcinr.kinds import grid, image, python, shape, sound, video, volume, voxels
 from vcinr.kinds.base import Kind, Options
 
 KINDS: dict[str, Kind] = {
@@ -21,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "sound": sound.KIND,
     "video": video.KIND,
     "volume": volume.KIND,
+    "shape": shape.KIND,
     "voxels": voxels.KIND,
     "python": python.KIND,
 }
@@ -65,12 +67,25 @@ def options_of(source: Source, origin: str = "source", where: Sequence[str] = ()
     return config.fill(kind.options, source.own, origin, where, beside=Source.model_fields)
 
 
+def with_usual(data: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """Fill in the kind's usual method and its parameters of patches, where `data` leaves them out or has null."""
+    given = data.get("patches") or {}
+    patches = {**kind.patches, **{key: value for key, value in given.items() if value is not None}}
+    return {**data, "method": data.get("method") or kind.method, "patches": patches}
+
+
 def load(path: str | Path = "params.yaml") -> Params:
-    """Read and validate a params file as `vcinr.config.load` does, and every source in it as its kind does."""
-    params = config.load(path)
+    """Read and validate a params file as `vcinr.config.load` does, and every source in it as its kind does.
+
+    Where the file gives no method, the active source has the usual one of its kind.
+    """
+    data = config.read(path)
+    params = config.parse(data, str(path))
+    if params.source is not None and params.active.kind in every():
+        params = config.parse(with_usual(data, every()[params.active.kind]), str(path))
     for name, source in params.sources.items():
         options_of(source, str(path), ("sources", name))
     return params
 
 
-__all__ = ["KINDS", "Kind", "Options", "every", "kind_of", "load", "options_of"]
+__all__ = ["KINDS", "Kind", "Options", "every", "kind_of", "load", "options_of", "with_usual"]

@@ -73,6 +73,20 @@ class Kind:
         The dimension of the features of its points; a signal may lack it.
     ragged : bool
         Whether such signals are joined end to end, not stacked.
+    method : str
+        The usual method (vcinr/methods.yaml) for such signals.
+    network_tile : int, optional
+        Of a kind of files: usual length of the tiles from which a network learns. One latent describes a whole tile, so
+        that they are shorter than those for experts.
+    takes : tuple of str
+        Variables that other formats give, and that `adapted` makes such a signal of: those of several files, or where
+        the kind is named.
+    own : tuple of str
+        Variables without any of `dims` of which each signal has its own.
+    adapted : callable, optional
+        From a data set as formats read it, and the number of voxels along each axis, to one of the kind.
+    restored : callable, optional
+        From a data set of the kind to one that formats write.
     patches : mapping
         Parameters of the method ``experts`` that suit such signals, where none are given.
     endings : tuple of str
@@ -91,6 +105,12 @@ class Kind:
     feature_dim: str | None = None
     ragged: bool = False
     endings: tuple[str, ...] = ()
+    method: str = "basis"
+    network_tile: int | None = None
+    takes: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    adapted: Callable[[xr.Dataset, int], xr.Dataset] | None = None
+    restored: Callable[[xr.Dataset], xr.Dataset] | None = None
     patches: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -18,13 +18,13 @@ import xarray as xr
 
 from vcinr import formats, kinds
 from vcinr.errors import InputError
-from vcinr.formats.base import KIND_OF_SIGNAL, Groups
+from vcinr.formats.base import ITEM, KIND_OF_SIGNAL, NAME, ROW_SIZE, VOXELS, Groups
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
 from vcinr.kinds.base import Kind, Opened
+from vcinr.kinds.shape import RESOLUTION
 from vcinr.places import is_url, suffix
 
-ITEM, NAME, ROW_SIZE = "item", "name", "row_size"
 _BESIDE = {"alpha", "icc_profile"}  # variables that formats give a signal besides its own
 
 
@@ -69,13 +69,20 @@ def kind_of_data(dataset: xr.Dataset) -> str | None:
     return None
 
 
+def _kind_that_takes(dataset: xr.Dataset) -> str | None:
+    """The name of a kind that can be made of a data set of another kind, such as voxels of a mesh."""
+    return next((name for name, kind in kinds.every().items() if set(kind.takes) & set(map(str, dataset))), None)
+
+
 def kind_of_files(name: str | None) -> Kind | None:
     """The kind of that name, if each of its files is one signal; else None."""
     kind = kinds.every().get(str(name))
     return kind if kind is not None and kind.variable is not None else None
 
 
-def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, list[str] | None]:
+def open_files(
+    paths: Sequence[str], kind: str | None = None, resolution: int | None = None
+) -> tuple[Groups, list[str] | None]:  # fmt: skip
     """Open files that are to share an archive.
 
     Parameters
@@ -84,6 +91,9 @@ def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, l
         Paths or URLs of files, or folders of files.
     kind : str, optional
         The kind of their signals. Default: it is seen from the files.
+    resolution : int, optional
+        The voxels along each axis that meshes become. Several meshes become voxels, and a single one where this or the
+        kind is given; else it stays a mesh.
 
     Returns
     -------
@@ -100,7 +110,11 @@ def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, l
     """
     files = expanded(paths)
     first = open_groups(files[0])
+    if kind is not None and kind not in kinds.every():
+        raise InputError(f"kind {kind!r} is unknown; give one of {', '.join(kinds.every())}")
     seen = kind or kind_of_data(first[""])
+    if seen is None and (len(files) > 1 or resolution is not None):
+        seen = _kind_that_takes(first[""])
     spec = kind_of_files(seen)
     if seen is None or spec is None:
         if len(files) > 1:
@@ -110,7 +124,15 @@ def open_files(paths: Sequence[str], kind: str | None = None) -> tuple[Groups, l
             )
         return first, None
     opened = [(path, first[""] if path == files[0] else open_dataset(path)) for path in files]
+    if spec.adapted is None and resolution is not None:
+        raise InputError(f"{files[0]}: a resolution is for shapes, and this is of kind {seen}; leave it out")
+    if spec.adapted is not None:
+        voxels = resolution or RESOLUTION
+        made = any(set(spec.takes) & set(map(str, dataset)) for _, dataset in opened)
+        opened = [(path, spec.adapted(dataset, voxels)) for path, dataset in opened]
     groups = joined(opened, seen)
+    if spec.adapted is not None and made:
+        groups[""].attrs[VOXELS] = voxels
     return groups, [f"{path}/{spec.variable}".lstrip("/") for path in groups if groups[path].data_vars]
 
 
@@ -172,10 +194,14 @@ def separated(groups: Groups) -> Opened:
         parts = _of_ragged(dataset, kind) if kind.ragged else _of_stack(dataset)
         names = [str(n) for n in np.atleast_1d(dataset[NAME].values)]
         result += [
-            (name, _within_bits(part.drop_vars(NAME, errors="ignore"), kind))
+            (name, _as_file(part.drop_vars(NAME, errors="ignore"), kind))
             for name, part in zip(names, parts, strict=True)
         ]
     return sorted(result, key=lambda signal: signal[0])
+
+
+def _as_file(dataset: xr.Dataset, kind: Kind) -> xr.Dataset:
+    return _within_bits(dataset if kind.restored is None else kind.restored(dataset), kind)
 
 
 def _within_bits(dataset: xr.Dataset, kind: Kind) -> xr.Dataset:
@@ -213,9 +239,10 @@ def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
     InputError
         Where a file exists already or cannot be written; the message names it.
     """
-    places = [target]
+    names, places = [target.name], [target]
     if len(signals) != 1 or not target.suffix or target.is_dir():
-        places = [target / name for name in _file_names([name for name, _ in signals], kind)]
+        names = [name for name, _ in signals]
+        places = [target / name for name in _file_names(names, kind)]
     for place in [target, *places] if target.is_file() else places:
         if place.exists():
             raise InputError(f"{place}: exists already; choose another place or remove it")
@@ -223,9 +250,26 @@ def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
         places[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{places[0].parent}: cannot make this folder ({error.strerror})") from None
-    for place, (_, dataset) in zip(places, signals, strict=True):
-        write_dataset(dataset, place)
-    return places
+    return [
+        _written(dataset, place, name, kind) for place, name, (_, dataset) in zip(places, names, signals, strict=True)
+    ]
+
+
+def _written(dataset: xr.Dataset, place: Path, name: str, kind: Kind) -> Path:
+    """Write a signal to `place` or, where its own name ends differently, with the first ending that can hold it."""
+    places = [place]
+    if place.name != name and place.name.endswith(kind.endings[0]):
+        others = (place.with_name(place.name.removesuffix(kind.endings[0]) + ending) for ending in kind.endings[1:])
+        places += [other for other in others if not other.exists()]
+    failed: InputError | None = None
+    for attempt in places:
+        try:
+            write_dataset(dataset, attempt)
+            return attempt
+        except InputError as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
 
 
 def _file_names(names: list[str], kind: Kind) -> list[str]:
@@ -250,7 +294,7 @@ def _sort(dataset: xr.Dataset, kind: Kind) -> str:
         shape = dict(variable.sizes)
         if kind.ragged:
             shape.pop(kind.dims[0], None)
-        shared = _is_shared(variable, kind)
+        shared = _is_shared(str(name), variable, kind)
         content = hashlib.sha256(np.ascontiguousarray(variable.values).tobytes()).hexdigest() if shared else ""
         facts.append([name, list(shape.items()), variable.dtype.str, _text(variable.attrs), content])
     return json.dumps([facts, _text(dataset.attrs)])
@@ -261,9 +305,9 @@ def _text(attrs: Any) -> str:
     return repr(sorted((k, repr(v)) for k, v in plain.items()))
 
 
-def _is_shared(variable: xr.Variable, kind: Kind) -> bool:
+def _is_shared(name: str, variable: xr.Variable, kind: Kind) -> bool:
     """Whether a variable is no part of the signal's grid, such as a colour profile: it is stored once."""
-    return not set(kind.dims) & set(map(str, variable.dims))
+    return name not in kind.own and not set(kind.dims) & set(map(str, variable.dims))
 
 
 def _whole(members: Opened, kind: Kind) -> xr.Dataset:
@@ -271,7 +315,7 @@ def _whole(members: Opened, kind: Kind) -> xr.Dataset:
     first, dim = members[0][1], kind.dims[0]
     variables: dict[str, Any] = {}
     for name, variable in first.variables.items():
-        if _is_shared(variable, kind):
+        if _is_shared(str(name), variable, kind):
             variables[str(name)] = variable
             continue
         values = [np.asarray(dataset.variables[name].values) for _, dataset in members]

@@ -25,8 +25,9 @@ class TileOptions(Options):
 
 
 def file_kind(
-    variable: str, dims: tuple[str, ...], endings: tuple[str, ...], *, tile: int, feature_dim: str | None = None,
-    ragged: bool = False, patches: Mapping[str, Any] | None = None,
+    variable: str, dims: tuple[str, ...], endings: tuple[str, ...], *, tile: int,
+    network_tile: int | None = None, feature_dim: str | None = None, ragged: bool = False,
+    patches: Mapping[str, Any] | None = None,
 ) -> Kind:  # fmt: skip
     """Make a kind of which each file holds one signal.
 
@@ -39,7 +40,10 @@ def file_kind(
     endings : tuple of str
         How files may end into which a signal is written without loss; the first is the usual one.
     tile : int
-        Usual length of the tiles from which a model learns.
+        Usual length of the tiles from which a model learns. At the edges of short ones a patch sees less around it than
+        in whole signals: tiles of 32 instead of 60 voxels cost volumes 8 % of their bytes.
+    network_tile : int, optional
+        The same for networks, whose latents each describe a whole tile. Default: `tile`.
     feature_dim : str, optional
         The dimension of the features of a point. A signal may lack it.
     ragged : bool
@@ -62,7 +66,7 @@ def file_kind(
         open=open_selection, variables=variables, signal_dims=dims,
         options=create_model("TileOptions", __base__=TileOptions, tile=(Positive, tile)),
         variable=variable, dims=dims, feature_dim=feature_dim, ragged=ragged, endings=endings, training=training,
-        patches=patches or {},
+        method="experts", network_tile=network_tile, patches=patches or {},
     )  # fmt: skip
 
 

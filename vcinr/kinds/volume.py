@@ -7,5 +7,5 @@ from vcinr.kinds.per_file import file_kind
 
 KIND: Kind = file_kind(
     "volume", dims=("z", "y", "x"), endings=(".nii.gz", ".nii", ".nrrd", ".tif", ".tiff"),
-    patches={"psnr": 38.0, "experts": 4}, tile=32,
+    patches={"psnr": 38.0, "experts": 4}, tile=60, network_tile=16,
 )  # fmt: skip

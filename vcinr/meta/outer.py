@@ -166,6 +166,7 @@ def meta_train(
             data.normalisation, meta.encode_steps, meta.encode_points, {},
             {**facts, **data.attrs}, meta.encode or meta.inner, feature_dim=data.feature_dim,
             tile=data.domain.shape if data.tiled else None,
+            nodes=np.stack(data.axes).astype(np.float32) if data.system["system"] == "spectral" else None,
         )
     )  # fmt: skip
     _write(Path(out), model, run.history)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -105,26 +106,67 @@ def likely_experts(model: PatchModel, signals: np.ndarray, rate: int) -> list[np
     result = []
     for signal in signals:
         target = np.ascontiguousarray(extended(signal, model.geometry), np.float32)
-        counts = tuple(n // s for n, s in zip(target.shape[:3], model.geometry.size, strict=True))
         if len(model.basis) <= LIKELY:
             result.append(_all(model, target.shape))
             continue
-        index = np.stack(np.unravel_index(np.arange(math.prod(counts)), counts), 1)
-        found = np.empty((len(index), LIKELY), np.int64)
-        moved = shifts(target, model.geometry)
-        for part in parts(len(index)):
-            around, values = windows(target, model.geometry, index[part], model.middle, moved)
+        counts = _counts(model, target.shape)
+        found = np.empty((math.prod(counts), LIKELY), np.int64)
+        for part, around, values in _windows(model, target):
             costs = bits_of(around, values, zip(model.predict, model.basis, strict=True), step_of(rate))
             found[part] = np.argsort(costs, axis=0, kind="stable")[:LIKELY].T
         result.append(found.reshape(*counts, LIKELY))
     return result
 
 
+def analysed(model: PatchModel, signal: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Find the expert that suits each patch best, and its latents, with the signal itself around each patch.
+
+    Parameters
+    ----------
+    model : PatchModel
+        The model.
+    signal : numpy.ndarray
+        ``[Z, Y, X, F]``, in the model's units.
+    step : float
+        The step of the latents, by which bits are judged.
+
+    Returns
+    -------
+    expert : numpy.ndarray
+        int64 ``[nz, ny, nx]``.
+    latents : numpy.ndarray
+        float32 ``[nz, ny, nx, Q]``.
+    """
+    target = np.ascontiguousarray(extended(signal, model.geometry), np.float32)
+    counts, q = _counts(model, target.shape), model.basis.shape[1]
+    expert, latents = np.empty(math.prod(counts), np.int64), np.empty((math.prod(counts), q), np.float32)
+    for part, around, values in _windows(model, target):
+        costs = bits_of(around, values, zip(model.predict, model.basis, strict=True), step)
+        expert[part] = costs.argmin(0)
+        for k, (predict, basis) in enumerate(zip(model.predict, model.basis, strict=True)):
+            own = np.flatnonzero(expert[part] == k)
+            latents[part.start + own] = (values[own] - around[own] @ predict) @ basis.T
+    return expert.reshape(counts), latents.reshape(*counts, q)
+
+
+def _windows(model: PatchModel, target: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Of runs of a signal's patches: which they are, and what is around and in them (`vcinr.patches.geometry`)."""
+    counts = _counts(model, target.shape)
+    index = np.stack(np.unravel_index(np.arange(math.prod(counts)), counts), 1)
+    moved = shifts(target, model.geometry)
+    for part in parts(len(index)):
+        yield part, *windows(target, model.geometry, index[part], model.middle, moved)
+
+
+def _counts(model: PatchModel, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of patches along the axes of a signal of whole patches."""
+    return tuple(n // s for n, s in zip(shape[:3], model.geometry.size, strict=True))
+
+
 def _all(model: PatchModel, shape: tuple[int, ...]) -> np.ndarray:
     """All experts, for every patch of a signal of `shape`."""
-    counts = [n // s for n, s in zip(shape[:3], model.geometry.size, strict=True)]
     experts = len(model.basis)
-    return np.broadcast_to(np.arange(experts), (*counts, experts)).copy()
+    return np.broadcast_to(np.arange(experts), (*_counts(model, shape), experts)).copy()
 
 
 def _coders() -> tuple[kernels.Coder, kernels.Coder, kernels.Coder]:

@@ -68,7 +68,7 @@ def learn(
     if count < 4 * q:
         raise InputError(f"{count} patches are too few to learn {q} values each; give more or larger signals")
     experts = max(1, min(experts, most))
-    step = math.sqrt(12) * 10 ** (-psnr / 20)
+    step = step_at(psnr)
     noisy = around + rng.normal(0, step / math.sqrt(12) / 2, around.shape).astype(np.float32)
     label = _first_labels(target, geometry, experts)
     history, clock = [], Clock(rounds)
@@ -82,6 +82,11 @@ def learn(
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] > 0]
     return middle, np.stack([fitted[k][0] for k in order]), np.stack([fitted[k][1] for k in order]), history
+
+
+def step_at(psnr: float) -> float:
+    """The step of latents at which the error of rounding alone has a PSNR, in dB of the range of normalised values."""
+    return math.sqrt(12) * 10 ** (-psnr / 20)
 
 
 def stored(model: PatchModel) -> PatchModel:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from vcinr.config import Patches
 from vcinr.errors import ConfigError, InputError
 from vcinr.patches import coder
+from vcinr.patches.coder import analysed
 from vcinr.patches.geometry import Geometry, three, usual
-from vcinr.patches.learn import learn, stored
+from vcinr.patches.learn import learn, step_at, stored
 from vcinr.patches.model import MAX_VALUES, PatchModel, fits
 from vcinr.places import written_aside
-from vcinr.progress import Watch, silent
+from vcinr.progress import Progress, Watch, silent
 from vcinr.quality import psnr_of
 from vcinr.signals import Signals
 from vcinr.signals.store import read_signals
@@ -67,8 +71,7 @@ def train_patches(
     Returns
     -------
     dict
-        JSON-able: ``experts``, ``model_bytes``, ``seconds``, the ``history`` of learning, and ``valid``, a list of
-        ``bits_per_value`` and ``psnr_db`` of validation signals at some rates.
+        JSON-able: ``experts``, ``model_bytes``, ``seconds``, and the ``history`` of learning.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def train_patches(
     data = read_signals(signals)
     if not 1 <= len(data.dims) <= 3:
         raise InputError(f"{signals}: patches have one to three dimensions, and signals have {len(data.dims)}")
-    if any(data.splits[s].mask is not None for s in ("train", "valid")):
+    if any(split.mask is not None for split in data.splits.values()):
         raise InputError(f"{signals}: signals for patches must have a value everywhere; choose another method")
     features = data.splits["train"].features.shape[-1]
     geometry = geometry_of(settings, len(data.dims), features)
@@ -95,17 +98,103 @@ def train_patches(
     )
     with written_aside(out) as aside:
         aside.write_bytes(model.data)
-    valid = _arranged(data, "valid")
+    return {
+        "experts": len(basis), "model_bytes": len(model.data), "seconds": time.monotonic() - began, "history": history,
+    }  # fmt: skip
+
+
+def extract_codes(
+    signals: str | Path, model: PatchModel, out: str | Path, *, psnr: float, watch: Watch = silent
+) -> dict[str, Any]:
+    """Find the expert and the latents of every patch and write them to a Zarr store.
+
+    A patch is predicted from the signal itself around it, where an encoder has decoded values. So these are the codes
+    of an archive, but for its choices between bits and errors.
+
+    Parameters
+    ----------
+    signals : str or Path
+        A store of signals.
+    model : PatchModel
+        Experts that were learned from them.
+    out : str or Path
+        The Zarr store to write. It has a group for each split with ``expert [N, nz, ny, nx]`` uint8, the expert that
+        needs the fewest bits, and ``code [N, nz, ny, nx, Q]`` int32, its latents in steps.
+    psnr : float
+        The quality in dB of the training range that sets the step.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    dict
+        ``step``, and for each split the number of ``signals``, the share of patches of each expert and the share of
+        latents that are not zero.
+    """
+    data, out = read_signals(signals), Path(out)
+    step = step_at(psnr)
+    temporary = out.with_name(out.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    root = zarr.open_group(temporary, mode="w", attributes={"model": model.sha256, "step": step})
+    summary: dict[str, Any] = {"step": step}
+    total, done = sum(map(len, data.splits.values())), 0
+    for name in data.splits:
+        values = _arranged(data, name)
+        if not len(values):
+            continue
+        counts = [n // s for n, s in zip(model.geometry.padded(values.shape[1:4]), model.geometry.size, strict=True)]
+        group, q = root.create_group(name), model.basis.shape[1]
+        shape = (len(values), *counts)
+        chosen = group.create_array("expert", shape=shape, dtype="uint8", chunks=(1, *counts))
+        codes = group.create_array("code", shape=(*shape, q), dtype="int32", chunks=(1, *counts, q))
+        shares, filled = np.zeros(len(model.basis)), 0
+        for i, signal in enumerate(values):
+            expert, latents = analysed(model, signal, step)
+            rounded = np.rint(latents / np.float32(step)).astype(np.int32)
+            chosen[i], codes[i] = expert, rounded
+            shares += np.bincount(expert.ravel(), minlength=len(shares))
+            filled += int(np.count_nonzero(rounded))
+            done += 1
+            watch(Progress("codes", done, total))
+        summary[name] = {
+            "signals": len(values),
+            "experts": [round(float(share), 4) for share in shares / shares.sum()],
+            "codes_not_zero": filled / (len(values) * math.prod(counts) * q),
+        }
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.rename(out)
+    return summary
+
+
+def assess(signals: str | Path, model: PatchModel, watch: Watch = silent) -> list[dict[str, float]]:
+    """Code validation signals at some rates.
+
+    Parameters
+    ----------
+    signals : str or Path
+        A store of signals.
+    model : PatchModel
+        Experts that were learned from its training split.
+    watch : callable
+        Is told of progress.
+
+    Returns
+    -------
+    list of dict
+        Rows of ``rate`` (see `vcinr.patches.model.step_of`), ``bits_per_value``, and ``psnr_db`` in dB of the training
+        range.
+    """
+    valid = _arranged(read_signals(signals), "valid")
     valid = valid[:: -(-len(valid) // _MOST)]
-    judged = []
-    for rate in _JUDGED:
+    rows = []
+    for number, rate in enumerate(_JUDGED, 1):
         stream, decoded = coder.encode(model, valid, rate, coder.likely_experts(model, valid, rate))
         error = float(np.square(decoded - valid).mean())
-        judged.append({"bits_per_value": 8 * len(stream) / valid.size, "psnr_db": float(psnr_of(error))})
-    return {
-        "experts": len(basis), "model_bytes": len(model.data), "seconds": time.monotonic() - began,
-        "history": history, "valid": judged,
-    }  # fmt: skip
+        row = {"rate": rate, "bits_per_value": 8 * len(stream) / valid.size, "psnr_db": float(psnr_of(error))}
+        rows.append(row)
+        watch(Progress("assess", number, len(_JUDGED), {"bits per value": row["bits_per_value"]}))
+    return rows
 
 
 def _arranged(data: Signals, split: str) -> np.ndarray:

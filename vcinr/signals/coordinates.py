@@ -9,6 +9,8 @@ an archive. Domains (:mod:`vcinr.signals.domain`) hold the coordinates and say h
             COIN++ (Dupont et al. 2022, section 4.3), so that there is no seam at the date line and no singular pole.
             Axes before these two, such as levels, are scaled as in a box, and their inputs come first; d_in is the
             number of axes plus 1.
+``spectral``  takes the spectral coordinates of a graph's nodes as they are (:mod:`vcinr.signals.graph`): its axes are
+            these coordinates, and d_in is their number. It names the graph.
 """
 
 from __future__ import annotations
@@ -45,8 +47,13 @@ def _extents(axes: Sequence[np.ndarray]) -> list[list[float]]:
 
 def check(system: dict[str, Any]) -> None:
     """Raise ValueError, or another error of malformed data, unless `scaled` and `embedded` can apply the system."""
-    if system["system"] not in ("box", "sphere"):
+    if system["system"] not in ("box", "sphere", "spectral"):
         raise ValueError(f"unknown coordinate system {system['system']!r}")
+    if system["system"] == "spectral":
+        count, graph = system["dimensions"], system["graph"]
+        if type(count) is not int or count < 1 or not isinstance(graph, str):
+            raise ValueError("the coordinate system names no graph")
+        return
     bounds = system["bounds"] if system["system"] == "box" else system.get("bounds", [])
     if not all(len(b) == 2 and all(math.isfinite(v) for v in b) for b in bounds):
         raise ValueError("the coordinate system has no bounds")
@@ -54,6 +61,8 @@ def check(system: dict[str, Any]) -> None:
 
 def dimension(system: dict[str, Any]) -> int:
     """The number of inputs d_in that a system gives the network."""
+    if system["system"] == "spectral":
+        return int(system["dimensions"])
     scaled_axes = len(system.get("bounds", []))
     return scaled_axes + 3 if system["system"] == "sphere" else scaled_axes
 
@@ -78,8 +87,12 @@ def scaled(system: Mapping[str, Any], columns: Sequence[np.ndarray]) -> list[np.
     InputError
         Where the system has another number of axes.
     """
-    if system["system"] not in ("box", "sphere"):
+    if system["system"] not in ("box", "sphere", "spectral"):
         raise InputError(f"unknown coordinate system {system['system']!r}")
+    if system["system"] == "spectral":
+        if len(columns) != system["dimensions"]:
+            raise InputError(f"the model has {system['dimensions']} spectral coordinates, the data {len(columns)}")
+        return [np.asarray(c, np.float64) for c in columns]
     bounds = system.get("bounds", [])
     count = len(bounds) + 2 * (system["system"] == "sphere")
     if len(columns) != count:

@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 
 from vcinr.errors import InputError
-from vcinr.signals.domain import Grid
+from vcinr.signals.domain import Domain, Grid, Points
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,8 @@ class Signals:
     dims : tuple of str
         Names of the grid's dimensions.
     axes : tuple of numpy.ndarray
-        Coordinates of these dimensions, float64.
+        Coordinates of these dimensions, float64. On the nodes of a graph, which have one dimension, they are its
+        spectral coordinates ``[P]`` each.
     system : dict
         The coordinate system (:mod:`vcinr.signals.coordinates`).
     normalisation : mapping of str to (float, float)
@@ -94,9 +95,9 @@ class Signals:
     tiled: bool = False
 
     @property
-    def domain(self) -> Grid:
-        """The grid that all signals lie on."""
-        return Grid(self.axes)
+    def domain(self) -> Domain:
+        """The grid, or the nodes of the graph, that all signals lie on."""
+        return Points(self.axes) if self.system["system"] == "spectral" else Grid(self.axes)
 
     @cached_property
     def inputs(self) -> np.ndarray:
@@ -287,7 +288,9 @@ def write_signals(path: str | Path, signals: Signals) -> None:
             "normalisation": [[k, *v] for k, v in signals.normalisation.items()],
         }
     )
-    for dim, axis in zip(signals.dims, signals.axes, strict=True):
+    spectral = signals.system["system"] == "spectral"
+    axes = [np.stack(signals.axes)] if spectral else signals.axes
+    for dim, axis in zip(signals.dims, axes, strict=True):
         root.create_array(f"axes/{dim}", data=np.asarray(axis, np.float64))
     for name, split in signals.splits.items():
         names = list(dict.fromkeys(split.variable))
@@ -308,6 +311,8 @@ def read_signals(path: str | Path) -> Signals:
         members: Any = root  # for type checkers: a member may be an array or a group
         dims, feature_dim = tuple(attrs.pop("dims")), attrs.pop("feature_dim", None)
         tiled = bool(attrs.pop("tiled", False))
+        system: dict[str, Any] = attrs.pop("system")
+        axes = tuple(members[f"axes/{d}"][...] for d in dims)
         splits = {}
         for name, group in sorted(root.groups()):  # folders are listed in any order
             if name == "axes":
@@ -322,8 +327,8 @@ def read_signals(path: str | Path) -> Signals:
         return Signals(
             splits,
             dims,
-            tuple(members[f"axes/{d}"][...] for d in dims),
-            attrs.pop("system"),
+            tuple(axes[0]) if system["system"] == "spectral" else axes,
+            system,
             {k: (offset, scale) for k, offset, scale in attrs.pop("normalisation")},
             attrs,
             feature_dim,

@@ -15,7 +15,7 @@ import xarray as xr
 
 from vcinr.errors import InputError
 from vcinr.signals import coordinates
-from vcinr.signals.domain import Grid
+from vcinr.signals.domain import Domain, Grid
 
 System = Literal["auto", "box", "sphere"]
 Horizontal = Literal["latitude", "longitude"]
@@ -29,8 +29,8 @@ class Layout:
     ----------
     dims : tuple of str
         The dimensions over which one signal lies.
-    grid : Grid
-        Their coordinates.
+    grid : Domain
+        Their coordinates: a grid, or the nodes of a graph, which have one dimension.
     system : dict
         The coordinate system for them.
     feature_dim : str, optional
@@ -39,7 +39,7 @@ class Layout:
     """
 
     dims: tuple[str, ...]
-    grid: Grid
+    grid: Domain
     system: dict[str, Any]
     feature_dim: str | None = None
 
