@@ -23,6 +23,7 @@ ROOMS = [
     ["models"],
     ["quantise"],
     ["meta"],
+    ["scenes"],
     ["inr", "patches"],
     ["datasets"],
     ["kinds"],

@@ -22,12 +22,15 @@ from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.kinds.base import Kind
 from vcinr.kinds.files import expanded, kind_of_data, kind_of_files
+from vcinr.kinds.scenes import join
 from vcinr.meta.extract import extract_modulations
 from vcinr.meta.outer import meta_train
 from vcinr.models import AnyModel, load_model
 from vcinr.patches.train import train_patches
 from vcinr.progress import Watch, silent
 from vcinr.quantise.train import train_quantiser
+from vcinr.scenes.sets import views_of
+from vcinr.scenes.train import train_scenes
 
 
 def train(
@@ -92,6 +95,9 @@ def train(
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
     of_files = kind_of_files(kind)
     params = params or _usual(kind)
+    if kind == "scenes":
+        _train_scenes(paths, out, params, watch)
+        return load_model(out)
     tiling = Tiling(signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system)
     own = {}
     if of_files is not None:
@@ -135,6 +141,14 @@ def train(
         raise
     shutil.rmtree(work_folder, ignore_errors=True)
     return load_model(out)
+
+
+def _train_scenes(paths: Sequence[str], out: Path, params: Params, watch: Watch) -> None:
+    """Train a model of scenes, each of which is a transforms.json."""
+    if params.method != "experts":
+        raise InputError(f"{paths[0]}: scenes are learned by the method experts, not by {params.method}; leave it out")
+    scenes = [views for path in paths for views in views_of(join([(path, open_dataset(path))])[""], path)]
+    train_scenes(scenes, params.patches, seed=params.seed, out=out, watch=watch)
 
 
 def _quantiser_seconds(budget: float, spent: float) -> float:

@@ -1,9 +1,9 @@
 """Scenes: views of an object at known poses, as images beside a transforms.json in the convention of NeRF.
 
-The variables are ``views(view, y, x, channel)`` uint8, in RGB on white, ``pose(view, row, column)`` float64, each camera's
-axes (x right, y up, z backwards) and place in the world's coordinates as a 4 by 4 matrix, and ``file(view)``, the names
-of the images as the file has them. Attributes of ``views`` are the focal lengths ``fl_x`` and ``fl_y`` and the optical
-centre ``cx`` and ``cy``, in pixels from the left and upper edge.
+The variable is ``views(view, y, x, channel)`` uint8, in RGB on white. Its coordinates are ``pose(view, row, column)``
+float64, each camera's axes (x right, y up, z backwards) and place in the world's coordinates as a 4 by 4 matrix, and
+``file(view)``, the names of the images as the file has them. Its attributes are the focal lengths ``fl_x`` and ``fl_y``
+and the optical centre ``cx`` and ``cy``, in pixels from the left and upper edge.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import xarray as xr
 
 from vcinr.errors import InputError
 from vcinr.formats.base import File, Format, Groups, only, values_of
-from vcinr.formats.image import RGB
 
 FILE = "transforms.json"
 """The usual name."""
@@ -50,7 +49,7 @@ def read(path: Path, name: str) -> Groups:
         "pose": (("view", "row", "column"), poses),
         "file": (("view",), np.array(files, dtype=object)),
     }
-    return {"": xr.Dataset(variables, coords={"channel": np.array(RGB, dtype=object)}).set_coords(["pose", "file"])}
+    return {"": xr.Dataset(variables).set_coords(["pose", "file"])}
 
 
 def read_folder(path: str, name: str) -> Groups:
@@ -111,13 +110,11 @@ def poses_of(scene: dict[str, Any], name: str) -> np.ndarray:
 def camera_of(scene: dict[str, Any], height: int, width: int, name: str) -> dict[str, float]:
     """Focal lengths and optical centre in pixels; raises InputError, which begins with `name`, where none are given."""
     try:
-        if "fl_x" in scene:
-            across = float(scene["fl_x"])
-        else:
-            across = width / 2 / math.tan(float(scene["camera_angle_x"]) / 2)
+        given = "fl_x" in scene
+        across = float(scene["fl_x"]) if given else width / 2 / math.tan(float(scene["camera_angle_x"]) / 2)
         down = float(scene.get("fl_y", across))
-        camera = dict(zip(CAMERA, (across, down, float(scene.get("cx", width / 2)), float(scene.get("cy", height / 2))),
-                          strict=True))  # fmt: skip
+        centre = float(scene.get("cx", width / 2)), float(scene.get("cy", height / 2))
+        camera = dict(zip(CAMERA, (across, down, *centre), strict=True))
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         raise InputError(f"{name}: no camera_angle_x and no fl_x; add the camera's angle, in radians") from None
     if not all(math.isfinite(v) for v in camera.values()) or min(across, down) <= 0:
@@ -147,7 +144,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
     """Write a transforms.json and, beside it, the images as PNG files."""
     from PIL import Image
 
-    only(dataset, path, "views", "pose", "file", "channel")
+    only(dataset, path, "views", "pose", "file")
     views = values_of(dataset, path, "views", ("view", "y", "x", "channel"))
     if views.dtype != np.uint8 or views.shape[-1] != 3:
         raise InputError(f"{path}: views must be uint8 with three channels; convert them")

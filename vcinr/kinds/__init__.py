@@ -12,7 +12,7 @@ from pathlib import Path
 from vcinr import config, plugins
 from vcinr.config import Params, Source
 from vcinr.errors import ConfigError
-from vcinr.kinds import grid, image, python, sound, video, volume, voxels
+from vcinr.kinds import grid, image, python, scenes, sound, video, volume, voxels
 from vcinr.kinds.base import Kind, Options
 
 KINDS: dict[str, Kind] = {
@@ -22,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "video": video.KIND,
     "volume": volume.KIND,
     "voxels": voxels.KIND,
+    "scenes": scenes.KIND,
     "python": python.KIND,
 }
 """By what `kind` of a source in params.yaml says."""

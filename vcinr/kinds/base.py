@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vcinr.config import Selection, Source
 from vcinr.errors import InputError
+from vcinr.formats.base import Groups
 from vcinr.places import stem
 from vcinr.progress import Watch
 from vcinr.signals import Signals
@@ -74,6 +75,9 @@ class Kind:
         Whether such signals are joined end to end, not stacked.
     patches : mapping
         Parameters of the method ``experts`` that suit such signals, where none are given.
+    join, separate : callable, optional
+        For such a kind whose signals are not simply stacked: from paths and data sets of files to the groups that hold
+        them all, and back to names of files and data sets.
     endings : tuple of str
         How files may end into which they are written without loss; the first is the usual one.
     """
@@ -90,6 +94,8 @@ class Kind:
     feature_dim: str | None = None
     ragged: bool = False
     endings: tuple[str, ...] = ()
+    join: Callable[[Opened], Groups] | None = None
+    separate: Callable[[Groups], Opened] | None = None
     patches: Mapping[str, Any] = field(default_factory=dict)
 
 

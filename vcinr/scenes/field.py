@@ -159,8 +159,10 @@ def empty_cells(grid: np.ndarray, margin: float = 0.0) -> np.ndarray:
     return empty
 
 
-def view(cells: np.ndarray, box: np.ndarray, frame: Frame, camera: Camera, pose: np.ndarray) -> np.ndarray:
-    """Render a view of a scene.
+def views(
+    cells: np.ndarray, box: np.ndarray, frame: Frame, camera: Camera, poses: Sequence[np.ndarray] | np.ndarray
+) -> np.ndarray:
+    """Render views of a scene.
 
     Parameters
     ----------
@@ -170,21 +172,16 @@ def view(cells: np.ndarray, box: np.ndarray, frame: Frame, camera: Camera, pose:
         uint8 ``[6]``: its box.
     frame : Frame
         The frame of the box.
-    camera, pose
-        As for `rays_of`.
+    camera : Camera
+        How the cameras see.
+    poses : sequence of numpy.ndarray
+        float64 ``[V, 4, 4]``, as for `rays_of`.
 
     Returns
     -------
     numpy.ndarray
-        uint8 ``[height, width, 3]``, on white.
+        uint8 ``[V, height, width, 3]``, on white.
     """
-    return views(cells, box, frame, camera, [pose])[0]
-
-
-def views(
-    cells: np.ndarray, box: np.ndarray, frame: Frame, camera: Camera, poses: Sequence[np.ndarray] | np.ndarray
-) -> np.ndarray:
-    """Render views at several poses, uint8 ``[V, height, width, 3]``; see `view`."""
     grid = grid_of(cells)
     empty = empty_cells(grid)
     low, high = box_of(box, frame)

@@ -1,9 +1,9 @@
 """Finding the latents of a scene: gradient steps through the renderer, from a start that the silhouettes give.
 
 The inner loop has two parts. First the field itself descends. Then its latents are refined under the quantiser: at
-every step the field is coded and decoded by the model, the views of what a decoder will have are compared with the given
-ones, and the gradient moves the field that is coded (a straight-through estimator, Bengio et al. 2013), which is also
-drawn towards what is decoded. The step sizes are learned, one for the levels and one for the colours of every step
+every step the field is coded and decoded by the model, the views of what a decoder will have are compared with the
+given ones, and the gradient moves the field that is coded (a straight-through estimator, Bengio et al. 2013), which is
+also drawn towards what is decoded. The step sizes are learned, one for the levels and one for the colours of every step
 (`Pace`; Meta-SGD, Li et al. 2017).
 """
 
@@ -147,7 +147,7 @@ def frame_of(poses: np.ndarray, camera: Camera, name: str) -> Frame:
 
 def silhouettes(images: np.ndarray) -> np.ndarray:
     """Which pixels show the object and not the white ground, bool ``[V, height, width]``."""
-    return (images < _WHITE).any(-1)
+    return np.asarray((images < _WHITE).any(-1))
 
 
 def hull(masks: np.ndarray, views: Views, axes: list[np.ndarray]) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Volume rendering of a radiance field on a grid, and its gradient.
 
 A field has at every vertex of a grid a level and a colour, and between vertices what trilinear interpolation gives.
-Along a ray there are samples at equal distances. The opacity of a sample is STEEP * level + 1/2, clipped to [0, 1]; what
-is seen is the sum of the samples' colours, each times its opacity and the transmittance of all samples before it, and
+Along a ray there are samples at equal distances. The opacity of a sample is STEEP * level + 1/2, clipped to [0, 1].
+What is seen is the sum of the samples' colours, each times its opacity and the transmittance of all samples before it;
 what remains of the light falls on a white ground.
 
 The arithmetic is + - * / and comparisons of float64 in a fixed order, so every processor renders the same views.
