@@ -39,7 +39,7 @@ _BATCH = 6000  # rays of a step
 _PER_VERTEX = 3  # samples of the silhouettes' hull along a side of a vertex's cell
 _COARSE_HULL = 64  # samples along a side of the frame, to find the box
 _SMOOTH = 0.003  # weight of squared differences between neighbours, for a thousand rays
-_DRAWN = 0.03  # share of its distance from the decoded field by which a field is drawn to it in a step
+_DRAWN = 0.1  # share of its distance from the decoded field by which a field is drawn to it in a step
 _MOMENTUM, _MEMORY = 0.9, 0.99  # of gradients and of their squares (Adam)
 _FLOOR = 1e-5  # of the root of the mean square gradient
 _RECHOSEN = 10  # steps after which likely experts are looked for anew
@@ -62,14 +62,14 @@ class Pace(NamedTuple):
     refinement: np.ndarray
 
 
-def usual_pace(descent: int = 60, refinement: int = 40) -> Pace:
+def usual_pace(descent: int = 60, refinement: int = 80) -> Pace:
     """Step sizes to begin with; they fall to zero along the second half of each part."""
 
     def fall(steps: int, first: float) -> np.ndarray:
         share = np.minimum(1.0, 2.0 * (1 - np.arange(steps) / max(1, steps)))
         return np.repeat(first * share[:, None], 2, 1)
 
-    return Pace(fall(descent, 0.08), fall(refinement, 0.03))
+    return Pace(fall(descent, 0.08), fall(refinement, 0.016))
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ _EAGER = 0.1  # how much a step size changes with a scene, at most, as a share o
 _LIMITS = (0.25, 4.0)  # of learned step sizes, as multiples of the first ones
 COARSE = 10
 """Coarse cells of a field along a side."""
-RATE = 46
+RATE = 50
 """The step of latents for which scenes are refined, where nothing else is asked for."""
 
 
