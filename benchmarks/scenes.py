@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of unpacked packages")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scenes.json"))
-    parser.add_argument("--model", type=Path, default=Path("data/models/scenes.vcinr"), help="where the model is written")
+    parser.add_argument("--model", type=Path, default=Path("data/models/scenes.vcinr"), help="the model to write")
     parser.add_argument("--keep", action="store_true", help="take the model that is there, and do not train")
     options = parser.parse_args(arguments)
 

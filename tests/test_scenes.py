@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import vcinr
+from benchmarks.data import scenes as furniture
 from vcinr.cli import app
 from vcinr.config import Patches
 from vcinr.errors import CorruptError, InputError
@@ -308,3 +310,33 @@ def test_a_malformed_field_is_refused() -> None:
                          attrs={KIND_OF_SIGNAL: "scenes"})  # fmt: skip
     with pytest.raises(CorruptError, match="no fields of scenes that can be rendered"):
         sets.rendered(dataset, "a.zip")
+
+
+# --- Data of the benchmark ------------------------------------------------------------------------------------------
+
+
+def test_meshes_have_the_colours_of_their_materials(tmp_path: Path) -> None:
+    library = tmp_path / "library.sh3f"
+    with zipfile.ZipFile(library, "w") as archive:
+        archive.writestr("PluginFurnitureCatalog.properties", "name#1=Box\nmodel#1=/lib/box.obj\n")
+        archive.writestr("lib/box.mtl", "newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 0 1\n")
+        archive.writestr(
+            "lib/box.obj",
+            "mtllib box.mtl\nv -1 0 0\nv 1 0 0\nv 1 2 0\nv -1 2 0\nusemtl a\nf 1 2 3 4\nusemtl b\nf 1/1 3/1 -1/1\n"
+            "usemtl other\nf 1 2 3\n",
+        )
+    (mesh,) = furniture.meshes(library)
+    np.testing.assert_array_equal(mesh.colours, [[1, 0, 0], [1, 0, 0], [0, 0, 1], [0.7, 0.7, 0.7]])
+    np.testing.assert_allclose(np.linalg.norm(mesh.triangles, axis=-1).max(), 0.5)
+    assert np.ptp(mesh.triangles[..., 2]) > 0.5 > np.ptp(mesh.triangles[..., 1]) == 0  # z is up
+    pytest.importorskip("embreex")
+    views = furniture.render(mesh, furniture.poses(3))
+    assert views.shape == (3, furniture.SIZE, furniture.SIZE, 3) and 0.02 < fit.silhouettes(views).mean() < 0.9
+
+
+def test_cameras_look_at_the_origin() -> None:
+    poses = furniture.poses(24)
+    np.testing.assert_allclose(poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.eye(3) + np.zeros((24, 1, 1)),
+                               atol=1e-12)  # fmt: skip
+    np.testing.assert_allclose(poses[:, :3, 3], furniture.DISTANCE * poses[:, :3, 2])
+    assert (np.linalg.det(poses[:, :3, :3]) > 0).all() and (poses[:, 2, 1] > 0).all()
