@@ -21,8 +21,8 @@ KINDS: dict[str, Kind] = {
     "sound": sound.KIND,
     "video": video.KIND,
     "volume": volume.KIND,
-    "voxels": voxels.KIND,
     "scenes": scenes.KIND,
+    "voxels": voxels.KIND,
     "python": python.KIND,
 }
 """By what `kind` of a source in params.yaml says."""
