@@ -40,9 +40,9 @@ from vcinr.patches.model import PatchModel
 from vcinr.progress import Watch, silent, terminal
 from vcinr.scenes import field, fit
 from vcinr.scenes.field import Camera, Frame
-from vcinr.scenes.fit import Fitted, Views, coded, usual_pace
+from vcinr.scenes.fit import Fitted, Views, coded, pace_of, usual_pace
 from vcinr.scenes.sets import mean_psnr, rendered
-from vcinr.scenes.train import pace_of, train_scenes
+from vcinr.scenes.train import train_scenes
 
 TRAIN = (("Scopia", 36), ("BlendSwap-CC-0", 18), ("BlendSwap-CC-BY", 18))
 TEST = (("KatorLegaz", 24), ("Reallusion", 10))

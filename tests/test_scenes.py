@@ -22,7 +22,8 @@ from vcinr.formats.write import write_dataset
 from vcinr.models import load_model
 from vcinr.scenes import field, fit, kernels, sets
 from vcinr.scenes.field import Camera, Frame
-from vcinr.scenes.train import mirror_images, pace_of, train_scenes
+from vcinr.scenes.fit import pace_of
+from vcinr.scenes.train import mirror_images, train_scenes
 
 SIZE = 24
 CAMERA = Camera(SIZE, SIZE, 30.0, 30.0, SIZE / 2, SIZE / 2)

@@ -121,7 +121,7 @@ def decompress(archive: str | Path, target: str | Path) -> list[Path]:
         read.decompress(archive, target)
         return [target]
     files = _kinds_files()
-    if "field" in groups[""].data_vars:
+    if _is_fields(groups[""]):
         from vcinr.scenes import sets
 
         groups = {"": sets.rendered(groups[""].load(), str(archive))}
@@ -167,7 +167,7 @@ def render(archive: str | Path, target: str | Path, poses: str | Path) -> list[P
     from vcinr.scenes.field import Camera
 
     groups = read.raw_groups(archive)
-    if not sets.is_fields(groups[""]):
+    if not _is_fields(groups[""]):
         raise InputError(f"{archive}: it holds no scenes that can be rendered; compress some with a model of scenes")
     matrices, files, scene = cameras(poses)
     dataset = groups[""].load()
@@ -215,15 +215,15 @@ def verify(
     InputError, CorruptError
         As :func:`vcinr.archive.verify.verify`, and for files that cannot be read.
     """
-    if against is not None and _holds_fields(archive):
+    if against is not None and _is_fields(read.raw_groups(archive)[""]):
         raise InputError(
             f"{archive}: it holds fields of scenes, whose views have no bound; verify it without the originals"
         )
     return verification.verify(archive, None if against is None else _opened(against)[0], watch=watch)
 
 
-def _holds_fields(archive: str | Path) -> bool:
-    root = read.raw_groups(archive)[""]
+def _is_fields(root: xr.Dataset) -> bool:
+    """Whether an archive's root holds the fields of scenes."""
     return root.attrs.get(KIND_OF_SIGNAL) == "scenes" and "field" in root.data_vars
 
 

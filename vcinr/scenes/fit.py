@@ -21,6 +21,7 @@ from vcinr.patches.model import PatchModel
 from vcinr.scenes import kernels
 from vcinr.scenes.field import (
     BOX_STEPS,
+    FEATURES,
     FINE,
     LEVELS,
     Camera,
@@ -70,6 +71,26 @@ def usual_pace(descent: int = 60, refinement: int = 80) -> Pace:
         return np.repeat(first * share[:, None], 2, 1)
 
     return Pace(fall(descent, 0.08), fall(refinement, 0.016))
+
+
+def pace_of(model: PatchModel, origin: str) -> tuple[Pace, int, int]:
+    """The step sizes, the coarse cells along a side and the rate that a model states.
+
+    Raises
+    ------
+    InputError
+        For a model that is not of scenes; it names `origin`.
+    """
+    facts = model.provenance
+    try:
+        if facts["method"] != "scenes" or model.features != FEATURES:
+            raise ValueError
+        pace = Pace(*(np.array(facts["pace"][part], np.float64).reshape(-1, 2) for part in Pace._fields))
+        return pace, int(facts["coarse"]), int(facts["rate"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{origin}: a model that was not trained on scenes; train one with `vcinr train ... --kind scenes`"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,17 +20,11 @@ from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.quality import psnr_of
 from vcinr.scenes import field
 from vcinr.scenes.field import DIMS, FEATURES, Camera, Frame
-from vcinr.scenes.fit import Fitted, Views, coded, fit, frame_of, refine
-from vcinr.scenes.train import pace_of
+from vcinr.scenes.fit import Fitted, Views, coded, fit, frame_of, pace_of, refine
 
 ITEM = "item"
 _RATES = range(8, 128, 8)  # that are tried for a PSNR of views
 _JUDGED = 6  # views of a scene that are rendered for that
-
-
-def is_fields(dataset: xr.Dataset) -> bool:
-    """Whether a data set holds the fields of scenes."""
-    return dataset.attrs.get(KIND_OF_SIGNAL) == "scenes" and "field" in dataset.data_vars
 
 
 def views_of(dataset: xr.Dataset, name: str) -> list[Views]:
@@ -194,6 +188,3 @@ def rendered(dataset: xr.Dataset, name: str, at: tuple[Camera, np.ndarray, list[
         coords={"pose": (dims, poses), "file": ("view", np.array(files, object)), "name": dataset["name"]},
         attrs={KIND_OF_SIGNAL: "scenes"},
     )
-
-
-__all__ = ["fields_of", "is_fields", "mean_psnr", "rendered", "views_of"]

@@ -23,7 +23,7 @@ from vcinr.patches.train import geometry_of
 from vcinr.places import written_aside
 from vcinr.progress import Clock, Progress, Watch, silent
 from vcinr.scenes.field import DIMS, FEATURES, FINE
-from vcinr.scenes.fit import Fitted, Pace, Views, fit, frame_of, refine, scaled, usual_pace
+from vcinr.scenes.fit import Fitted, Pace, Views, fit, frame_of, refine, usual_pace
 
 SCALING = (0.0, 2.0)  # of the field: levels span 2
 _EAGER = 0.1  # how much a step size changes with a scene, at most, as a share of itself
@@ -148,26 +148,3 @@ def mirror_images(cells: np.ndarray) -> list[np.ndarray]:
         features = np.concatenate([order.ravel(), FINE**3 + np.arange(3)])
         images.append(np.ascontiguousarray(image[..., features]))
     return images
-
-
-def pace_of(model: PatchModel, origin: str) -> tuple[Pace, int, int]:
-    """The step sizes, the coarse cells along a side and the rate that a model states.
-
-    Raises
-    ------
-    InputError
-        For a model that is not of scenes; it names `origin`.
-    """
-    facts = model.provenance
-    try:
-        if facts["method"] != "scenes" or model.features != FEATURES:
-            raise ValueError
-        pace = Pace(*(np.array(facts["pace"][part], np.float64).reshape(-1, 2) for part in Pace._fields))
-        return pace, int(facts["coarse"]), int(facts["rate"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{origin}: a model that was not trained on scenes; train one with `vcinr train ... --kind scenes`"
-        ) from None
-
-
-__all__ = ["COARSE", "RATE", "SCALING", "mirror_images", "pace_of", "scaled", "train_scenes"]
