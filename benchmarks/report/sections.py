@@ -462,9 +462,9 @@ def scenes() -> str:
             "",
             "Bytes and PSNRs are means over scenes. The whole archive counts poses, names and metadata, too; all rows "
             "leave out the model, which is kept once in an archive: "
-            f"{results['model_bytes']:,} bytes, learned in {results['train_seconds'] / 60:.0f} minutes. A rate is a "
-            "step of the quantiser. A video holds the given views alone; at an unseen pose the nearest of them stands "
-            "for it. Silhouettes, and the field that is not quantised, are not coded.",
+            f"{results['model_bytes']:,} bytes. A rate is a step of the quantiser. A video holds the given views "
+            "alone; at an unseen pose the nearest of them stands for it. Silhouettes, and the field that is not "
+            "quantised, are not coded.",
             "",
             markdown(["what", "bytes a scene", "dB, unseen poses", "dB, given poses"], lines),
             "",

@@ -30,8 +30,10 @@ _EAGER = 0.1  # how much a step size changes with a scene, at most, as a share o
 _LIMITS = (0.25, 4.0)  # of learned step sizes, as multiples of the first ones
 COARSE = 10
 """Coarse cells of a field along a side."""
-RATE = 50
-"""The step of latents for which scenes are refined, where nothing else is asked for."""
+REFINED_RATE = 50
+"""The step of latents under which the fields that experts learn from are refined."""
+RATE = 44
+"""The step of latents for which scenes are compressed, where nothing else is asked for."""
 
 
 def train_scenes(
@@ -42,6 +44,7 @@ def train_scenes(
     out: str | Path,
     coarse: int = COARSE,
     rate: int = RATE,
+    refined_rate: int = REFINED_RATE,
     pace: Pace | None = None,
     watch: Watch = silent,
 ) -> dict[str, Any]:
@@ -60,7 +63,9 @@ def train_scenes(
     coarse : int
         Coarse cells of a field along a side.
     rate : int
-        The step of latents for which fields are refined.
+        The step of latents for which the model compresses scenes where nothing else is asked for.
+    refined_rate : int
+        The step under which the fields that experts learn from are refined; a finer one keeps more to learn.
     pace : Pace, optional
         Step sizes to begin with.
     watch : callable
@@ -91,7 +96,7 @@ def train_scenes(
         watch(Progress("fields", i + 1, len(scenes), {}, clock.left(i + 1)))
     model, _ = _model(found, settings, seed, {}, watch)
     for i, (views, frame) in enumerate(zip(scenes, frames, strict=True)):
-        found[i] = refine(views, found[i], frame, pace, model, rate, seed + i)
+        found[i] = refine(views, found[i], frame, pace, model, refined_rate, seed + i)
         refinement = _learned(pace.refinement, first.refinement, found[i].agreement["refinement"])
         pace = pace._replace(refinement=refinement)
         watch(Progress("refined fields", i + 1, len(scenes), {}, clock.left(len(scenes) + i + 1)))
