@@ -8,7 +8,7 @@ UV := uv==0.13.9
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup repro test test-all coverage test-deps lint bench table kinds speed results experiments fuzz kill clean
+.PHONY: help setup repro test test-all coverage test-deps lint bench table kinds scenes speed results experiments fuzz kill clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -64,6 +64,9 @@ table: setup ## every data set, every codec, every bound: models, benchmarks/res
 kinds: setup ## images, speech and volumes beside their own codecs: models, kinds/*.html; a quarter of an hour
 	@dvc repro kinds/dvc.yaml
 	@python -m benchmarks.results
+
+scenes: setup ## posed views of furniture as radiance fields, benchmarks/results/scenes.json; half an hour
+	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.scenes
 
 speed: setup ## how fast we are beside SZ3 and SPERR, benchmarks/results/speed.json
 	@OMP_NUM_THREADS=1 python -W ignore -m benchmarks.speed

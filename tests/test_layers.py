@@ -24,6 +24,7 @@ ROOMS = [
     ["models"],
     ["quantise"],
     ["meta"],
+    ["scenes"],
     ["inr", "patches"],
     ["datasets"],
     ["kinds"],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vcinr.archive.read import open_archive as open
     from vcinr.codec.promise import Bound
     from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError, VcinrError
-    from vcinr.files import compress, decompress, verify
+    from vcinr.files import compress, decompress, render, verify
     from vcinr.formats.open import open_dataset, open_groups
     from vcinr.formats.write import write_dataset
     from vcinr.inr.model import Model
@@ -35,6 +35,7 @@ _PUBLIC = {
     "open_dataset": "vcinr.formats.open",
     "open_groups": "vcinr.formats.open",
     "regrid": "vcinr.archive.at",
+    "render": "vcinr.files",
     "train": "vcinr.training",
     "verify": "vcinr.files",
     "write_dataset": "vcinr.formats.write",
@@ -53,7 +54,7 @@ _ELSEWHERE = {"open": "open_archive"}  # names that differ in their modules
 __all__ = [
     "Bound", "BoundError", "ConfigError", "CorruptError", "InputError", "Model", "ModelError", "PatchModel",
     "VcinrError", "__version__", "at", "compress", "decompress", "info", "load_model", "open", "open_dataset",
-    "open_groups", "regrid", "train", "verify", "write_dataset",
+    "open_groups", "regrid", "render", "train", "verify", "write_dataset",
 ]  # fmt: skip
 
 

@@ -57,7 +57,8 @@ def train(
     kind: Annotated[
         str,
         typer.Option(
-            "--kind", help="Kind of signal: grid, image, sound, video or volume. Default: it is seen from the files."
+            "--kind",
+            help="Kind of signal: grid, image, sound, video, volume or scenes. Default: it is seen from the files.",
         ),
     ] = "",
     method: Annotated[
@@ -222,6 +223,19 @@ def decompress(
         _say(f"{target}: {target.stat().st_size:,} bytes")
     else:
         _say(f"{target}: {len(written)} files")
+
+
+@app.command()
+def render(
+    archive: Annotated[str, typer.Argument(help="The archive of scenes: a folder, a .zip file or a URL.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write; each scene has a folder in it.")],
+    poses: Annotated[Path, typer.Option("--poses", help="A transforms.json with the poses; it needs no images.")],
+) -> None:
+    """Render the scenes of an archive at any poses, as PNG files beside a transforms.json."""
+    from vcinr.files import render as run
+
+    written = run(archive, target, poses)
+    _say(f"{target}: {len(written)} scenes")
 
 
 @app.command()

@@ -21,12 +21,14 @@ from vcinr.errors import CorruptError, InputError
 from vcinr.formats.base import KIND_OF_SIGNAL, VOXELS
 from vcinr.formats.open import open_groups
 from vcinr.models import AnyModel, load_model
+from vcinr.patches.model import PatchModel
 from vcinr.progress import Watch, silent
 
 Input = Data | xr.DataArray | np.ndarray | str | Path | Sequence[str | Path]
 """What can be compressed: a data set, an array, or the path or URL of a file, or several of them."""
 ARRAY = "array"
 """The name of an array that has none."""
+_MARGIN = 1e-4  # dB by which rounding may change a PSNR
 
 
 def compress(
@@ -87,6 +89,12 @@ def compress(
     if isinstance(model, str | Path):
         model = load_model(model)
     opened, signals = _opened(data, kind, resolution)
+    if isinstance(model, PatchModel) and model.provenance.get("method") == "scenes":
+        bounds = {"abs_error": abs_error, "rel_error": rel_error, "point_rel_error": point_rel_error, "rate": rate}
+        bounds["iou"] = iou
+        opened, psnr = _fields(opened, model, psnr, [k for k, v in bounds.items() if v is not None], watch)
+        signals, variables = ["field"], None
+        chunk = chunk or opened[""].sizes["item"]
     return write.compress(
         opened, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
         psnr=psnr, rate=rate, iou=iou, variables=variables or signals, chunk=chunk, overwrite=overwrite, effort=effort,
@@ -123,10 +131,73 @@ def decompress(archive: str | Path, target: str | Path) -> list[Path]:
         read.decompress(archive, target)
         return [target]
     files = _kinds_files()
+    if _is_fields(groups[""]):
+        from vcinr.scenes import sets
+
+        groups = {"": sets.rendered(groups[""].load(), str(archive))}
     kind = files.kind_of_archive(groups[""])
     if kind is None:
         raise InputError(f"{archive}: it holds signals of a kind that this vcinr does not know; upgrade it")
     written: list[Path] = files.write_files(files.separated(groups), kind, target)
+    return written
+
+
+def render(archive: str | Path, target: str | Path, poses: str | Path) -> list[Path]:
+    """Render the scenes of an archive at any poses.
+
+    Parameters
+    ----------
+    archive : str or Path
+        An archive of scenes: a folder, a zip file or an fsspec URL.
+    target : str or Path
+        The folder to write. Each scene has a folder in it, of a transforms.json and PNG files.
+    poses : str or Path
+        A transforms.json with the poses; its images need not exist. Its camera is taken where it has one with the size
+        of views (``w``, ``h``), and otherwise that of the archive.
+
+    Returns
+    -------
+    list of Path
+        The transforms.json files that were written.
+
+    Raises
+    ------
+    InputError
+        When there is no archive, or one without fields of scenes, and for poses that cannot be read or a target that
+        exists.
+    CorruptError
+        When anything in the archive is not as it was written.
+
+    Examples
+    --------
+    >>> vcinr.render("chairs.zip", "views/", "poses/transforms.json")  # doctest: +SKIP
+    """
+    from vcinr.formats.scene import camera_of, cameras, image_names
+    from vcinr.scenes import sets
+    from vcinr.scenes.field import Camera
+
+    groups = read.raw_groups(archive)
+    if not _is_fields(groups[""]):
+        raise InputError(f"{archive}: it holds no scenes that can be rendered; compress some with a model of scenes")
+    matrices, files, scene = cameras(poses)
+    dataset = groups[""].load()
+    attrs = dict(dataset["field"].attrs)
+    if {"w", "h"} <= set(scene):
+        try:
+            height, width = int(scene["h"]), int(scene["w"])
+        except (TypeError, ValueError):
+            height = width = 0
+        if not (0 < height <= 1 << 14 and 0 < width <= 1 << 14):
+            raise InputError(f"{poses}: w and h must be sizes in pixels; correct them")
+        attrs |= {"height": height, "width": width, **camera_of(scene, height, width, str(poses))}
+    camera = Camera(*(attrs[key] for key in Camera._fields))
+    shown = sets.rendered(dataset, str(archive), (camera, matrices, image_names(files)))
+    kinds_files = _kinds_files()
+    kind = kinds_files.kind_of_archive(shown)
+    target = Path(target)
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target}: exists already and is no folder; choose another place or remove it")
+    written: list[Path] = kinds_files.write_files(kinds_files.separated({"": shown}), kind, target)
     return written
 
 
@@ -159,8 +230,36 @@ def verify(
     except CorruptError:
         groups = {}  # the problems below say why
     attrs = groups[""].attrs if groups else {}
+    if against is not None and groups and _is_fields(groups[""]):
+        raise InputError(
+            f"{archive}: it holds fields of scenes, whose views have no bound; verify it without the originals"
+        )
     original = None if against is None else _opened(against, attrs.get(KIND_OF_SIGNAL), attrs.get(VOXELS))[0]
     return verification.verify(archive, original, watch=watch)
+
+
+def _is_fields(root: xr.Dataset) -> bool:
+    """Whether an archive's root holds the fields of scenes."""
+    return root.attrs.get(KIND_OF_SIGNAL) == "scenes" and "field" in root.data_vars
+
+
+def _fields(
+    opened: Data, model: PatchModel, psnr: float | None, bounds: Sequence[str], watch: Watch
+) -> tuple[dict[str, xr.Dataset], float]:
+    """The fields of scenes, and the PSNR that the archive must reach to hold them as they were found."""
+    from vcinr.scenes import sets
+
+    groups = {"": opened} if isinstance(opened, xr.Dataset) else opened
+    root = groups.get("") if isinstance(groups, dict) else None
+    if root is None or "views" not in root or "name" not in root.coords:
+        raise InputError("the model is of scenes, and the data are none; give transforms.json files")
+    if bounds:
+        raise InputError(
+            f"{bounds[0]}: views that a model renders keep no such bound; ask for psnr, the mean over views, or "
+            "leave out the model"
+        )
+    fields, reached = sets.fields_of(root, model, psnr=psnr, watch=watch)
+    return {"": fields}, reached - _MARGIN
 
 
 def _opened(

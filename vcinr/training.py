@@ -23,8 +23,11 @@ from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.kinds.base import Kind
 from vcinr.kinds.files import expanded, kind_of_data, kind_of_files
+from vcinr.kinds.scenes import join
 from vcinr.models import AnyModel, load_model
 from vcinr.progress import Watch, silent
+from vcinr.scenes.sets import views_of
+from vcinr.scenes.train import train_scenes
 from vcinr.signals.graph import EIGENVECTORS
 
 
@@ -94,6 +97,9 @@ def train(
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
     of_files = kind_of_files(kind)
     params = params or _usual(kind)
+    if kind == "scenes":
+        _train_scenes(paths, out, params, watch)
+        return load_model(out)
     tiling = Tiling(
         signal_dims=tuple(signal_dims) if signal_dims else None, feature_dim=feature_dim, system=system,
         eigenvectors=eigenvectors,
@@ -134,6 +140,14 @@ def train(
         raise
     shutil.rmtree(work_folder, ignore_errors=True)
     return load_model(out)
+
+
+def _train_scenes(paths: Sequence[str], out: Path, params: Params, watch: Watch) -> None:
+    """Train a model of scenes, each of which is a transforms.json."""
+    if params.method != "experts":
+        raise InputError(f"{paths[0]}: scenes are learned by the method experts, not by {params.method}; leave it out")
+    scenes = [views for path in paths for views in views_of(join([(path, open_dataset(path))])[""], path)]
+    train_scenes(scenes, params.patches, seed=params.seed, out=out, watch=watch)
 
 
 def _quantiser_seconds(budget: float, spent: float) -> float:

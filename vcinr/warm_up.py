@@ -24,6 +24,7 @@ from vcinr.patches.geometry import Geometry
 from vcinr.patches.model import Experts, PatchModel
 from vcinr.progress import Progress, Watch, silent
 from vcinr.quantise.refine import refine
+from vcinr.scenes import field, fit
 
 
 def warm_up(watch: Watch = silent) -> None:
@@ -48,6 +49,7 @@ def warm_up(watch: Watch = silent) -> None:
         _bits,
         _numbers,
         _values,
+        _scenes,
     ]
     for done, job in enumerate(jobs, 1):
         job()
@@ -110,3 +112,12 @@ def _values() -> None:
     prior = added(np.zeros(4, np.float32), np.ones((3, 2), np.float32), np.ones((2, 4), np.float32))
     for dtype in (np.float32, np.float64):
         restore(prior, (0.0, 1.0), 0.0, None, (-math.inf, math.inf), np.empty(12, dtype))
+
+
+def _scenes() -> None:
+    """Run the kernels that render scenes, and that of the gradient."""
+    camera, frame, box = field.Camera(1, 1, 1.0, 1.0, 0.5, 0.5), field.Frame((0.0, 0.0, 0.0), 1.0), np.arange(6)
+    views = fit.Views(np.zeros((1, 1, 1, 3), np.uint8), np.eye(4)[None], camera, "")
+    cells = np.zeros((1, 1, 1, field.FEATURES))
+    field.views(cells, box, frame, camera, views.poses)
+    fit.Rays(views, box, frame, field.FINE).gradient(cells, np.array([0]))

@@ -489,6 +489,43 @@ def _paid(part: Mapping[str, Any], plural: str) -> str:
     )
 
 
+def scenes() -> str:
+    """Return the section on scenes."""
+    file = f"{RESULTS}/scenes.json"
+    results = read(file)
+    data = results["data"]
+    lines = [
+        [row["name"] + (f", rate {row['rate']}" if "rate" in row else ""), number(row["bytes_per_scene"]),
+         number(row["psnr_db"]), number(row["given_psnr_db"])]
+        for row in results["rows"]
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            "## Scenes",
+            "",
+            origin(
+                results,
+                file,
+                f"furniture rendered by Embree at {data['size']}x{data['size']}; trained on {data['train_scenes']} "
+                f"objects of {', '.join(data['train'])}; tested on {data['test_scenes']} of "
+                f"{' and '.join(data['test'])}. Of each object {data['given']} views are given, and {data['unseen']} "
+                "others judge.",
+            ),
+            "",
+            "Bytes and PSNRs are means over scenes. The whole archive counts poses, names and metadata, too; all rows "
+            "leave out the model, which is kept once in an archive: "
+            f"{results['model_bytes']:,} bytes. A rate is a step of the quantiser. A video holds the given views "
+            "alone; at an unseen pose the nearest of them stands for it. Silhouettes, and the field that is not "
+            "quantised, are not coded.",
+            "",
+            markdown(["what", "bytes a scene", "dB, unseen poses", "dB, given poses"], lines),
+            "",
+            f"![Objects at a pose that was not given: rendered from the mesh, from the archive, and twice the "
+            f"difference](../{RESULTS}/scenes/views.png)",
+        ]
+    )
+
+
 def occupancy() -> str:
     """Return the section on solid shapes."""
     file = f"{RESULTS}/occupancy.json"
@@ -706,6 +743,6 @@ def faults() -> str:
 
 
 SECTIONS = (
-    every_data_set, held_out, gaussian_bound, speed, kinds, occupancy, scattered, graphs, missing_data, determinism,
-    training, coinpp, experiments, faults,
+    every_data_set, held_out, gaussian_bound, speed, kinds, scenes, occupancy, scattered, graphs, missing_data,
+    determinism, training, coinpp, experiments, faults,
 )  # fmt: skip

@@ -22,6 +22,7 @@ from vcinr.formats import (
     numpy_,
     obj,
     parquet,
+    scene,
     sound,
     tiff,
     video,
@@ -47,6 +48,7 @@ FORMATS: tuple[Format, ...] = (
     hdf5.FORMAT,
     obj.FORMAT,
     csv_.FORMAT,
+    scene.FORMAT,
 )
 """In the order in which they are asked for a file: NumPy's zip files before Zarr, which takes all others, and HDF5,
 whose signature may lie within a file of another format, after those that begin with their own."""

@@ -13,7 +13,7 @@ from typing import Any
 from vcinr import config, plugins
 from vcinr.config import Params, Source
 from vcinr.errors import ConfigError
-from vcinr.kinds import grid, image, python, shape, sound, video, volume, voxels
+from vcinr.kinds import grid, image, python, scenes, shape, sound, video, volume, voxels
 from vcinr.kinds.base import Kind, Options
 
 KINDS: dict[str, Kind] = {
@@ -23,6 +23,7 @@ KINDS: dict[str, Kind] = {
     "video": video.KIND,
     "volume": volume.KIND,
     "shape": shape.KIND,
+    "scenes": scenes.KIND,
     "voxels": voxels.KIND,
     "python": python.KIND,
 }

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vcinr.config import Selection, Source
 from vcinr.errors import InputError
+from vcinr.formats.base import Groups
 from vcinr.places import stem
 from vcinr.progress import Watch
 from vcinr.signals import Signals
@@ -89,6 +90,9 @@ class Kind:
         From a data set of the kind to one that formats write.
     patches : mapping
         Parameters of the method ``experts`` that suit such signals, where none are given.
+    join, separate : callable, optional
+        For such a kind whose signals are not simply stacked: from paths and data sets of files to the groups that hold
+        them all, and back to names of files and data sets.
     endings : tuple of str
         How files may end into which they are written without loss; the first is the usual one.
     """
@@ -111,6 +115,8 @@ class Kind:
     own: tuple[str, ...] = ()
     adapted: Callable[[xr.Dataset, int], xr.Dataset] | None = None
     restored: Callable[[xr.Dataset], xr.Dataset] | None = None
+    join: Callable[[Opened], Groups] | None = None
+    separate: Callable[[Groups], Opened] | None = None
     patches: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -25,7 +25,7 @@ from vcinr.kinds.base import Kind, Opened
 from vcinr.kinds.shape import RESOLUTION
 from vcinr.places import is_url, suffix
 
-_BESIDE = {"alpha", "icc_profile"}  # variables that formats give a signal besides its own
+_BESIDE = {"alpha", "icc_profile", "pose", "file"}  # variables that formats give a signal besides its own
 
 
 def expanded(paths: Sequence[str]) -> list[str]:
@@ -157,6 +157,8 @@ def joined(opened: Opened, kind: str) -> Groups:
         For a data set of another kind, and for two files of one name; the message names the file.
     """
     spec = kinds.every()[kind]
+    if spec.join is not None:
+        return spec.join(opened)
     sorts: dict[str, Opened] = {}
     names: set[str] = set()
     for path, dataset in sorted(opened, key=lambda o: Path(o[0]).name):
@@ -186,6 +188,8 @@ def separated(groups: Groups) -> Opened:
     """Take joined data sets apart: inverse of `joined`, but for the paths, which are names of files."""
     kind = kind_of_archive(groups[""])
     assert kind is not None
+    if kind.separate is not None:
+        return kind.separate(groups)
     result: Opened = []
     for dataset in groups.values():
         if kind.variable not in dataset.data_vars:
@@ -246,10 +250,11 @@ def write_files(signals: Opened, kind: Kind, target: Path) -> list[Path]:
     for place in [target, *places] if target.is_file() else places:
         if place.exists():
             raise InputError(f"{place}: exists already; choose another place or remove it")
-    try:
-        places[0].parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{places[0].parent}: cannot make this folder ({error.strerror})") from None
+    for place in places:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{place.parent}: cannot make this folder ({error.strerror})") from None
     return [
         _written(dataset, place, name, kind) for place, name, (_, dataset) in zip(places, names, signals, strict=True)
     ]
