@@ -208,7 +208,7 @@ def _tile(paths: list[str], kind: Kind) -> tuple[dict[str, int], list[str]]:
     own = {"tile": _reached(shortest, sizes, int(fields["tile"].default))}
     if apart:
         own["frames"] = _reached(frames, sizes, int(fields["frames"].default))
-    along = [own["frames"]] * apart
+    along = [own["frames"]] if apart else []
 
     def tiles(signal: list[int]) -> int:
         each = along + [own["tile"]] * (len(signal) - apart)

@@ -268,7 +268,7 @@ def film_clips(path: Path, place: float) -> list[np.ndarray]:
     frames: list[np.ndarray] = []
     with av.open(source, "r") as film:
         for frame in film.decode(video=0):
-            image = frame.to_image()
+            image = Image.fromarray(frame.to_ndarray(format="rgb24"))
             side = min(image.size)
             left, top = (round(place * (n - side)) for n in image.size)
             square = image.crop((left, top, left + side, top + side))
