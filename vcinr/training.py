@@ -223,7 +223,7 @@ def _tile(paths: list[str], kind: Kind, method: str) -> tuple[dict[str, int], li
     own = {"tile": _reached(shortest, sizes, usual)}
     if apart:
         own["frames"] = _reached(frames, sizes, int(fields["frames"].default))
-    along = [own["frames"]] * apart
+    along = [own["frames"]] if apart else []
 
     def tiles(signal: list[int]) -> int:
         each = along + [own["tile"]] * (len(signal) - apart)
