@@ -325,7 +325,7 @@ def test_other_files_that_are_no_such_model(learnt):
 
 
 def later(data: bytes) -> bytes:
-    body = data[:8] + struct.pack("<H", 3) + data[10:-4]
+    body = data[:8] + struct.pack("<H", container.VERSION + 1) + data[10:-4]
     return body + struct.pack("<I", zlib.crc32(body))
 
 
