@@ -386,9 +386,7 @@ def graphs() -> str:
     rows = {(row["coordinates"], row["latents"]): row for row in results["rows"]}
     sizes = sorted({latents for _, latents in rows} - {0})
     names = list(dict.fromkeys(name for name, _ in rows))
-    lines = [
-        [str(latents), *(f"{rows[name, latents]['psnr_db']:.1f}" for name in names)] for latents in sizes
-    ]  # fmt: skip
+    lines = [[str(latents), *(f"{rows[name, latents]['psnr_db']:.1f}" for name in names)] for latents in sizes]
     ways = list(dict.fromkeys(row["way"] for row in results["archives"]))
     at = {(row["bound_fraction"], row["way"]): row for row in results["archives"]}
     bits = [
@@ -399,7 +397,8 @@ def graphs() -> str:
     cost = ", ".join(
         f"{name.rpartition(' ')[2]}: {row['node_bytes']:,} of {row['model_bytes']:,}" for name, row in largest.items()
     )
-    model = max(row["model_bytes"] for row in results["archives"])
+    one = next(row for row in results["archives"] if row["model_bytes"])
+    values = 8 * one["bytes"] / one["bits_per_value"]
     signals = results["signals"]
     return "\n".join(
         [
@@ -414,21 +413,22 @@ def graphs() -> str:
                 f"{signals['test']} to test, every third level of both years, whose neighbours in depth are learned.",
             ),
             "",
-            f"Held-out PSNR in dB by the number of latents, before quantisation, over wet nodes; method basis, "
+            "Held-out PSNR in dB by the number of latents, before quantisation, over wet nodes; method basis, "
             f"{results['steps']} steps, one seed. Spectral: eigenvectors of the mesh's Laplacian, so many, and no "
             "positions. Unit sphere: the same network with the positions. Node number: the same with nothing but the "
             "order in the file. EOF: as many principal components of the training signals, which are values at every "
-            f"node; the mean alone: {rows['EOF', 0]['psnr_db']:.1f} dB. Levels are much alike, so no network passes "
-            "the EOFs here.",
+            f"node; the mean alone: {rows['EOF', 0]['psnr_db']:.1f} dB. Levels are much alike, which favours EOFs.",
             "",
             markdown(["latents", *names], lines),
             "",
-            f"The nodes' coordinates are in the model, in 8 bits a number. Their bytes of the model's, by "
+            "The nodes' coordinates are in the model, in 8 bits a number. Their bytes of the model's, by "
             f"eigenvectors: {cost}.",
             "",
             "Bits per valid value of the test levels, with a model of 32 eigenvectors and 32 latents and without one. "
-            f"The model's {model:,} bytes are not counted, nor edges and positions. With a model, the residual coder "
-            "does not use positions.",
+            f"The model's {one['model_bytes']:,} bytes are not counted: of these {values:,.0f} values alone they would "
+            f"be {8 * one['model_bytes'] / values:.3g} bits each, so it pays only where many more fields share the "
+            "mesh. Neither are edges and positions, by which the residual coder finds neighbours where they are in the "
+            "file.",
             "",
             markdown(["bound", *ways], bits),
         ]
