@@ -47,8 +47,10 @@ from vcinr.scenes.train import train_scenes
 TRAIN = (("Scopia", 36), ("BlendSwap-CC-0", 18), ("BlendSwap-CC-BY", 18))
 TEST = (("KatorLegaz", 17), ("Reallusion", 7))
 """Libraries, and how many of their objects are taken."""
-RATES = (38, 50)
+RATES = (38, 44, 50)
 """Steps of latents beside that of the archive."""
+COMPARED_RATE = 44
+"""The step at which parts of the method are left out."""
 QPS = (51, 46, 41, 36)
 _SEEN = 0.01  # share of the pixels of the given views that an object covers, at least
 _FOCAL = data.SIZE / 2 / float(np.tan(data.ANGLE / 2))
@@ -132,8 +134,8 @@ def measure(
     add("vcinr, streams", row["stream_bytes"] + boxes, list(shown), rate=rate)
     free = [fit.fit(views, frame, coarse, pace, i) for i, views in enumerate(scenes)]
     add("vcinr, not quantised", None, fields(scenes, free, np.stack([f.cells for f in free]), frame))
-    stream, cells = coded(model, np.stack([f.cells for f in free]), rate)
-    add("vcinr, not refined", len(stream) + boxes, fields(scenes, free, cells, frame), rate=rate)
+    stream, cells = coded(model, np.stack([f.cells for f in free]), COMPARED_RATE)
+    add("vcinr, not refined", len(stream) + boxes, fields(scenes, free, cells, frame), rate=COMPARED_RATE)
     for step in RATES:
         found = [
             fit.refine(views, f, frame, pace, model, step, i)
@@ -144,11 +146,12 @@ def measure(
     usual = usual_pace()
     found = [fit.fit(views, frame, coarse, usual, i) for i, views in enumerate(scenes)]
     found = [
-        fit.refine(views, f, frame, usual, model, rate, i)
+        fit.refine(views, f, frame, usual, model, COMPARED_RATE, i)
         for i, (views, f) in enumerate(zip(scenes, found, strict=True))
     ]
-    stream, cells = coded(model, np.stack([f.cells for f in found]), rate)
-    add("vcinr, step sizes not learned", len(stream) + boxes, fields(scenes, found, cells, frame), rate=rate)
+    stream, cells = coded(model, np.stack([f.cells for f in found]), COMPARED_RATE)
+    size = len(stream) + boxes
+    add("vcinr, step sizes not learned", size, fields(scenes, found, cells, frame), rate=COMPARED_RATE)
     mean = np.broadcast_to(np.array(model.provenance["mean"]), cells.shape)
     add("mean field", 6.0 * len(scenes), fields(scenes, free, mean, frame))
     add("white", 0.0, [np.full_like(views, 255) for views in unseen])

@@ -32,7 +32,7 @@ COARSE = 10
 """Coarse cells of a field along a side."""
 REFINED_RATE = 50
 """The step of latents under which the fields that experts learn from are refined."""
-RATE = 44
+RATE = 41
 """The step of latents for which scenes are compressed, where nothing else is asked for."""
 
 
