@@ -47,10 +47,13 @@ from vcinr.scenes.train import train_scenes
 TRAIN = (("Scopia", 36), ("BlendSwap-CC-0", 18), ("BlendSwap-CC-BY", 18))
 TEST = (("KatorLegaz", 17), ("Reallusion", 7))
 """Libraries, and how many of their objects are taken."""
-RATES = (38, 44, 50)
-"""Steps of latents beside that of the archive."""
-COMPARED_RATE = 44
-"""The step at which parts of the method are left out."""
+HELD_OUT = (("Scopia", 6), ("BlendSwap-CC-0", 3), ("BlendSwap-CC-BY", 3))
+"""Others of the libraries that are learned from: the usual rate was chosen for them (``--choose``)."""
+TEST_SHARE, HELD_OUT_SHARE = 0.5, 0.7
+"""Which of n objects are taken, see `benchmarks.data.scenes.meshes`. While the method was made, the first of n of the
+test libraries were looked at. None of them is in the test."""
+FINER = (-6, 6)
+"""Steps of latents beside that of the archive, as differences from it."""
 QPS = (51, 46, 41, 36)
 _SEEN = 0.01  # share of the pixels of the given views that an object covers, at least
 _FOCAL = data.SIZE / 2 / float(np.tan(data.ANGLE / 2))
@@ -61,13 +64,13 @@ Row = dict[str, Any]
 
 
 def rendered_objects(
-    raw: Path, libraries: Sequence[tuple[str, int]], watch: Watch = silent
+    raw: Path, libraries: Sequence[tuple[str, int]], share: float = 0.0, watch: Watch = silent
 ) -> tuple[list[Views], list[np.ndarray]]:
     """The given views of objects, and their views at unseen poses; hardly visible objects are left out."""
     folder = fetch(FURNITURE, raw, watch) / "usr/share/sweethome3d/furniture"
     scenes, unseen = [], []
     for library, limit in libraries:
-        for mesh in data.meshes(folder / f"{library}.sh3f", limit):
+        for mesh in data.meshes(folder / f"{library}.sh3f", limit, share):
             views = data.render(mesh, np.concatenate([GIVEN, UNSEEN]))
             if fit.silhouettes(views[: data.FITTED]).mean() < _SEEN:
                 continue
@@ -134,9 +137,9 @@ def measure(
     add("vcinr, streams", row["stream_bytes"] + boxes, list(shown), rate=rate)
     free = [fit.fit(views, frame, coarse, pace, i) for i, views in enumerate(scenes)]
     add("vcinr, not quantised", None, fields(scenes, free, np.stack([f.cells for f in free]), frame))
-    stream, cells = coded(model, np.stack([f.cells for f in free]), COMPARED_RATE)
-    add("vcinr, not refined", len(stream) + boxes, fields(scenes, free, cells, frame), rate=COMPARED_RATE)
-    for step in RATES:
+    stream, cells = coded(model, np.stack([f.cells for f in free]), rate)
+    add("vcinr, not refined", len(stream) + boxes, fields(scenes, free, cells, frame), rate=rate)
+    for step in (rate + finer for finer in FINER):
         found = [
             fit.refine(views, f, frame, pace, model, step, i)
             for i, (views, f) in enumerate(zip(scenes, free, strict=True))
@@ -146,12 +149,12 @@ def measure(
     usual = usual_pace()
     found = [fit.fit(views, frame, coarse, usual, i) for i, views in enumerate(scenes)]
     found = [
-        fit.refine(views, f, frame, usual, model, COMPARED_RATE, i)
+        fit.refine(views, f, frame, usual, model, rate, i)
         for i, (views, f) in enumerate(zip(scenes, found, strict=True))
     ]
-    stream, cells = coded(model, np.stack([f.cells for f in found]), COMPARED_RATE)
+    stream, cells = coded(model, np.stack([f.cells for f in found]), rate)
     size = len(stream) + boxes
-    add("vcinr, step sizes not learned", size, fields(scenes, found, cells, frame), rate=COMPARED_RATE)
+    add("vcinr, step sizes not learned", size, fields(scenes, found, cells, frame), rate=rate)
     mean = np.broadcast_to(np.array(model.provenance["mean"]), cells.shape)
     add("mean field", 6.0 * len(scenes), fields(scenes, free, mean, frame))
     add("white", 0.0, [np.full_like(views, 255) for views in unseen])
@@ -167,6 +170,23 @@ def measure(
         given = float(np.mean([mean_psnr(v.images, video) for v, video in zip(scenes, videos, strict=True)]))
         add(f"HEVC, qp {qp}", size, [video[nearest] for video in videos], given)
     return rows, {views.name: shown[i] for i, views in enumerate(scenes)}
+
+
+def choose(raw: Path, path: Path, tell: Callable[[str], None], rates: Sequence[int] = (36, 39, 42, 45)) -> None:
+    """Tell the bytes and PSNRs of held-out scenes of the training libraries at some rates."""
+    model = load_model(path)
+    assert isinstance(model, PatchModel)
+    pace, coarse, _ = pace_of(model, str(path))
+    scenes, unseen = rendered_objects(raw, HELD_OUT, HELD_OUT_SHARE)
+    frame = fit.frame_of(np.concatenate([views.poses for views in scenes]), CAMERA, "scenes")
+    free = [fit.fit(views, frame, coarse, pace, i) for i, views in enumerate(scenes)]
+    for rate in rates:
+        pairs = zip(scenes, free, strict=True)
+        found = [fit.refine(views, f, frame, pace, model, rate, i) for i, (views, f) in enumerate(pairs)]
+        stream, cells = coded(model, np.stack([f.cells for f in found]), rate)
+        shown = fields(scenes, found, cells, frame)
+        score = np.mean([mean_psnr(true, views) for true, views in zip(unseen, shown, strict=True)])
+        tell(f"rate {rate}: {len(stream) / len(scenes) + 6:.0f} bytes a scene, {score:.2f} dB")
 
 
 def picture(out: Path, scenes: Sequence[Views], unseen: Sequence[np.ndarray], shown: dict[str, np.ndarray]) -> None:
@@ -186,15 +206,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scenes.json"))
     parser.add_argument("--model", type=Path, default=Path("data/models/scenes.vcinr"), help="the model to write")
     parser.add_argument("--keep", action="store_true", help="take the model that is there, and do not train")
+    parser.add_argument("--choose", action="store_true", help="print what held-out scenes take at some rates, no more")
     options = parser.parse_args(arguments)
 
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     tell("rendering")
-    scenes, unseen = rendered_objects(options.raw, TEST, terminal)
+    if options.choose:
+        choose(options.raw, options.model, tell)
+        return 0
+    scenes, unseen = rendered_objects(options.raw, TEST, TEST_SHARE, terminal)
     if not options.keep:
-        learned, _ = rendered_objects(options.raw, TRAIN, terminal)
+        learned, _ = rendered_objects(options.raw, TRAIN, 0.0, terminal)
         settings = preset("experts").patches.model_copy(update=dict(KINDS["scenes"].patches))
         options.model.parent.mkdir(parents=True, exist_ok=True)
         train_scenes(learned, settings, seed=0, out=options.model, watch=terminal)

@@ -73,8 +73,11 @@ def poses(count: int, turn: float = 0.0) -> np.ndarray:
     return result
 
 
-def meshes(library: str | Path, limit: int | None = None) -> list[Mesh]:
-    """Read the meshes of a Sweet Home 3D library, every n-th where there are more than `limit`."""
+def meshes(library: str | Path, limit: int | None = None, share: float = 0.0) -> list[Mesh]:
+    """Read the meshes of a Sweet Home 3D library, every n-th where there are more than `limit`.
+
+    With a `share` below 1 it is not the first of n that is taken, but the one after this share of them.
+    """
     with zipfile.ZipFile(library) as archive:
         members = archive.namelist()
         wanted = {
@@ -84,7 +87,7 @@ def meshes(library: str | Path, limit: int | None = None) -> list[Mesh]:
         }
         paths = [m for m in sorted(members) if m.endswith(".obj") and m in wanted]
         if limit is not None and len(paths) > limit:
-            paths = [paths[i * len(paths) // limit] for i in range(limit)]
+            paths = [paths[int((i + share) * len(paths) / limit)] for i in range(limit)]
         read = (_mesh(archive, members, path) for path in paths)
         return [mesh for mesh in read if mesh is not None]
 

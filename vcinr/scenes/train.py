@@ -2,8 +2,10 @@
 
 Both are learned across scenes, from what the inner loop finds for each. In a first pass over the scenes fields descend
 freely, and experts are learned from them in closed form. In a second pass the fields are refined under these experts,
-which are then learned anew from what has become of the fields. Throughout, the step sizes follow their own first-order
-gradient: a step that the gradient after it would have wanted longer is longer for the next scene.
+which are then learned anew from what has become of the fields. In the first pass, step sizes follow their own
+first-order gradient: a step that the gradient after it would have wanted longer is longer for the next scene. Those of
+the refinement stay as they are: their gradient would see errors of views but not bits, and what it finds takes more of
+these.
 """
 
 from __future__ import annotations
@@ -97,8 +99,6 @@ def train_scenes(
     model, _ = _model(found, settings, seed, {}, watch)
     for i, (views, frame) in enumerate(zip(scenes, frames, strict=True)):
         found[i] = refine(views, found[i], frame, pace, model, refined_rate, seed + i)
-        refinement = _learned(pace.refinement, first.refinement, found[i].agreement["refinement"])
-        pace = pace._replace(refinement=refinement)
         watch(Progress("refined fields", i + 1, len(scenes), {}, clock.left(len(scenes) + i + 1)))
     mean = np.mean([fitted.cells.mean((0, 1, 2)) for fitted in found], 0)
     facts = {
