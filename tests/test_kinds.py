@@ -69,6 +69,12 @@ def test_the_method_is_the_usual_one_of_the_kind(tmp_path: Path) -> None:
         params("image", "method: expert")
 
 
+def test_scenes_have_no_stages(tmp_path: Path) -> None:
+    source = load(tmp_path, "kind: scenes")
+    with pytest.raises(ConfigError, match=r"a\.nc: kind scenes has no stages.*vcinr train --kind scenes"):
+        ingest(source, tmp_path, tmp_path / "signals")
+
+
 def test_parameters_given_in_python_are_checked_where_they_are_used(tmp_path: Path) -> None:
     source = Source(kind="voxels", train=(), archive=(), resolution=-1)
     for work in (lambda: ingest(source, tmp_path, tmp_path / "signals"), lambda: open_archive(source, tmp_path)):

@@ -129,7 +129,12 @@ class Simplifier:
             touched=np.zeros(places, np.int32), chosen=np.zeros(places, np.int32), seen=np.zeros(places, np.int64),
             total=np.zeros(3, np.int64),
         )  # fmt: skip
-        _fill(self._volume.size, self._size, self._grid.step)
+        self._inside(self._volume.size)[:] = self._size
+
+    def _inside(self, places: np.ndarray) -> np.ndarray:
+        """The elements that are no border, as a view ``[d, h, w]``."""
+        within = slice(_BORDER, -_BORDER)
+        return places.reshape([n + 2 * _BORDER for n in self._size.shape])[within, within, within]
 
     def sweep(self, weight: float) -> None:
         """Change what is cheaper changed.
@@ -141,15 +146,15 @@ class Simplifier:
         """
         count = np.zeros(2 * _ITSELF, np.int64)
         for cells in self.cells:
-            _fill(self._volume.solid, cells, self._grid.step)
+            self._inside(self._volume.solid)[:] = cells
             _count_contexts(self._grid, self._volume, count)
         costs = _costs(count)
         for cells, ones in zip(self.cells, self._ones, strict=True):
             if ones.any():
-                _fill(self._volume.solid, cells, self._grid.step)
-                _fill(self._volume.ones, ones, self._grid.step)
+                self._inside(self._volume.solid)[:] = cells
+                self._inside(self._volume.ones)[:] = ones
                 _sweep(self._grid, self._volume, costs[0], costs[1], _BIT * weight)
-                _take(self._volume.solid, cells, self._grid.step)
+                cells[:] = self._inside(self._volume.solid) != 0
 
 
 def _best_cells(ones: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -188,26 +193,6 @@ def _costs(count: np.ndarray) -> np.ndarray:
     more = np.log2((total + _TRUST) / (voxels + prior))
     counted = np.log2((np.maximum(total - 1, 0) + _TRUST) / (np.maximum(voxels - 1, 0) + prior))
     return np.rint(_BIT * np.stack([more.ravel(), counted.ravel()])).astype(np.int32)
-
-
-@outer
-def _fill(places: np.ndarray, values: np.ndarray, step: np.ndarray) -> None:
-    """Copy the values of a volume to their places."""
-    for z in range(values.shape[0]):
-        for y in range(values.shape[1]):
-            p = (z + _BORDER) * step[0] + (y + _BORDER) * step[1] + _BORDER
-            for x in range(values.shape[2]):
-                places[p + x] = values[z, y, x]
-
-
-@outer
-def _take(places: np.ndarray, values: np.ndarray, step: np.ndarray) -> None:
-    """Copy the values of a volume from their places."""
-    for z in range(values.shape[0]):
-        for y in range(values.shape[1]):
-            p = (z + _BORDER) * step[0] + (y + _BORDER) * step[1] + _BORDER
-            for x in range(values.shape[2]):
-                values[z, y, x] = places[p + x] != 0
 
 
 @inner()

@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 
 from vcinr.config import Selection, Source
-from vcinr.errors import InputError
+from vcinr.errors import ConfigError, InputError
 from vcinr.formats.base import KIND_OF_SIGNAL, Groups
 from vcinr.formats.open import open_dataset
 from vcinr.formats.scene import FILE, image_names
-from vcinr.kinds.base import Kind, Opened, cut
+from vcinr.kinds.base import Kind, Opened, Options, cut
 from vcinr.progress import Watch, silent
+from vcinr.signals import Signals
 
 NAME = "scenes"
 ITEM = "item"
@@ -34,6 +35,13 @@ def name_of(path: str) -> str:
     if place.name == FILE:
         place = place.resolve().parent
     return place.name.removesuffix(".json")
+
+
+def _no_signals(source: Source, options: Options) -> Signals:
+    raise ConfigError(
+        f"{source.train[0].path if source.train else 'source'}: kind scenes has no stages, since its fields are found "
+        "through a renderer; train with `vcinr train --kind scenes`"
+    )
 
 
 def join(opened: Opened) -> Groups:
@@ -101,5 +109,6 @@ def separate(groups: Groups) -> Opened:
 KIND = Kind(
     open=_open, variables=_variables, signal_dims=("y", "x"), variable="views", dims=("view", "y", "x"),
     feature_dim="channel", endings=(".json",), join=join, separate=separate, method="experts",
+    signals=_no_signals,
     patches={"size": (2, 2, 2), "back": (1, 1, 1), "ahead": (0, 1, 1), "experts": 12, "count": 60_000, "psnr": 27.0},
 )  # fmt: skip
