@@ -211,6 +211,16 @@ def test_bands_that_png_cannot_hold_come_back_as_tiff(tmp_path):
         write_files([("scene.jpg", dataset)], KINDS["image"], tmp_path / "one.png")
 
 
+def test_a_grey_image_among_colours_is_coded_without_their_model(colours, tmp_path):
+    grey = image(tmp_path / "grey.png", picture(20, 24)[..., 0])
+    one = colours / "in" / "0.png"
+    said = vcinr_("compress", one, grey, tmp_path / "a.zip", "--model", colours / "m.vcinr", "--psnr", 30)
+    variables = vcinr.info(tmp_path / "a.zip")["variables"]
+    (without,) = (name for name, v in variables.items() if v["model"] is None)
+    assert len(variables) == 2 and f"{without}: coded without the model" in said
+    vcinr_("verify", tmp_path / "a.zip", "--against", one, "--against", grey)
+
+
 def test_a_chunk_of_many_images_is_decoded_once(tmp_path, monkeypatch):
     from vcinr.archive import zarr_codec
 

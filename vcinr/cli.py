@@ -202,7 +202,11 @@ def compress(
         text = str(error)
         known = text.startswith((target, *sources, *([str(model)] if model else [])))
         raise type(error)(text if known else f"{sources[0]}: {text}") from None
-    _table(describe(target))
+    facts = describe(target)
+    _table(facts)
+    for name, variable in facts["variables"].items():
+        if model and variable["model"] is None and variable["bound"]["kind"] != "lossless":
+            _say(f"{name}: coded without the model, which is of other signals")
 
 
 @app.command()

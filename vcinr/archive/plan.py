@@ -243,6 +243,7 @@ def _jobs(
         raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
     jobs: list[Job] = []
     of_files = KIND_OF_SIGNAL in groups[""].attrs
+    unsuited = _unsuited(groups, to_compress, model) if of_files and model is not None else set()
     whole_rate = requests["rate"]
     for name in names:
         values = metadata.member(groups, name)
@@ -267,7 +268,7 @@ def _jobs(
             bound, limits = _bound(name, values, abs_error, requests)
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
             exact = bool(asked) and bound is None
-            layout, fitted = _fitted(groups, name, None if exact else model)
+            layout, fitted = _fitted(groups, name, None if exact or name in unsuited else model)
             known = [job.located for job in jobs if job.located is not None]
             on_graph = isinstance(fitted, Model) and fitted.domain is not None
             free = bound is not None and (fitted is None or on_graph)
@@ -280,6 +281,20 @@ def _jobs(
                 Job(name, values, layout, fitted, bound, asked=True, limits=limits, located=located, solid=solid)
             )
     return jobs
+
+
+def _unsuited(groups: Groups, names: Sequence[str], model: AnyModel | None) -> set[str]:
+    """The arrays of signals of files that a model does not fit, such as grey images among colours, where it fits some.
+
+    Where it fits none, it is the wrong model, and the set is empty.
+    """
+    found = set()
+    for name in names:
+        try:
+            _fitted(groups, name, model)
+        except ModelError:
+            found.add(name)
+    return found if len(found) < len(names) else set()
 
 
 def _goal(requests: Mapping[str, float | None]) -> Bound | None:
