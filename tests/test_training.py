@@ -296,12 +296,12 @@ def test_minutes_are_shared_by_the_stages(tiny_maps, tmp_path, monkeypatch):
         method="basis", meta={"steps": 100000, "patience": 0}, quantiser={"steps": 100000, "width": 0, "blocks": 0}
     )
     given = {}
-    from vcinr import training
+    from vcinr import stages
 
     for name in ("meta_train", "train_quantiser"):
-        real = getattr(training, name)
+        real = getattr(stages, name)
         monkeypatch.setattr(
-            training, name, lambda *a, real=real, name=name, **k: given.update({name: k["seconds"]}) or real(*a, **k)
+            stages, name, lambda *a, real=real, name=name, **k: given.update({name: k["seconds"]}) or real(*a, **k)
         )
     maps = tiny_maps.splits["train"].features[..., 0]
     data = xr.Dataset({"t": (("time", "lat", "lon"), maps)}, dict(zip(("lat", "lon"), tiny_maps.axes, strict=True)))

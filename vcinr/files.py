@@ -15,9 +15,10 @@ import xarray as xr
 
 from vcinr.archive import read
 from vcinr.archive import verify as verification
+from vcinr.archive.contents import open_contents
 from vcinr.archive.metadata import Data
 from vcinr.codec.promise import Effort
-from vcinr.errors import CorruptError, InputError
+from vcinr.errors import InputError
 from vcinr.formats.base import KIND_OF_SIGNAL, VOXELS
 from vcinr.formats.open import open_groups
 from vcinr.models import AnyModel, load_model
@@ -225,12 +226,9 @@ def verify(
     InputError, CorruptError
         As :func:`vcinr.archive.verify.verify`, and for files that cannot be read.
     """
-    try:
-        groups = read.raw_groups(archive)
-    except CorruptError:
-        groups = {}  # the problems below say why
-    attrs = groups[""].attrs if groups else {}
-    if against is not None and groups and _is_fields(groups[""]):
+    root = open_contents(archive).root  # no array is decoded here: those that are damaged are named below
+    attrs: Mapping[str, Any] = root.attrs
+    if against is not None and attrs.get(KIND_OF_SIGNAL) == "scenes" and "field" in root:
         raise InputError(
             f"{archive}: it holds fields of scenes, whose views have no bound; verify it without the originals"
         )
