@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of unpacked packages")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scenes.json"))
-    parser.add_argument("--model", type=Path, default=Path("data/models/scenes.vcinr"), help="the model to write")
+    parser.add_argument("--model", type=Path, default=Path("models/scenes.vcinr"), help="the model to write")
     parser.add_argument("--keep", action="store_true", help="take the model that is there, and do not train")
     parser.add_argument("--choose", action="store_true", help="print what held-out scenes take at some rates, no more")
     options = parser.parse_args(arguments)

@@ -336,6 +336,14 @@ def test_the_repository_s_stages():
         assert list(stages()[1]) == names
 
 
+def test_every_benchmark_of_a_kind_has_a_stage():
+    from benchmarks.kinds import BENCHMARKS
+
+    stage = yaml.safe_load((ROOT / "kinds/dvc.yaml").read_text())["stages"]["kind"]
+    assert stage["foreach"] == list(BENCHMARKS) and stage["do"]["cmd"] == "python -m flows.kind ${item}"
+    assert all((ROOT / dep).exists() for dep in stage["do"]["deps"])
+
+
 def test_stages_of_other_folders_are_no_part_of_the_pipeline(project):
     dvc_project(project, {"a": ("touch a.out", []), "b": ("touch b.out", ["a"])})
     Path("other").mkdir()
