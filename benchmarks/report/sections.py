@@ -508,8 +508,8 @@ def scenes() -> str:
                 file,
                 f"furniture rendered by Embree at {data['size']}x{data['size']}; trained on {data['train_scenes']} "
                 f"objects of {', '.join(data['train'])}; tested on {data['test_scenes']} of "
-                f"{' and '.join(data['test'])}. Of each object {data['given']} views are given, and {data['unseen']} "
-                "others judge.",
+                f"{' and '.join(data['test'])}, none of which was looked at before. Of each object {data['given']} views "
+                f"are given, and {data['unseen']} others judge.",
             ),
             "",
             "Bytes and PSNRs are means over scenes. The whole archive counts poses, names and metadata, too; all rows "
