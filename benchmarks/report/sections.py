@@ -437,7 +437,8 @@ def graphs() -> str:
 
 def kinds() -> str:
     """Return the section on images, sound, volumes and video beside the codecs made for them."""
-    found = {name: read(f"{RESULTS}/kinds/{name}.json") for name in _KIND_TITLES}
+    files = {name: f"{RESULTS}/kinds/{name}.json" for name in _KIND_TITLES}
+    found = {name: read(file) for name, file in files.items() if (ROOT / file).exists()}
     parts = [
         "## Images, speech, volumes and video beside their own codecs",
         "",
@@ -508,8 +509,8 @@ def scenes() -> str:
                 file,
                 f"furniture rendered by Embree at {data['size']}x{data['size']}; trained on {data['train_scenes']} "
                 f"objects of {', '.join(data['train'])}; tested on {data['test_scenes']} of "
-                f"{' and '.join(data['test'])}, none of which was looked at before. Of each object {data['given']} views "
-                f"are given, and {data['unseen']} others judge.",
+                f"{' and '.join(data['test'])}, none of which was looked at before. Of each object {data['given']} "
+                f"views are given, and {data['unseen']} others judge.",
             ),
             "",
             "Bytes and PSNRs are means over scenes. The whole archive counts poses, names and metadata, too; all rows "
