@@ -128,7 +128,7 @@ def _frames(spec: Spec, tested: Mapping[str, xr.Dataset], model: Path, level: fl
     shown = {f"vcinr, {size:,} bytes": decoded}
     for codec in rival_codecs(spec, original)[:1]:
         data, back = within(codec, original, size, range(50, 10, -1))
-        shown[f"{codec.name}, {data:,} bytes"] = back
+        shown[f"{codec.name.split()[0]}, {data:,} bytes"] = back
     some = [len(original) * part // 4 for part in (1, 2, 3)]
 
     def column(values: np.ndarray) -> np.ndarray:
