@@ -407,6 +407,17 @@ def test_lossy_sound_is_read(tmp_path: Path) -> None:
         round_trip(data, tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("ending", [".wav", ".aiff"])
+def test_a_sound_of_floats_is_the_same_file_at_any_time(ending: str, tmp_path: Path) -> None:
+    """The chunk of peaks, which the library adds, holds the time at which it was written."""
+    dataset = xr.Dataset({"sound": ("time", np.linspace(-1, 1, 50, dtype="f4"), {"sample_rate": 8000})})
+    write_dataset(dataset, tmp_path / f"a{ending}")
+    data = (tmp_path / f"a{ending}").read_bytes()
+    at = data.index(b"PEAK")
+    assert data[at + 12 : at + 16] == bytes(4) and at < data.index(b"data" if ending == ".wav" else b"SSND")
+    np.testing.assert_array_equal(open_dataset(tmp_path / f"a{ending}")["sound"], dataset["sound"])
+
+
 # ---------------------------------------------------------------- video
 
 

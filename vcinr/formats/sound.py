@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import xarray as xr
@@ -111,6 +111,22 @@ def write(dataset: xr.Dataset, path: Path) -> None:
             if tag in attrs:
                 setattr(file, tag, str(attrs[tag]))
         file.write(values << shift if shift else values)
+    if kind != "FLAC" and values.dtype.kind == "f":
+        _forget_time(path)
+
+
+def _forget_time(path: Path) -> None:
+    """Clear the time at which the peaks of floats were found, so that a sound always becomes the same file."""
+    with open(path, "r+b") as file:
+        head = file.read(1 << 12)
+        order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
+        at = 12
+        while at + 16 <= len(head) and head[at : at + 4] != b"PEAK":
+            size = int.from_bytes(head[at + 4 : at + 8], order)
+            at += 8 + size + size % 2
+        if at + 16 <= len(head):
+            file.seek(at + 12)  # after name, size and version
+            file.write(bytes(4))
 
 
 def _subtype(values: np.ndarray, attrs: dict[str, object], kind: str, path: Path) -> tuple[str, int]:
