@@ -58,7 +58,8 @@ def train(
         str,
         typer.Option(
             "--kind",
-            help="Kind of signal: grid, image, sound, video, volume or scenes. Default: it is seen from the files.",
+            help="Kind of signal: grid, image, sound, video, volume, shape or scenes. Default: it is seen from the "
+            "files.",
         ),
     ] = "",
     method: Annotated[

@@ -6,7 +6,7 @@ gridded data needs the base install alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,6 @@ def compress(
     target, abs_error, rel_error, point_rel_error, psnr, rate, iou, variables, chunk, overwrite, effort, watch
         As in :func:`vcinr.archive.write.compress`. `variables` are by default those that hold the signals of the files
         and, of other data, all suitable ones.
-
     kind : str, optional
         The kind of signal (:mod:`vcinr.kinds`) of files of which each is one. Default: it is seen from the files.
     resolution : int, optional
@@ -91,9 +90,10 @@ def compress(
         model = load_model(model)
     opened, signals = _opened(data, kind, resolution)
     if isinstance(model, PatchModel) and model.provenance.get("method") == "scenes":
-        bounds = {"abs_error": abs_error, "rel_error": rel_error, "point_rel_error": point_rel_error, "rate": rate}
-        bounds["iou"] = iou
-        opened, psnr = _fields(opened, model, psnr, [k for k, v in bounds.items() if v is not None], watch)
+        others = {
+            "abs_error": abs_error, "rel_error": rel_error, "point_rel_error": point_rel_error, "rate": rate, "iou": iou
+        }  # fmt: skip
+        opened, psnr = _fields(opened, model, psnr, [k for k, v in others.items() if v is not None], watch)
         signals, variables = ["field"], None
         chunk = chunk or opened[""].sizes["item"]
     return write.compress(
@@ -132,7 +132,7 @@ def decompress(archive: str | Path, target: str | Path) -> list[Path]:
         read.decompress(archive, target)
         return [target]
     files = _kinds_files()
-    if _is_fields(groups[""]):
+    if _is_fields(groups[""].attrs, groups[""]):
         from vcinr.scenes import sets
 
         groups = {"": sets.rendered(groups[""].load(), str(archive))}
@@ -178,7 +178,7 @@ def render(archive: str | Path, target: str | Path, poses: str | Path) -> list[P
     from vcinr.scenes.field import Camera
 
     groups = read.raw_groups(archive)
-    if not _is_fields(groups[""]):
+    if not _is_fields(groups[""].attrs, groups[""]):
         raise InputError(f"{archive}: it holds no scenes that can be rendered; compress some with a model of scenes")
     matrices, files, scene = cameras(poses)
     dataset = groups[""].load()
@@ -228,7 +228,7 @@ def verify(
     """
     root = open_contents(archive).root  # no array is decoded here: those that are damaged are named below
     attrs: Mapping[str, Any] = root.attrs
-    if against is not None and attrs.get(KIND_OF_SIGNAL) == "scenes" and "field" in root:
+    if against is not None and _is_fields(attrs, root):
         raise InputError(
             f"{archive}: it holds fields of scenes, whose views have no bound; verify it without the originals"
         )
@@ -236,9 +236,9 @@ def verify(
     return verification.verify(archive, original, watch=watch)
 
 
-def _is_fields(root: xr.Dataset) -> bool:
-    """Whether an archive's root holds the fields of scenes."""
-    return root.attrs.get(KIND_OF_SIGNAL) == "scenes" and "field" in root.data_vars
+def _is_fields(attrs: Mapping[Any, Any], members: Iterable[Any]) -> bool:
+    """Whether an archive, by the attributes and the members of its root, holds the fields of scenes."""
+    return attrs.get(KIND_OF_SIGNAL) == "scenes" and "field" in set(members)
 
 
 def _fields(
