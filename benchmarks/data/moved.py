@@ -66,7 +66,7 @@ def _clip(back: Image.Image, front: Image.Image, frames: int, side: int, rng: np
 
 
 def _path(picture: Image.Image, frames: int, side: int, rng: np.random.Generator, speed: float) -> list[Affine]:
-    """Where a square lies in a picture, frame by frame: it shifts, turns and grows evenly, but for some acceleration."""
+    """Where a square lies in a picture, frame by frame: it shifts and turns and grows, evenly but for the shift."""
     start, turn, growth = rng.uniform(0, 1, 2), rng.uniform(-0.02, 0.02), rng.uniform(-0.008, 0.008)
     shift, bend, scale = rng.uniform(-3, 3, 2), rng.uniform(-0.12, 0.12, 2), rng.uniform(0.7, 1.3)
     path, half = [], (side - 1) / 2
