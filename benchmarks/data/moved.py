@@ -40,7 +40,7 @@ def clips(pictures: Sequence[Image.Image], count: int, frames: int, side: int, s
     made = []
     for _ in range(count):
         for picture in pictures:
-            front = pictures[rng.integers(len(pictures))]
+            front = pictures[int(rng.integers(len(pictures)))]
             made.append(_clip(picture, front, frames, side, rng))
     return np.stack(made)
 
