@@ -13,7 +13,7 @@ import numpy as np
 from vcinr.coding.kernels import INPUTS, NODES, SETS, Coder
 from vcinr.patches.kernels import CONTEXTS
 
-_MOST_SEEN = 30  # a start counts as much as so many decisions at most: 12 and 100 need as many bits, within 0.3 %
+_MOST_SEEN = 30  # a start counts as much as so many decisions at most: with 12 and 100 clips need 0.3 % more bits
 _PART = 24  # logits are kept in so many of their units
 _ZERO = 128  # what stands for even odds
 SHAPES = {"odds": (INPUTS, NODES, CONTEXTS), "seen": (INPUTS, NODES, CONTEXTS), "weight": (SETS * NODES, INPUTS)}
