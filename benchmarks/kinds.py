@@ -140,7 +140,7 @@ class Places:
 
 def measure(
     name: str, title: str, learned: np.ndarray, tested: Mapping[str, np.ndarray], pool: Executor, places: Places,
-    watch: Watch,
+    watch: Watch, parts: Mapping[str, str] | None = None,
 ) -> Result:  # fmt: skip
     """Train a model for a benchmark, measure one set of its signals, and draw some of them.
 
@@ -158,6 +158,8 @@ def measure(
         Where to write.
     watch : callable
         Is told of progress.
+    parts : mapping of str to str, optional
+        As of `compare`.
 
     Returns
     -------
@@ -169,7 +171,7 @@ def measure(
     path.parent.mkdir(parents=True, exist_ok=True)
     model = train(benchmark, [learned], path, watch)
     datasets = {key: dataset_of(benchmark.spec, values) for key, values in tested.items()}
-    found = compare(benchmark.spec, datasets, learned, path, pool, watch)
+    found = compare(benchmark.spec, datasets, learned, path, pool, watch, parts)
     drawn = []
     for key, level in PICTURED[name].items():
         if not key or key in datasets:
@@ -211,7 +213,7 @@ def run(name: str, places: Places, pool: Executor, watch: Watch = silent) -> Res
     else:
         split = getattr(signals, name)(places.raw, watch)
         facts = split.facts
-        sets = [measure(name, name, split.train, split.test, pool, places, watch)]
+        sets = [measure(name, name, split.train, split.test, pool, places, watch, split.parts)]
     about = {k: getattr(spec, k) for k in ("kind", "unit", "plural", "peak", "targets", "block")}
     result = {**record(), "data": facts, **about, "sets": sets}
     (places.results / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")

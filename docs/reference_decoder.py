@@ -147,7 +147,7 @@ def find_model(files: Files, codec: dict[str, Any]) -> "AnyModel | None":
     data = files.read(f"vcinr/models/{name}/c/0")
     if hashlib.sha256(data).hexdigest() != name:
         raise ValueError(f"the model {name} is damaged: its SHA-256 is another")
-    return Patches(data) if data[8:10] == b"\2\0" else Model(data)
+    return Patches(data) if data[8:10] in (b"\2\0", b"\4\0") else Model(data)
 
 
 def find_positions(archive: str | Path, variable: str, codec: dict[str, Any]) -> "Array | None":
@@ -637,6 +637,13 @@ class Binary:
         other = Binary(b"", weights)
         other.decision = self.decision  # type: ignore[method-assign]
         return other
+
+    def start(self, odds: Array, seen: Array, weight: Array) -> None:
+        """Counters and weights as a model of patches has them."""
+        for i, node, x in np.argwhere(seen).tolist():
+            logit = max(-3071, min(3071, 24 * (int(odds[i, node, x]) - 128)))
+            self.counters[node][i][x] = SQUASH[logit + 3071] << 5, int(seen[i, node, x])
+        self.weights = [[weight[s + 9 * node].tolist() for node in range(SIGN + 1)] for s in range(9)]
 
     def decision(self, p: int) -> int:
         """A decision that is 1 with probability p / 2^16."""
@@ -2118,7 +2125,7 @@ class Model(File):
 class Patches(File):
     """Experts for patches."""
 
-    versions = (2,)
+    versions = (2, 4)
 
     def __init__(self, data: bytes):
         super().__init__(data)
@@ -2210,6 +2217,10 @@ def decode_patches(data: bytes, model: Patches, rate: int, shape: tuple[int, ...
         raise ValueError(f"rate {rate} of patches is unknown to this decoder")
     codes = Binary(data, [19660] * 6)
     nine = [(codes if k == 0 else codes.beside([19660] * 6)) for k in range(3 * len(model.sets))]
+    for k, stream in enumerate(nine):
+        begin = f"start/{k // 3}/{('codes', 'experts', 'lengths')[k % 3]}/"
+        if f"{begin}odds" in model.tensors:
+            stream.start(*(model.tensors[f"{begin}{what}"] for what in ("odds", "seen", "weight")))
     streams = [(nine[k], nine[k + 1], nine[k + 2]) for k in range(0, len(nine), 3)]
     n, features, *grid = shape
     lengths = [1] * (3 - len(grid)) + grid

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from benchmarks import graphs, kinds, speed, unstructured
-from benchmarks.data import climate, models, signals
+from benchmarks.data import climate, models, moved, signals
 from benchmarks.data.climate import Case
 from benchmarks.evaluate import evaluate
 from benchmarks.floor import floor, water_filling
@@ -125,6 +125,36 @@ def test_tables_of_kinds_have_every_codec_and_the_ratio_to_the_floor():
         assert lines[-2][1:] == ["0.250"] * 5 and lines[-1][1:] == ["0.500"] * 5
     text = report_of_kinds.table("photo32", result | {"data": {"train": "a", "test": "b"}})
     assert "640 bytes" in text and "JPEG" in text
+
+
+def test_films_have_rows_of_their_own():
+    """Rates of a film are those of its clips alone, by codecs that tell of each clip."""
+    spec = kinds.BENCHMARKS["video"].spec
+    clips = {f"{name}-{k}": kinds.dataset_of(spec, np.zeros((2, 8, 8, 3), "u1")) for name in "ab" for k in range(2)}
+    each = [[(90, 80, 30.0), (90, 80, 34.0), (20, 10, 28.0), (20, 10, 36.0)],
+            [(200, 190, 36.0), (200, 190, 36.0), (40, 30, 36.0), (40, 30, 36.0)]]  # fmt: skip
+    curves = {"H.264 veryslow 4:4:4": [{"each": e} for e in each], FLOOR: [{"bytes": 1, "psnr_db": 1}]}
+    ours = [{"bytes": b, "stream_bytes": b - 4, "psnr_db": p} for b, p in ((36, 32), (68, 36))]
+    part = {"title": "b", "about": "still", **files._part(spec, clips, "b", ours, curves)}
+    assert part["signals"] == 2 and {row["codec"] for row in part["at"]} == {OURS, "H.264 veryslow 4:4:4"}
+    at = {row["codec"]: row["net_rate"] for row in part["at"] if row["psnr_db"] == 32}
+    assert at == {OURS: pytest.approx(1.0), "H.264 veryslow 4:4:4": pytest.approx(0.625)}
+    result = {"kind": "video", "unit": "pixel", "targets": spec.targets,
+              "sets": [{"title": "video", "curves": {}, "at": [], "parts": [part]}]}  # fmt: skip
+    tables = dict(report_of_kinds.lines_of(result, lambda v: "-" if v is None else f"{v:.3f}"))
+    (lines,) = (lines for title, lines in tables.items() if "each with an archive of its own" in title)
+    assert lines[-1][:3] == ["b (still), ratio", "-", "1.600"]
+
+
+def test_clips_are_made_from_photographs():
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (240, 320, 3), np.uint8)) for _ in range(3)]
+    clips = moved.clips(pictures, 2, 5, 32)
+    assert clips.shape == (6, 5, 32, 32, 3) and np.array_equal(clips, moved.clips(pictures, 2, 5, 32))
+    still = (np.diff(clips.astype(int), axis=1) == 0).all(-1).mean((1, 2, 3))
+    assert still.min() < 0.1 and clips.std((1, 2, 3, 4)).min() > 10
 
 
 def test_rivals_by_level_round_trip():

@@ -324,6 +324,42 @@ def test_frames_come_back(features, frames_of_clip):
         coder.decode(model, rng.bytes(200), signals.shape, 90)
 
 
+def primed(model: PatchModel, signals: np.ndarray) -> PatchModel:
+    """The model with starts learnt from signals."""
+    return stored(replace(model, starts=coder.learn_starts(model, signals, (60, 70))))
+
+
+@pytest.mark.parametrize("group", [0, 4])
+def test_coders_that_do_not_start_empty_need_fewer_bits(group):
+    """A model tells where they start, and what they write comes back."""
+    geometry = Geometry((1, 4, 3), (0, 1, 2), (0, 0, 3), 6, 4, 0, (4,)) if group else GEOMETRIES[4]
+    model, rng = made(geometry, 1, 3), np.random.default_rng(0)
+    signals = rng.standard_normal((3, 7, 12, 12, 1)).cumsum(2).cumsum(3) / 8
+    model, again = primed(model, signals[1:]), model
+    assert len(model.starts) == (9 if group else 3) and from_bytes(model.data, "m").data == model.data
+    stream, decoded = coder.encode(model, signals[:1], 66)
+    assert np.array_equal(coder.decode(model, stream, signals[:1].shape, 66), decoded)
+    assert len(stream) < 0.97 * len(coder.encode(again, signals[:1], 66)[0])
+
+
+@pytest.mark.parametrize("case", ["one is missing", "another shape", "another type", "a set too many"])
+def test_a_model_of_malformed_starts(case):
+    model = made(GEOMETRIES[4], 1, 1)
+    model = primed(model, np.random.default_rng(0).standard_normal((1, 1, 12, 12, 1)))
+    header, tensors = container.unpack(model.data, "model")
+    header.pop("tensors")
+    if case == "one is missing":
+        del tensors["start/0/lengths/seen"]
+    elif case == "another shape":
+        tensors["start/0/codes/odds"] = tensors["start/0/codes/odds"][:, :, :-1]
+    elif case == "another type":
+        tensors["start/0/codes/weight"] = tensors["start/0/codes/weight"].astype(np.uint8)
+    else:
+        tensors["start/1/codes/odds"] = tensors["start/0/codes/odds"]
+    with pytest.raises(ModelError, match=r"^m: the model is malformed \(.+\)$"):
+        from_bytes(container.pack(header, tensors, lambda name, _: name[:5] in ("predi", "basis"), 4), "m")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

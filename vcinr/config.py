@@ -349,6 +349,9 @@ class Patches(_Frozen):
         Number of patches to learn from.
     psnr : float
         The quality, in dB of the training range, at which they are to need few bits.
+    primed : int
+        Number of training signals that are coded so that the coder's counters start with what it has learnt from them.
+        0: they start empty, which makes the model smaller, and archives of little data larger.
     """
 
     size: tuple[Positive, ...] | None = None
@@ -360,6 +363,7 @@ class Patches(_Frozen):
     rounds: Positive = 8
     count: Positive = 100_000
     psnr: PositiveFloat = 34.0
+    primed: Annotated[int, Field(ge=0)] = 0
 
 
 class Codec(_Frozen):

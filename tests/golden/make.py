@@ -27,6 +27,7 @@ from vcinr.inr.conditioning import conditioning
 from vcinr.inr.model import DELTA, Model, with_quantiser
 from vcinr.inr.siren import initialise
 from vcinr.inr.spec import InrSpec
+from vcinr.patches import coder
 from vcinr.patches.geometry import Geometry
 from vcinr.patches.learn import learn, learn_later
 from vcinr.patches.learn import stored as stored_model
@@ -79,7 +80,7 @@ def data(name: str) -> dict[str, xr.Dataset]:
         wind = np.stack([east, 0.5 * east[:, ::-1] - 10], axis=1)
         wind[1:3, 1, 4, 5] = 1e20
         groups[""] = groups[""].assign(wind=(("t", "component", "y", "x"), wind, {"_FillValue": 1e20}))
-    if name in ("motion", "frames"):
+    if name in ("motion", "frames", "primed"):
         t, row, column = np.meshgrid(np.arange(6), np.arange(12), np.arange(11), indexing="ij")
         shots = [np.sin(0.7 * (column - k * t)) * np.cos(0.5 * (row - 1.25 * t)) for k in (1.5, -0.75)]
         groups[""] = groups[""].assign(film=(("shot", "frame", "row", "column"), np.stack(shots).astype("f4")))
@@ -184,16 +185,19 @@ def small_experts() -> PatchModel:
 
 
 def film_experts(name: str) -> PatchModel:
-    """Experts for patches of a film, each frame of which follows the one before, or is in a group."""
+    """Experts for patches of a film, each frame of which follows the one before, or is in a group; or with starts."""
     geometry = Geometry((1, 3, 4), (1, 1, 1), (0, 1, 2), 3)
-    if name == "frames":
+    if name in ("frames", "primed"):
         geometry = Geometry((1, 3, 4), (0, 1, 1), (0, 0, 2), 3, 4, 1, (6, 2, -3))
     film = list(data(name)[""]["film"].values[..., None] / 2)
     options: dict[str, Any] = {"rounds": 2, "patches": 500, "psnr": 34.0}
     middle, predict, basis, _ = learn(film, geometry, experts=2, **options)
     later = learn_later(film, geometry, experts=2, **options)[0] if geometry.group else ()
     dims, scaling = ("frame", "row", "column"), {"film": (0.0, 2.0)}
-    return stored_model(PatchModel(geometry, dims, None, scaling, middle, predict, basis, {}, later))
+    model = stored_model(PatchModel(geometry, dims, None, scaling, middle, predict, basis, {}, later))
+    if name != "primed":
+        return model
+    return stored_model(replace(model, starts=coder.learn_starts(model, np.stack(film), (60, 70))))
 
 
 def archives() -> dict[str, dict[str, Any]]:
@@ -221,7 +225,7 @@ def archives() -> dict[str, dict[str, Any]]:
         "patches": {"abs_error": 0.1, "variables": ["wind"], "chunk": 4, "model": small_experts()},
         **{
             name: {"abs_error": 0.05, "variables": ["film"], "chunk": 2, "model": film_experts(name)}
-            for name in ("motion", "frames")
+            for name in ("motion", "frames", "primed")
         },
         "effort": {"variables": ["double"], "chunk": 4, "model": small_model("gates")},
     }
@@ -244,7 +248,8 @@ def main() -> int:
             old.unlink()
     # The untrained prior is never the smallest candidate: have it taken all the same.
     rates = {
-        "model": 1, "linear": 1, "vector": 1, "tiles": 1, "graph": 1, "patches": 70, "motion": 60, "frames": 60
+        "model": 1, "linear": 1, "vector": 1, "tiles": 1, "graph": 1, "patches": 70, "motion": 60, "frames": 60,
+        "primed": 60,
     }  # fmt: skip
     for name, arguments in archives().items():
         if chosen and name not in chosen:

@@ -8,5 +8,7 @@ from vcinr.kinds.per_file import file_kind
 KIND: Kind = file_kind(
     "video", dims=("frame", "y", "x"), feature_dim="channel", endings=(".mkv", ".mp4"), tile=64, frames=24,
     network_tile=16,
-    patches={"size": (1, 8, 8), "back": (0, 2, 2), "ahead": (0, 0, 8), "motion": 24, "group": 8, "experts": 8},
+    patches={
+        "size": (1, 8, 8), "back": (0, 2, 2), "ahead": (0, 0, 8), "motion": 24, "group": 8, "experts": 8, "primed": 12,
+    },
 )  # fmt: skip

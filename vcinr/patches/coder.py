@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from vcinr.patches import frames
 from vcinr.patches import kernels as patch_kernels
 from vcinr.patches.geometry import extended, parts, shifts, windows
 from vcinr.patches.model import RATES, PatchModel, bits_of, step_of
+from vcinr.patches.priming import Start, set_off, start_of
 
 LIKELY = 2
 """Number of experts that an encoder tries in full for each patch."""
@@ -44,12 +45,45 @@ def encode(
     coders, data = _coders(model), np.empty(1 << 16, np.uint8)
     decoded = np.empty(signals.shape)
     for i, signal in enumerate(signals):
-        target = np.ascontiguousarray(extended(signal, model.geometry), np.float64)
-        out = np.zeros(target.shape)
-        experts = _all(model, target.shape) if likely is None else likely[i]
-        data = _code(model, coders, data, target, experts, out, rate, True)
-        decoded[i] = out[tuple(slice(n) for n in signal.shape)]
+        data, decoded[i] = _write(model, coders, data, signal, None if likely is None else likely[i], rate)
     return kernels.stream(coders[0][0], data), decoded
+
+
+def learn_starts(model: PatchModel, signals: np.ndarray, rates: Sequence[int]) -> tuple[Start, ...]:
+    """Learn where coders should start: where they are after coding signals.
+
+    Parameters
+    ----------
+    model : PatchModel
+        A model without starts.
+    signals : numpy.ndarray
+        ``[n, Z, Y, X, F]``, in the model's units.
+    rates : sequence of int
+        At which steps signals are coded; those of the last ones count most.
+
+    Returns
+    -------
+    tuple of Start
+        As in `PatchModel`.
+    """
+    coders, data = _coders(model), np.empty(1 << 16, np.uint8)
+    for rate in rates:
+        for signal in signals:
+            (likely,) = likely_experts(model, signal[None], rate)
+            data, _ = _write(model, coders, data, signal, likely, rate)
+    return tuple(start_of(coder) for three in coders for coder in three)
+
+
+def _write(
+    model: PatchModel, coders: tuple[frames.Coders, ...], data: np.ndarray, signal: np.ndarray,
+    likely: np.ndarray | None, rate: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Write a signal; returns the buffer, which may be a larger one, and what a decoder will have."""
+    target = np.ascontiguousarray(extended(signal, model.geometry), np.float64)
+    out = np.zeros(target.shape)
+    experts = _all(model, target.shape) if likely is None else likely
+    data = _code(model, coders, data, target, experts, out, rate, True)
+    return data, out[tuple(slice(n) for n in signal.shape)]
 
 
 def decode(model: PatchModel, stream: bytes, shape: tuple[int, ...], rate: int) -> np.ndarray:
@@ -192,4 +226,7 @@ def _coders(model: PatchModel) -> tuple[frames.Coders, ...]:
     def another() -> kernels.Coder:
         return patch_kernels.sharing(first, kernels.coder(patch_kernels.CONTEXTS))
 
-    return (first, another(), another()), *((another(), another(), another()) for _ in model.later)
+    coders = (first, another(), another()), *((another(), another(), another()) for _ in model.later)
+    for coder, start in zip((coder for three in coders for coder in three), model.starts, strict=False):
+        set_off(coder, start)
+    return coders

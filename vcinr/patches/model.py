@@ -18,8 +18,10 @@ import numpy as np
 from vcinr import container
 from vcinr.container import Named
 from vcinr.errors import CorruptError
+from vcinr.patches import priming
 from vcinr.patches.geometry import Geometry
 from vcinr.patches.kernels import EXPERTS, Patching
+from vcinr.patches.priming import Start
 
 KIND = "patches"
 MAX_MOTION = 64
@@ -32,6 +34,8 @@ MAX_VALUES = 4096
 """Largest number of values of a patch, and of values around it."""
 
 
+CODERS = ("codes", "experts", "lengths")
+"""The coders of each set of experts, in order, as the tensors of their starts are called."""
 LATER = ("one", "two")
 """What the tensors of experts are called that look at one and at two other planes."""
 MAX_LEVELS = 16
@@ -71,6 +75,8 @@ class PatchModel(Named):
     later : tuple of Experts
         For a geometry with groups, the experts of planes that look at one and at two others; then `predict` and `basis`
         are those of the first plane. Else empty.
+    starts : tuple of Start
+        Where coders start, three for each set of experts in the order of `CODERS`. Where it is empty, so are they.
     """
 
     geometry: Geometry
@@ -82,6 +88,7 @@ class PatchModel(Named):
     basis: np.ndarray
     provenance: Mapping[str, Any] = field(default_factory=dict)
     later: tuple[Experts, ...] = ()
+    starts: tuple[Start, ...] = ()
 
     @property
     def features(self) -> int:
@@ -105,7 +112,10 @@ class PatchModel(Named):
         for prefix, experts in zip(("", *(f"{name}/" for name in LATER)), self.all_experts, strict=False):
             for name, stack in experts._asdict().items():
                 tensors |= {f"{prefix}{name}/{k}": matrix for k, matrix in enumerate(stack)}
-        return container.pack(header, tensors, lambda name, _: name != "middle", version=2)
+        for prefix, start in zip(_starts(len(self.all_experts)), self.starts, strict=False):
+            tensors |= {f"{prefix}{name}": part for name, part in start._asdict().items()}
+        version = 4 if self.starts else 2  # earlier readers would take the starts for damage
+        return container.pack(header, tensors, lambda name, _: "predict" in name or "basis" in name, version)
 
     @property
     def all_experts(self) -> tuple[Experts, ...]:
@@ -130,6 +140,14 @@ class PatchModel(Named):
     def writing(self) -> tuple[Patching, ...]:
         """What an encoder needs. The stored bases are only nearly orthonormal, so that their inverse analyses."""
         return tuple(p._replace(analysis=np.ascontiguousarray(np.linalg.inv(p.basis))) for p in self.reading)
+
+
+_START = "start/"  # tensors of this name
+
+
+def _starts(sets: int) -> tuple[str, ...]:
+    """What the names of the tensors of each coder's start begin with."""
+    return tuple(f"{_START}{number}/{name}/" for number in range(sets) for name in CODERS)
 
 
 def step_of(rate: int) -> float:
@@ -208,9 +226,15 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
             counts.append(sum(name.startswith(f"{prefix}basis/") for name in tensors))
             for k in range(counts[-1]):
                 shapes |= {f"{prefix}predict/{k}": (around, q), f"{prefix}basis/{k}": (q, q)}
+        types: dict[str, np.dtype[Any]] = dict.fromkeys(shapes, np.dtype(np.float32))
+        primed = any(name.startswith(_START) for name in tensors)
+        places = _starts(len(counts)) if primed else ()
+        for place in places:
+            shapes |= {f"{place}{name}": shape for name, shape in priming.SHAPES.items()}
+            types |= {f"{place}{name}": dtype for name, dtype in priming.TYPES.items()}
         if any(not 1 <= n <= EXPERTS for n in counts) or {k: v.shape for k, v in tensors.items()} != shapes:
             raise ValueError("the experts do not have the shapes of the geometry")
-        if any(v.dtype != np.float32 or not np.isfinite(v).all() for v in tensors.values()):
+        if any(v.dtype != types[k] or not np.isfinite(v).all() for k, v in tensors.items()):
             raise ValueError("the experts are not made of numbers")
         dims, feature = tuple(header["dims"]), header["feature_dim"]
         if not 1 <= len(dims) <= 3 or not all(isinstance(d, str) for d in dims) or not isinstance(feature, str | None):
@@ -223,8 +247,9 @@ def from_parts(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dat
             for prefix, n in zip(prefixes, counts, strict=False)
         )
         model = PatchModel(
-            geometry, dims, feature, normalisation, middle, *first, dict(header["provenance"]), tuple(later)
-        )
+            geometry, dims, feature, normalisation, middle, *first, dict(header["provenance"]), tuple(later),
+            tuple(Start(*(tensors[f"{place}{name}"] for name in Start._fields)) for place in places),
+        )  # fmt: skip
         model.__dict__["data"] = data  # the name is a digest of these very bytes
     except container.MALFORMED as error:
         raise container.malformed(origin, error) from None

@@ -28,7 +28,8 @@ from vcinr.signals.store import read_signals
 _JUDGED = (34, 50, 66, 82)  # rates, 6 dB apart, at which the model is judged
 _MOST = 64  # validation signals that are coded for that
 _MARGIN = 1  # how far around a displaced patch one looks, where planes are in groups
-_FINER = (18, 10, 0, -8, -13)  # what is lost in planes that others look at is lost in those too
+_FINER = (12, 7, 0, -5, -8)  # what is lost in planes that others look at is lost in those too
+_PRIMING = (58, 46)  # rates, about 32 and 34 dB of video, at which signals are coded for the starts of coders
 
 
 def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
@@ -102,7 +103,7 @@ def train_patches(
         list(_arranged(data, "train")), geometry, experts=settings.experts, rounds=settings.rounds,
         patches=settings.count, psnr=settings.psnr, seed=seed, watch=watch,
     )  # fmt: skip
-    given = {k: v for k, v in settings.model_dump().items() if k != "group" or v}
+    given = {k: v for k, v in settings.model_dump().items() if k not in ("group", "primed") or v}
     provenance = {**data.attrs, "method": "experts", "seed": seed, "settings": given}
     model = PatchModel(geometry, data.dims, data.feature_dim, data.normalisation, middle, predict, basis, provenance)
     if geometry.group:
@@ -112,6 +113,10 @@ def train_patches(
         )  # fmt: skip
         model, history = replace(model, later=later), history + more
     model = stored(model)
+    if settings.primed:
+        learned = _arranged(data, "train")
+        chosen = learned[np.linspace(0, len(learned) - 1, min(settings.primed, len(learned))).round().astype(int)]
+        model = stored(replace(model, starts=coder.learn_starts(model, chosen, _PRIMING)))
     with written_aside(out) as aside:
         aside.write_bytes(model.data)
     return {
