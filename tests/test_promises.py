@@ -329,8 +329,8 @@ def test_a_rate_holds_for_arrays_whose_last_chunk_is_tiny(dtype, tmp_path):
     wave = np.rint(1000 * np.sin(np.arange(8 * 513) / 50)).reshape(513, 2, 2, 2)
     data = xr.Dataset({"v": (("n", "z", "y", "x"), wave.astype("i2") if dtype == "i2" else wave > 0)})
     vcinr.compress(data, tmp_path / "a.zarr", rate=2.0, variables=["v"], chunk=512)
-    first, last = ((tmp_path / f"a.zarr/v/c/{i}/0/0/0").stat().st_size for i in range(2))
-    assert first <= 512 * 8 * 2 / 8 and 2 < last <= SMALL_BYTES
+    sizes = [(tmp_path / f"a.zarr/v/c/{i}/0/0/0").stat().st_size for i in range(2 if dtype == "bool" else 3)]
+    assert max(sizes) <= 512 * 8 * 2 / 8 and 2 < sizes[-1] <= SMALL_BYTES
     assert vcinr.verify(tmp_path / "a.zarr", data)[0] == []
 
 

@@ -37,9 +37,9 @@ class Bound:
     kind : {"absolute", "relative", "psnr", "rate", "iou"}
         "absolute": every error |x - x^| is at most `value`, in the units of the values. "relative": it is at most
         `value` * |x|, and zeros are exact. "psnr": the PSNR of the chunk is at least `value` dB. "rate": the chunk
-        takes at most `value` bits per value (`allowed_bytes`). "iou": the mean IoU (`ious`) of the chunk's shapes is at least `value`;
-        for truth values and integers that are 0 or 1. The first two hold for every valid value, in the array's own
-        dtype.
+        takes at most `value` bits per value (`allowed_bytes`). "iou": the mean IoU (`ious`) of the chunk's shapes is at
+        least `value`; for truth values and integers that are 0 or 1. The first two hold for every valid value, in the
+        array's own dtype.
     value : float
         The number of the bound; see `kind`.
     peak : float
