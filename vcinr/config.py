@@ -456,11 +456,13 @@ class Experiments(_Frozen):
     """Sizes of the experiments by profile: ``cpu``, half an hour each on two cores; ``gpu``, as published.
 
     ``tiles`` are those of the profile cpu for tiles of images, sound, video and solid shapes: some minutes each.
+    ``quick`` shows in a minute or so that an experiment runs; its figures mean nothing.
     """
 
     cpu: Experiment
     gpu: Experiment
     tiles: Experiment | None = None
+    quick: Experiment | None = None
 
 
 class Active(_Frozen):

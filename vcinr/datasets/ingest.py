@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from vcinr.formats.base import Groups
 from vcinr.formats.open import field
 from vcinr.kinds import kind_of, options_of
 from vcinr.kinds.base import PATCHES_IN_A_TILE, Opened, Options, cut
-from vcinr.kinds.files import joined
+from vcinr.kinds.deferred import Held
+from vcinr.kinds.files import deferred, joined
 from vcinr.kinds.per_file import TileOptions
 from vcinr.places import is_url
 from vcinr.progress import Progress, Watch, silent
@@ -117,8 +119,11 @@ def archive_variables(source: Source, data: xr.Dataset | Groups) -> tuple[str, .
 
 
 def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> Opened:
-    """The path, as given, and the undecoded data set of each selection, cut to it."""
-    kind, options = kind_of(source), options_of(source)
+    """The path, as given, and the undecoded data set of each selection, cut to it.
+
+    Of files of one signal each, values are read again when they are used.
+    """
+    kind, options, held = kind_of(source), options_of(source), Held()
     result = []
     for selection in selections:
         package = selection.package or source.package
@@ -126,7 +131,8 @@ def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Wat
         for name in _matching(selection.path, folder):
             path = str(folder / name) if folder else name
             member = selection.model_copy(update={"path": name})
-            result.append((name, kind.open(path, member, options, watch)))
+            read = partial(kind.open, path, member, options, watch)
+            result.append((name, read() if kind.variable is None else deferred(held, path, read, kind)))
     return result
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,8 @@ def open_files(
                 f"compress files like {files[0]} one by one"
             )
         return first, None
-    # Made shapes are kept: voxelising takes long, and they are small.
-    opened = deferred(files, spec) if spec.adapted is None else [(path, open_dataset(path)) for path in files]
+    held = Held()
+    opened = [(path, deferred(held, path, partial(open_dataset, path), spec)) for path in files]
     if spec.adapted is None and resolution is not None:
         raise InputError(f"{files[0]}: a resolution is for shapes, and this is of kind {seen}; leave it out")
     if spec.adapted is not None:
@@ -139,10 +139,22 @@ def open_files(
     return groups, [f"{path}/{spec.variable}".lstrip("/") for path in groups if groups[path].data_vars]
 
 
-def deferred(files: Sequence[str], kind: Kind) -> Opened:
-    """Open files of a kind of which the values are read again when they are used; few of them are held."""
-    held = Held()
-    return [(path, held.deferred(path, partial(open_dataset, path), partial(_is_shared, kind=kind))) for path in files]
+def deferred(held: Held, path: str, read: Callable[[], xr.Dataset], kind: Kind) -> xr.Dataset:
+    """Open a file of a kind of which each is one signal, whose values are read again when they are used.
+
+    Parameters
+    ----------
+    held : Held
+        Holds few of the files.
+    path : str
+        The file.
+    read : callable
+        Opens it.
+    kind : Kind
+        Its kind. Where shapes are made of files, which takes long, or joined in a way of their own, they are read once.
+    """
+    once = kind.adapted is not None or kind.join is not None
+    return read() if once else held.deferred(path, read, partial(_is_shared, kind=kind))
 
 
 def joined(opened: Opened, kind: str) -> Groups:
