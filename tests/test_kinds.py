@@ -230,6 +230,7 @@ def test_a_model_of_sound_has_patches_by_the_sample_rate(rate, size, tile, tmp_p
     train_patches(store, quick, seed=0, out=tmp_path / "a.vcinr")
     model = load_model(tmp_path / "a.vcinr")
     assert model.geometry.size == (1, 1, size) and model.geometry.back == (0, 0, 256)
+    assert ("patch_length" in model.provenance) == (size != 128)
     given = train_patches(store, quick.model_copy(update={"size": (64,)}), seed=0, out=tmp_path / "b.vcinr")
     assert given["model_bytes"] < 10**5 and load_model(tmp_path / "b.vcinr").geometry.size == (1, 1, 64)
     other = data["sound"].copy(data=data["sound"].values)
