@@ -78,7 +78,8 @@ def compress(
     psnr
         At least so many dB; the peak is the variable's range.
     rate
-        At most so many bits per value in every chunk. Of signals of files (:mod:`vcinr.kinds.files`), those that share
+        At most so many bits per value in every chunk, or 64 bytes in one at the edge of an array that is smaller than
+        the others. Of signals of files (:mod:`vcinr.kinds.files`), those that share
         an array may take 64 bytes where that is more, so that a tiny file among others needs no higher rate; what a
         variable states as its bound is then that.
     iou
