@@ -11,9 +11,7 @@ import xarray as xr
 import vcinr
 from vcinr.bulk import drive
 from vcinr.bulk.engines import engine_of
-from vcinr.bulk.plan import plan
 from vcinr.bulk.request import Request
-from vcinr.errors import InputError
 
 SERIAL = engine_of("serial")
 

@@ -266,7 +266,7 @@ def _jobs(
             jobs.append(Job(name, values))
             continue
         model = model_of(name, models)
-        solid = model is None and holds_shapes(values, None if limits is None else (lambda n=name: limits[n]))
+        solid = model is None and holds_shapes(values, _asked_for(limits, name))
         if solid and (goal := _goal(requests)) is not None:
             jobs.append(Job(name, values, bound=goal, asked=True, solid=True))
         elif requests["iou"] is not None:
@@ -290,9 +290,7 @@ def _jobs(
                 layout = layout_of(values, located.dims)
             elif located is not None and located.dims != layout.dims:
                 located = None
-            jobs.append(
-                Job(name, values, layout, fitted, bound, asked=True, limits=ends, located=located, solid=solid)
-            )
+            jobs.append(Job(name, values, layout, fitted, bound, asked=True, limits=ends, located=located, solid=solid))
     return jobs
 
 
@@ -339,6 +337,11 @@ def _goal(requests: Mapping[str, float | None]) -> Bound | None:
     if requests["iou"] is not None:
         return Bound("iou", float(requests["iou"]))
     return Bound("rate", float(rate)) if (rate := requests["rate"]) else None
+
+
+def _asked_for(limits: Limits | None, name: str) -> Callable[[], tuple[float, float]] | None:
+    """The limits of a variable, looked up only when they are asked for; None where none are known."""
+    return None if limits is None else lambda: limits[name]
 
 
 def holds_shapes(values: xr.DataArray, limits: Callable[[], tuple[float, float]] | None = None) -> bool:
@@ -513,7 +516,7 @@ def default_variables(
         every = [metadata.join(path, str(n)) for path, group in groups.items() for n in group.data_vars]
         found = [
             n for n in every if _dimensions(groups, n) > 1
-            and holds_shapes(metadata.member(groups, n), None if limits is None else (lambda n=n: limits[n]))
+            and holds_shapes(metadata.member(groups, n), _asked_for(limits, n))
         ]  # fmt: skip
         if not found:
             raise InputError(

@@ -25,7 +25,7 @@ from vcinr.bulk.place import Place
 from vcinr.bulk.plan import Batch, Item, arrays_of, load_models
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import check_unchanged, open_source
-from vcinr.errors import InputError, VcinrError
+from vcinr.errors import VcinrError
 from vcinr.places import is_url
 
 RECEIPTS, DONE, CHUNKS = "receipts", "done", "chunks"
@@ -225,4 +225,4 @@ def prepared(item: Item, request: Request) -> tuple[Groups, list[ArrayPlan]]:
         groups, variables = open_source(item.source.paths, request)
         _LAST.made = groups, arrays_of(groups, variables, request, load_models(request), item.known_limits)
         _LAST.key = key
-    return _LAST.made  # type: ignore[no-any-return]
+    return _LAST.made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import zlib
@@ -10,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vcinr.archive import store
-from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.read import info
-from vcinr.archive.spool import link
 from vcinr.archive.work import ChunkFacts
 from vcinr.archive.write import assemble, check_opens, occupied
 from vcinr.bulk import done
@@ -60,7 +57,9 @@ def commit_item(made: BulkPlan, item: Item) -> dict[str, Any]:
     chunks = chunks_place(item, made.place)
     _check_chunks(batches, facts, staging, chunks)
     occupied(item.target, made.overwrite)
-    work = Path(tempfile.mkdtemp(prefix="vcinr-commit-")) if is_url(made.place) else Path(staging.path(f"work/{item.key}"))
+    work = (
+        Path(tempfile.mkdtemp(prefix="vcinr-commit-")) if is_url(made.place) else Path(staging.path(f"work/{item.key}"))
+    )
     try:
         store.restore(work, item.target)
         assemble(groups, arrays, facts, work / "archive", lambda key: Path(chunks.path(key)))

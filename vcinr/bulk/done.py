@@ -105,7 +105,9 @@ def _newer(item: Item) -> bool:
         return True
     target = Path(item.target)
     written = (target / "zarr.json" if target.is_dir() else target).stat().st_mtime
-    files = [f for path in item.source.paths for f in [Path(path), *(Path(path).rglob("*") if os.path.isdir(path) else ())]]
+    files = [
+        f for path in item.source.paths for f in [Path(path), *(Path(path).rglob("*") if os.path.isdir(path) else ())]
+    ]
     return written >= max(f.stat().st_mtime for f in files)
 
 

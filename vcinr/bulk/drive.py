@@ -1,4 +1,4 @@
-"""A bulk run from inputs to archives: plan, scan, batches on an engine, commit; and again, going on from what is there."""
+"""A bulk run: plan, scan, batches on an engine, commit. A run that was interrupted goes on from what is there."""
 
 from __future__ import annotations
 
@@ -139,13 +139,9 @@ def commit(output: str, watch: Watch = silent) -> Outcome:
         raise InputError(f"{output}: nothing was begun there that could be finished; run vcinr compress first")
     made = BulkPlan.from_node(json.loads(data))
     with _staged(made.place) as claims:
-        work = _Run(made, Engine("none", _no_workers), claims, None, 0.0, watch)
+        work = _Run(made, None, claims, None, 0.0, watch)
         work.commit_all()
         return work.finish()
-
-
-def _no_workers(*_: Any) -> Any:
-    raise AssertionError("a commit runs no batches")
 
 
 @contextmanager
@@ -166,8 +162,9 @@ class _Run:
     """A run of a plan: what it knows at each moment."""
 
     def __init__(
-        self, made: BulkPlan, engine: Engine, claims: Claims, part: tuple[int, int] | None, stall_s: float, watch: Watch
-    ) -> None:
+        self, made: BulkPlan, engine: Engine | None, claims: Claims, part: tuple[int, int] | None, stall_s: float,
+        watch: Watch,
+    ) -> None:  # fmt: skip
         self.made, self.engine, self.claims, self.part = made, engine, claims, part
         self.stall_s, self.watch = stall_s, watch
         self.staging = Place(made.place)
@@ -185,11 +182,11 @@ class _Run:
             elif item.arrays is not None:
                 self._claim_target(item)
         self._leave_out()
-        there = [self.made.check(item) for item in self.made.items if item.arrays is not None and _occupied(item)]
-        for batch, receipt in self._run(there, "check"):
-            for target, facts in receipt.archives.items():
-                self.outcome.archives[target] = dict(facts)
-                done.write(self.staging, batch.items[0], dict(facts))
+        checks = [self.made.check(item) for item in self.made.items if item.arrays is not None and _occupied(item)]
+        for batch, receipt in self._run(checks, "check"):
+            for target, there in receipt.archives.items():
+                self.outcome.archives[target] = dict(there)
+                done.write(self.staging, batch.items[0], dict(there))
         self._leave_out()
         self._note_plan()
 
@@ -303,6 +300,7 @@ class _Run:
         Those that other runs have begun are waited for. A part waits for nothing but scans, without which it could not
         go on.
         """
+        assert self.engine is not None
         todo = list(batches)
         if self.part is not None:  # its own share first
             number, count = self.part

@@ -25,7 +25,6 @@ from vcinr.codec.chunk import VERSION
 from vcinr.errors import InputError, VcinrError
 from vcinr.models import AnyModel, load_model
 from vcinr.patches.model import PatchModel
-from vcinr.places import is_url
 
 BATCH_SECONDS = 60.0
 """Work in a batch, about, where a file has so much."""
@@ -121,8 +120,8 @@ class Batch:
     id
         Its name in the staging place.
     stage
-        ``whole`` for archives that are made from beginning to end, ``check`` for one that is there already, ``scan`` for
-        limits, ``encode`` for chunks.
+        ``whole`` for archives that are made from beginning to end, ``check`` for one that is there already, ``scan``
+        for limits, ``encode`` for chunks.
     place
         The staging place.
     request
@@ -197,7 +196,9 @@ class BulkPlan:
         size = item.source.bytes
         values = int(size * _VALUES_A_BYTE)
         seconds = values / _SCAN_RATE
-        return self._batch(f"{item.key}-check", "check", (item,), (), size, values, seconds, self._memory(1 << 22, False))
+        return self._batch(
+            f"{item.key}-check", "check", (item,), (), size, values, seconds, self._memory(1 << 22, False)
+        )
 
     def scans(self) -> Iterator[Batch]:
         """Batches that find least and greatest values."""
@@ -207,7 +208,6 @@ class BulkPlan:
 
     def encodes(self) -> Iterator[Batch]:
         """Batches that make chunks or whole archives, in the order in which they are begun."""
-        rate = RATES[self.request.effort]
         yield from self._pooled([item for item in self.items if item.arrays is None])
         for item in self.items:
             if item.arrays is not None:
@@ -225,7 +225,9 @@ class BulkPlan:
         values = int(size * _VALUES_A_BYTE)
         seconds = sum(self._seconds_whole(item) for item in chosen)
         digest = hashlib.sha256("".join(item.key for item in chosen).encode()).hexdigest()[:16]
-        return self._batch(f"w{digest}", "whole", chosen, (), size, values, seconds, self._memory(1 << 20, bool(self.models)))
+        return self._batch(
+            f"w{digest}", "whole", chosen, (), size, values, seconds, self._memory(1 << 20, bool(self.models))
+        )
 
     def _pooled(self, items: list[Item]) -> Iterator[Batch]:
         """Batches of whole files, several in each."""
@@ -457,7 +459,9 @@ class _Wanted(dict[str, tuple[float, float]]):
         return (0.0, self._high)
 
 
-def arrays_of(groups: metadata.Groups, variables: list[str] | None, request: Request, models: Models, limits: Limits | None) -> list[ArrayPlan]:
+def arrays_of(
+    groups: metadata.Groups, variables: list[str] | None, request: Request, models: Models, limits: Limits | None
+) -> list[ArrayPlan]:
     """Plan the arrays of an opened data set; `limits` as in :func:`vcinr.archive.plan.plan`."""
     return plan_arrays(
         groups, model=models, abs_error=request.abs_error, bounds=request.bounds,
@@ -508,11 +512,83 @@ def _check_memory(made: BulkPlan, memory: int) -> None:
         )
 
 
-def table(made: BulkPlan) -> str:
-    """The plan as text: a line an archive, and what all takes."""
-    raise NotImplementedError
+def estimate(made: BulkPlan) -> dict[str, Any]:
+    """What a plan would do, for JSON.
+
+    Returns
+    -------
+    dict
+        ``items``: of each archive ``source``, ``target``, ``bytes`` of the input, estimated ``archive_bytes``,
+        ``values`` and ``variables``, which are None where the file was not opened, and the ``scan`` of variables whose
+        range must be known first. ``batches``: of each ``id``, ``stage``, ``inputs``, ``bytes``, ``seconds`` of a core
+        and ``memory`` in bytes. ``failed``: why inputs cannot be planned. Sums: ``seconds``, ``bytes``,
+        ``archive_bytes``, and ``memory``, the most of a batch.
+    """
+    ratio = _RATIO[made.request.effort]
+    batches = [*made.scans(), *made.encodes()]
+    items: list[dict[str, Any]] = []
+    for item in made.items:
+        values = sizes = None
+        if item.arrays is not None:
+            values = sum(math.prod(a.shape) for a in item.arrays)
+            sizes = sum(math.prod(a.shape) * _itemsize(a.dtype) / (ratio if a.asked else 2.0) for a in item.arrays)
+        items.append(
+            {
+                "source": item.source.name, "target": item.target, "bytes": item.source.bytes,
+                "archive_bytes": int(item.source.bytes * 2 * _VALUES_A_BYTE * 2 / ratio if sizes is None else sizes),
+                "values": values,
+                "variables": None if item.arrays is None else [a.name for a in item.arrays if a.asked],
+                "scan": sorted(item.scan),
+            }
+        )  # fmt: skip
+    return {
+        "place": made.place,
+        "items": items,
+        "batches": [
+            {
+                "id": b.id, "stage": b.stage, "inputs": [item.source.name for item in b.items], "bytes": b.bytes,
+                "seconds": round(b.seconds, 2), "memory": b.memory,
+            }
+            for b in batches
+        ],
+        "failed": dict(made.failed),
+        "seconds": round(sum(b.seconds for b in batches), 1),
+        "bytes": sum(item.source.bytes for item in made.items),
+        "archive_bytes": sum(int(one["archive_bytes"]) for one in items),
+        "memory": max((b.memory for b in batches), default=0),
+    }  # fmt: skip
 
 
-def is_local(made: BulkPlan) -> bool:
-    """Whether the archives lie on file systems of this machine."""
-    return not is_url(made.place)
+def table(made: BulkPlan, most: int = 20) -> str:
+    """The plan as text: a line for each of the first archives, and what all takes."""
+    found = estimate(made)
+    lines = []
+    for one in found["items"][:most]:
+        names = "all suitable variables" if one["variables"] is None else ", ".join(one["variables"])
+        first = f", after a scan of {', '.join(one['scan'])}" if one["scan"] else ""
+        lines.append(
+            f"{one['source']} -> {one['target']}: {_size(one['bytes'])} to about {_size(one['archive_bytes'])}, "
+            f"{names}{first}"
+        )
+    if len(found["items"]) > most:
+        lines.append(f"and {len(found['items']) - most:,} more")
+    lines += [text if text.startswith(name) else f"{name}: {text}" for name, text in found["failed"].items()]
+    stages = {b["stage"] for b in found["batches"]}
+    counts = ", ".join(f"{sum(b['stage'] == s for b in found['batches']):,} {_WORDS[s]}" for s in _WORDS if s in stages)
+    lines.append(
+        f"{len(found['items']):,} archives, {counts or 'no batches'}; {_size(found['bytes'])} to about "
+        f"{_size(found['archive_bytes'])}, about {found['seconds'] / 60:,.1f} minutes of a core, a worker takes up to "
+        f"about {_size(found['memory'])} of memory"
+    )
+    return "\n".join(lines)
+
+
+_WORDS = {"scan": "batches that look for ranges", "whole": "batches of whole files", "encode": "batches of chunks"}
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
