@@ -26,7 +26,7 @@ from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.codec.promise import Bound, valid_values
 from vcinr.coding.bits import items_of
 from vcinr.coding.neighbours import Positions
-from vcinr.errors import NOT_DAMAGE, InputError, ModelError, one_line
+from vcinr.errors import NOT_DAMAGE, InputError, ModelError, VcinrError, one_line
 from vcinr.formats.base import KIND_OF_SIGNAL
 from vcinr.formats.open import numeric_fields
 from vcinr.inr.model import Model
@@ -629,7 +629,7 @@ def read_block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, .
     part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))
     try:
         block = np.asarray(values[part].values)
-    except NOT_DAMAGE:
+    except (VcinrError, *NOT_DAMAGE):
         raise
     except Exception as error:  # every format's library has its own for a damaged file
         raise InputError(

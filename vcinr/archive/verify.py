@@ -184,7 +184,7 @@ def _original(originals: metadata.Groups, name: str, array: zarr.Array[Any]) -> 
 def _part(values: xr.DataArray, part: tuple[slice, ...]) -> np.ndarray:
     try:
         return np.asarray(values[part].values)
-    except NOT_DAMAGE:
+    except (VcinrError, *NOT_DAMAGE):
         raise
     except Exception as error:  # every format's library has its own for a damaged file
         raise InputError(f"the file compared with cannot be read ({one_line(error)})") from None
