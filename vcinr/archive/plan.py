@@ -6,11 +6,12 @@ them. It writes nothing, so it also says beforehand what a call would store.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -45,6 +46,11 @@ read in two seconds, and takes 4 % more bytes than 115 such shapes in one."""
 SMALL_BYTES = 64
 """What signals of files that share an array may take, whatever the rate: a chunk of a few values has a head as well."""
 _PIECE_VALUES = 1 << 22  # most values in a chunk of an array that nobody asked to compress
+
+Models = AnyModel | Mapping[str, AnyModel] | None
+"""A model for all variables, or one by pattern of their names, as of `fnmatch`."""
+Limits = Mapping[str, tuple[float, float]]
+"""Least and greatest valid stored number by the full name of a variable."""
 
 
 @dataclass(frozen=True)
@@ -184,11 +190,12 @@ class ArrayPlan:
 def plan(
     groups: Groups,
     *,
-    model: AnyModel | None = None,
+    model: Models = None,
     abs_error: float | Mapping[str, float] | None = None,
     bounds: Mapping[str, float | None] | None = None,
     variables: Sequence[str] | None = None,
     chunk: int | None = None,
+    limits: Limits | None = None,
 ) -> list[ArrayPlan]:
     """Plan every array of numbers of a data set, and every other variable that was named.
 
@@ -200,6 +207,9 @@ def plan(
         As in :func:`vcinr.archive.write.compress`.
     bounds
         The other kinds of bound of that function by the parameter's name; None where it is not given.
+    limits
+        Least and greatest valid stored number of variables by full name, where they are known already; by default they
+        are read where they are needed.
 
     Returns
     -------
@@ -214,12 +224,12 @@ def plan(
         For a model that was not made for these variables.
     """
     requests = {"rel_error": None, "point_rel_error": None, "psnr": None, "rate": None, "iou": None, **(bounds or {})}
-    return [_array(job, chunk) for job in _jobs(groups, model, abs_error, requests, variables)]
+    return [_array(job, chunk) for job in _jobs(groups, model, abs_error, requests, variables, limits)]
 
 
 def _jobs(
-    groups: Groups, model: AnyModel | None, abs_error: float | Mapping[str, float] | None,
-    requests: Mapping[str, float | None], variables: Sequence[str] | None,
+    groups: Groups, models: Models, abs_error: float | Mapping[str, float] | None,
+    requests: Mapping[str, float | None], variables: Sequence[str] | None, limits: Limits | None,
 ) -> list[Job]:  # fmt: skip
     """Every array of numbers, and what was named and is none, as a job."""
     asked = {name: value for name, value in {"abs_error": abs_error, **requests}.items() if value is not None}
@@ -232,9 +242,10 @@ def _jobs(
                 raise InputError(f"{name}: the bound must be a positive number, got {number}")
     if requests["iou"] is not None and requests["iou"] > 1:
         raise InputError(f"iou: the bound must be between 0 and 1, got {requests['iou']}")
-    if requests["iou"] is not None and model is not None:
+    if requests["iou"] is not None and models:
         raise InputError("iou: shapes are coded without a model; leave it out")
-    to_compress = list(variables) if variables else default_variables(groups, model, solid=requests["iou"] is not None)
+    shapes_alone = requests["iou"] is not None
+    to_compress = list(variables) if variables else default_variables(groups, models, solid=shapes_alone, limits=limits)
     names = [metadata.join(path, str(name)) for path, group in groups.items() for name in group.variables]
     for name in to_compress:
         if name not in names:
@@ -243,7 +254,8 @@ def _jobs(
         raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
     jobs: list[Job] = []
     of_files = KIND_OF_SIGNAL in groups[""].attrs
-    unsuited = _unsuited(groups, to_compress, model) if of_files and model is not None else set()
+    shared = None if isinstance(models, Mapping) else models
+    unsuited = _unsuited(groups, to_compress, shared) if of_files and shared is not None else set()
     whole_rate = requests["rate"]
     for name in names:
         values = metadata.member(groups, name)
@@ -253,7 +265,8 @@ def _jobs(
         if name not in to_compress:
             jobs.append(Job(name, values))
             continue
-        solid = model is None and holds_shapes(values)
+        model = model_of(name, models)
+        solid = model is None and holds_shapes(values, None if limits is None else (lambda n=name: limits[n]))
         if solid and (goal := _goal(requests)) is not None:
             jobs.append(Job(name, values, bound=goal, asked=True, solid=True))
         elif requests["iou"] is not None:
@@ -265,7 +278,7 @@ def _jobs(
             note = f"stored losslessly: {reason}"
             jobs.append(Job(name, values, asked=True, note=note, rate=requests["rate"] or math.inf, solid=solid))
         else:
-            bound, limits = _bound(name, values, abs_error, requests)
+            bound, ends = _bound(name, values, abs_error, requests, limits)
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
             exact = bool(asked) and bound is None
             layout, fitted = _fitted(groups, name, None if exact or name in unsuited else model)
@@ -278,9 +291,33 @@ def _jobs(
             elif located is not None and located.dims != layout.dims:
                 located = None
             jobs.append(
-                Job(name, values, layout, fitted, bound, asked=True, limits=limits, located=located, solid=solid)
+                Job(name, values, layout, fitted, bound, asked=True, limits=ends, located=located, solid=solid)
             )
     return jobs
+
+
+def model_of(name: str, models: Models) -> AnyModel | None:
+    """Choose the model of a variable.
+
+    Parameters
+    ----------
+    name
+        Full name of the variable.
+    models
+        One for all, or one by pattern; of several patterns that fit, the first counts.
+
+    Returns
+    -------
+    Model, PatchModel or None
+        None where there is none, or where the pattern has wildcards and its model was not trained on the variable.
+    """
+    if not isinstance(models, Mapping):
+        return models
+    for pattern, model in models.items():
+        if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.rpartition("/")[2], pattern):
+            named = not any(c in pattern for c in "*?[")
+            return model if named or known_as(name, model) in model.normalisation else None
+    return None
 
 
 def _unsuited(groups: Groups, names: Sequence[str], model: AnyModel | None) -> set[str]:
@@ -304,14 +341,20 @@ def _goal(requests: Mapping[str, float | None]) -> Bound | None:
     return Bound("rate", float(rate)) if (rate := requests["rate"]) else None
 
 
-def holds_shapes(values: xr.DataArray) -> bool:
-    """Whether a variable holds truth values, or integers that are all 0 or 1 and mean these numbers."""
+def holds_shapes(values: xr.DataArray, limits: Callable[[], tuple[float, float]] | None = None) -> bool:
+    """Whether a variable holds truth values, or integers that are all 0 or 1 and mean these numbers.
+
+    `limits` returns its least and greatest number; by default they are read where they matter.
+    """
     if values.dtype.kind == "b":
         return values.ndim > 0 and values.size > 0
     if values.dtype.kind not in "iu" or values.size == 0 or values.ndim == 0:
         return False
     if any(key in values.attrs for key in (*metadata.PACKING, "_Unsigned")) or metadata.fill_values(values):
         return False
+    if limits is not None:
+        low, high = limits()
+        return low >= 0 and high <= 1
     shape = _pieces(values.shape)
     counts = (range(-(-n // c)) for n, c in zip(values.shape, shape, strict=True))
     blocks = (read_block(values, index, shape) for index in itertools.product(*counts))
@@ -343,13 +386,16 @@ def _never_lossy(values: xr.DataArray) -> str | None:
 
 
 def _bound(
-    name: str, values: xr.DataArray, abs_error: float | Mapping[str, float] | None, requests: Mapping[str, float | None]
-) -> tuple[Bound | None, tuple[float, float]]:
+    name: str, values: xr.DataArray, abs_error: float | Mapping[str, float] | None,
+    requests: Mapping[str, float | None], known: Limits | None,
+) -> tuple[Bound | None, tuple[float, float]]:  # fmt: skip
     """The bound asked for `values`, in its own units, None for best effort or lossless; and their limits if needed."""
     factor, shift = _packing(values)
     packed = (factor, shift) != (1.0, 0.0)
     wanted = requests["rel_error"] is not None or requests["psnr"] is not None
-    limits = _limits(values) if packed or wanted else (0.0, 0.0)
+    limits = (0.0, 0.0)
+    if packed or wanted:
+        limits = limits_of(values) if known is None else known[name]
     spread = limits[1] - limits[0]
     absolute = abs_error.get(name) if isinstance(abs_error, Mapping) else abs_error
     if requests["rel_error"] is not None:
@@ -432,7 +478,9 @@ def _packing(values: xr.DataArray) -> tuple[float, float]:
     return factor, shift
 
 
-def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = False) -> list[str]:
+def default_variables(
+    groups: Groups, model: Models, *, solid: bool = False, limits: Limits | None = None
+) -> list[str]:  # fmt: skip
     """Choose what is compressed when nothing is named.
 
     Parameters
@@ -440,9 +488,11 @@ def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = F
     groups
         The data set by groups.
     model
-        The model to compress with, if any: only variables that it knows are taken.
+        The model to compress with, if any: only variables that it knows are taken. Models by pattern choose none.
     solid
         Whether it is shapes that are asked for: those are taken then, and nothing else.
+    limits
+        As in `plan`.
 
     Returns
     -------
@@ -461,7 +511,10 @@ def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = F
     """
     if solid:
         every = [metadata.join(path, str(n)) for path, group in groups.items() for n in group.data_vars]
-        found = [n for n in every if _dimensions(groups, n) > 1 and holds_shapes(metadata.member(groups, n))]
+        found = [
+            n for n in every if _dimensions(groups, n) > 1
+            and holds_shapes(metadata.member(groups, n), None if limits is None else (lambda n=n: limits[n]))
+        ]  # fmt: skip
         if not found:
             raise InputError(
                 "an IoU is for truth values and for integers that are all 0 or 1, and the file has no such variable of "
@@ -479,7 +532,7 @@ def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = F
     fields = [
         n for n in numeric if n not in positions and (_on_points(groups, n, located) or _dimensions(groups, n) > 1)
     ]
-    if model is not None:
+    if model is not None and not isinstance(model, Mapping):
         known = [n for n in fields if known_as(n, model) in model.normalisation]
         if not known:
             raise ModelError(
@@ -502,17 +555,50 @@ def _on_points(groups: Groups, name: str, located: Mapping[str, tuple[str, str]]
     return name in located and any(k in {**variable.encoding, **variable.attrs} for k in ("mesh", "coordinates"))
 
 
-def _limits(values: xr.DataArray) -> tuple[float, float]:
+def limits_of(values: xr.DataArray) -> tuple[float, float]:
     """Least and greatest valid value, read piece by piece; (0, 0) where there is none."""
-    fill = metadata.fill_values(values)
+    low, high = limits_of_pieces(values, 0, pieces(values.shape))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def pieces(shape: tuple[int, ...]) -> int:
+    """In how many pieces an array of a shape is read to find its limits."""
+    return math.prod(-(-n // c) for n, c in zip(shape, _pieces(shape), strict=True))
+
+
+def limits_of_pieces(values: xr.DataArray, start: int, stop: int) -> tuple[float, float]:
+    """Find the least and the greatest valid value of some pieces of a variable.
+
+    Parameters
+    ----------
+    values
+        The variable.
+    start, stop
+        Number of the first piece, in C order, and of the one after the last; `pieces` says how many there are.
+
+    Returns
+    -------
+    low, high : float
+        Infinite, the least above the greatest, where there is no valid value.
+    """
+    fill, shape = metadata.fill_values(values), _pieces(values.shape)
+    counts = [-(-n // c) for n, c in zip(values.shape, shape, strict=True)]
     low, high = math.inf, -math.inf
-    shape = _pieces(values.shape)
-    for index in itertools.product(*(range(-(-n // c)) for n, c in zip(values.shape, shape, strict=True))):
-        block = read_block(values, index, shape)
+    for number in range(start, stop):
+        block = read_block(values, index_of(number, counts), shape)
         kept = block[valid_values(block, fill)]
         if kept.size:
             low, high = min(low, float(kept.min())), max(high, float(kept.max()))
-    return (low, high) if low <= high else (0.0, 0.0)
+    return low, high
+
+
+def index_of(number: int, counts: Sequence[int]) -> tuple[int, ...]:
+    """The index of the chunk of that number, in C order, among so many along each axis."""
+    index: list[int] = []
+    for n in reversed(counts):
+        number, rest = divmod(number, n)
+        index.append(rest)
+    return tuple(reversed(index))
 
 
 def read_block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
