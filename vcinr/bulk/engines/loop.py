@@ -160,14 +160,16 @@ def _passed(
                 _log.warning("%s; what it ran will be run again at the end, by itself", one_line(result))
                 work.suspect(job.batch)
             else:
-                yield (
-                    job.batch,
-                    WorkerLost(
-                        f"{one_line(result)}, the second time that a worker did so under this batch, and nothing else was "
-                        "under way; give it more memory or a smaller chunk, or leave its input out"
-                    ),
-                )
+                yield job.batch, _guilty(result)
         heard = time.monotonic()
+
+
+def _guilty(death: WorkerLost | BrokenExecutor) -> WorkerLost:
+    """The error of a batch under which a worker died when it was alone."""
+    return WorkerLost(
+        f"{one_line(death)}, the second time that a worker did so under this batch, and nothing else was under way; "
+        "give it more memory or a smaller chunk, or leave its input out"
+    )
 
 
 def _result(future: Future[R], pool: Pool) -> R | Exception:
