@@ -86,7 +86,7 @@ def compress(
     >>> vcinr.compress(np.random.rand(8, 64, 64), "noise.zarr", abs_error=0.01)  # doctest: +SKIP
     """
     from vcinr.archive import write  # only here: readers import no search
-    from vcinr.archive.plan import Models
+    from vcinr.archive.jobs import Models
 
     loaded: Models
     if isinstance(model, Mapping):

@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from vcinr.archive import metadata
+from vcinr.archive.blocks import index_of
+from vcinr.archive.jobs import limits_of_pieces
 from vcinr.archive.manifest import MALFORMED
 from vcinr.archive.metadata import Groups
-from vcinr.archive.plan import ArrayPlan, index_of, limits_of_pieces
+from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.work import ChunkFacts, encode_chunk, task_of
 from vcinr.archive.write import compress
 from vcinr.bulk import done

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vcinr.archive import metadata
+from vcinr.archive.blocks import read_block, source_digest, text_digest
 from vcinr.archive.contents import Archive, chunks_of, codec_of, counts_of, open_contents
+from vcinr.archive.jobs import Models
 from vcinr.archive.manifest import MALFORMED, fetch
 from vcinr.archive.metadata import PREFIX, Groups
-from vcinr.archive.plan import ArrayPlan, Models, read_block, source_digest, text_digest
+from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.read import info
 from vcinr.archive.spool import clear, digest_of
 from vcinr.archive.store import occupant, workplace

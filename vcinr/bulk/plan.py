@@ -17,7 +17,8 @@ from typing import Any, Literal, Self
 
 import vcinr
 from vcinr.archive import metadata
-from vcinr.archive.plan import ArrayPlan, Limits, Models, pieces
+from vcinr.archive.jobs import Limits, Models, count_pieces
+from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.plan import plan as plan_arrays
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import Source, open_source, source_of, targets
@@ -478,7 +479,7 @@ def _opened(item: Item, request: Request, models: Models) -> Item:
         Array(a.job.name, tuple(a.job.values.shape), a.shape, a.dtype.str, a.job.asked, a.job.model is not None)
         for a in arrays if a.numeric
     )  # fmt: skip
-    scan = {name: pieces(metadata.member(groups, name).shape) for name in wanted.names}
+    scan = {name: count_pieces(metadata.member(groups, name).shape) for name in wanted.names}
     return replace(item, arrays=known, scan=scan or item.scan)
 
 
