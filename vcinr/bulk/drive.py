@@ -10,16 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from vcinr.archive.store import occupant
+from vcinr.archive.store import begin, occupant
 from vcinr.bulk import done
 from vcinr.bulk.batch import RECEIPTS, Receipt, run_batch
 from vcinr.bulk.claims import Claims, of_target
 from vcinr.bulk.commit import PLAN, commit_item
 from vcinr.bulk.engines import Engine, run
-from vcinr.bulk.place import Place
+from vcinr.bulk.place import Place, patiently
 from vcinr.bulk.plan import BATCH_SECONDS, Batch, BulkPlan, Item, plan, staging
 from vcinr.bulk.request import Request
+from vcinr.bulk.source import note_joined
 from vcinr.errors import InputError, VcinrError, WorkerLost, one_line
+from vcinr.places import is_url
 from vcinr.progress import Clock, Progress, Watch, silent
 
 POLL_S = 1.0
@@ -182,13 +184,13 @@ class _Run:
             elif item.arrays is not None:
                 self._claim_target(item)
         self._leave_out()
+        self._note_plan()
         checks = [self.made.check(item) for item in self.made.items if item.arrays is not None and _occupied(item)]
         for batch, receipt in self._run(checks, "check"):
             for target, there in receipt.archives.items():
                 self.outcome.archives[target] = dict(there)
                 done.write(self.staging, batch.items[0], dict(there))
         self._leave_out()
-        self._note_plan()
 
     def scan(self) -> None:
         """Find the least and greatest values that bounds depend on."""
@@ -213,6 +215,8 @@ class _Run:
         """Do the batches, and commit each archive when all of its batches are done."""
         left = {i.key: {b.id for b in self.made.of_item(i)} for i in self.made.items if i.arrays is not None}
         items = {item.key: item for item in self.made.items}
+        for key in left:
+            self._begin(items[key])
         for batch, receipt in self._run(self.made.encodes(), "compress"):
             self.outcome.archives |= {target: dict(facts) for target, facts in receipt.archives.items()}
             self.outcome.failed |= receipt.failed
@@ -248,7 +252,15 @@ class _Run:
 
     def _note_plan(self) -> None:
         if self.made.items:
+            for key, whole in self.made.joined.items():
+                note_joined(self.made.place, key, whole)
             self.staging.put(PLAN, json.dumps(self.made.as_node()).encode())
+
+    def _begin(self, item: Item) -> None:
+        """Take an archive that is to be replaced away, where its chunks are written straight to their places."""
+        if is_url(item.target) and not item.target.endswith(".zip") and self.staging.get(f"begun/{item.key}") is None:
+            patiently(lambda: begin(item.target))
+            self.staging.put(f"begun/{item.key}", b"")
 
     def _leave_out(self) -> None:
         """Drop the items that are done or have failed from the plan."""

@@ -21,9 +21,10 @@ from vcinr.archive.jobs import Limits, Models, count_pieces
 from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.plan import plan as plan_arrays
 from vcinr.bulk.request import Request
-from vcinr.bulk.source import Source, open_source, source_of, targets
+from vcinr.bulk.source import Source, joined, open_source, source_of, targets
 from vcinr.codec.chunk import VERSION
 from vcinr.errors import InputError, VcinrError
+from vcinr.formats.concat import Concat
 from vcinr.models import AnyModel, load_model
 from vcinr.patches.model import PatchModel
 
@@ -181,6 +182,8 @@ class BulkPlan:
         How much work a batch has at most, about.
     failed
         Why inputs cannot be planned, by their names.
+    joined
+        What is in files that are joined, by the key of their item; it has files of its own in the staging place.
     """
 
     place: str
@@ -191,6 +194,7 @@ class BulkPlan:
     overwrite: bool = False
     batch_seconds: float = BATCH_SECONDS
     failed: Mapping[str, str] = field(default_factory=dict)
+    joined: Mapping[str, Concat] = field(default_factory=dict)
 
     def check(self, item: Item) -> Batch:
         """The batch that looks whether the archive that is there is what this run would make."""
@@ -300,7 +304,7 @@ class BulkPlan:
         for item in self.items:
             if item.key in found and not item.ready:
                 try:
-                    item = _opened(replace(item, limits=dict(found[item.key])), self.request, models)
+                    item = _opened(replace(item, limits=dict(found[item.key])), self, models)
                 except VcinrError as error:
                     failed[item.source.name] = str(error)
                     continue
@@ -392,18 +396,21 @@ def plan(
     place = staging(output, folder=not single)
     items: list[Item] = []
     failed: dict[str, str] = {}
+    empty = BulkPlan(place, output, request, names, (), overwrite, batch_seconds)
     for paths, target in jobs:
         try:
             source = source_of(paths)
             item = Item(source, target, _key(source, target, request, names))
+            if request.concat is not None:
+                empty = replace(empty, joined={item.key: joined(paths, request.concat)})
             if request.concat is not None or whole_seconds(source.bytes, request) > batch_seconds:
-                item = _opened(item, request, models)
+                item = _opened(item, empty, models)
             items.append(item)
         except VcinrError as error:
             if len(jobs) == 1:
                 raise
             failed[paths[0]] = str(error)
-    made = BulkPlan(place, output, request, names, tuple(items), overwrite, batch_seconds, failed)
+    made = replace(empty, items=tuple(items), failed=failed)
     if memory is not None:
         _check_memory(made, memory)
     return made
@@ -470,10 +477,11 @@ def arrays_of(
     )  # fmt: skip
 
 
-def _opened(item: Item, request: Request, models: Models) -> Item:
+def _opened(item: Item, made: BulkPlan, models: Models) -> Item:
     """An item with what is in its file."""
+    request = made.request
     wanted = _Wanted(item.limits, 2.0 if request.iou is None else 1.0)  # until it is known, all are shapes or none is
-    groups, variables = open_source(item.source.paths, request)
+    groups, variables = open_source(item.source, request, made.place, item.key, made.joined.get(item.key))
     arrays = arrays_of(groups, variables, request, models, wanted)
     known = tuple(
         Array(a.job.name, tuple(a.job.values.shape), a.shape, a.dtype.str, a.job.asked, a.job.model is not None)
