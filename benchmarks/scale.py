@@ -44,26 +44,28 @@ def compressed(files: Sequence[Path], out: Path, effort: Effort, rel_error: floa
     Returns
     -------
     dict
-        ``seconds`` of the clock for all of it, with plan, start of the workers and commits; ``batch_seconds`` and
-        ``cpu_seconds`` that workers spent in batches; ``orchestration``: the share of one worker's time that was not
-        spent in batches; None of several, of which some wait for the last. Bytes, ``mbs`` (of input, a second), and
-        ``memory`` as of :meth:`benchmarks.measure.scale.Memory.lines`.
+        ``seconds`` of the clock for all of it; ``start_seconds`` of these until the first batch began: the plan, and
+        the start of a worker; ``batch_seconds`` that workers spent in batches, ``cpu_seconds`` of processor time of
+        the workers, all in all, and ``driver_cpu_seconds`` of this process. ``orchestration`` is the share of the
+        workers' time after the start that was not spent in batches; of several workers, some of it is waiting for the
+        last. Bytes, ``mbs`` (MB of input a second), and ``memory`` as of `Memory.lines`.
     """
     shutil.rmtree(out, ignore_errors=True)
     receipts: list[Any] = []
     engine = noting(engine_of("processes", workers=workers), receipts)
     request = Request(rel_error=rel_error, effort=effort)
-    began, own = time.perf_counter(), time.process_time()
+    began, own, moment = time.perf_counter(), time.process_time(), time.time()
     with Memory() as memory:
         outcome = drive.compress(list(map(str, files)), str(out), request, engine)
     seconds = time.perf_counter() - began
     outcome.check(len(files))
     spent = sum(receipt.seconds for receipt in receipts)
+    start = min(receipt.began for receipt in receipts) - moment
     size = sum(file.stat().st_size for file in files)
     return {
         "effort": effort, "workers": workers, "files": len(files), "seconds": seconds, "batches": len(receipts),
-        "batch_seconds": spent, "cpu_seconds": sum(receipt.cpu_seconds for receipt in receipts),
-        "driver_cpu_seconds": time.process_time() - own, "orchestration": 1 - spent / seconds if workers == 1 else None,
+        "start_seconds": start, "batch_seconds": spent, "cpu_seconds": sum(memory.processor.values()),
+        "driver_cpu_seconds": time.process_time() - own, "orchestration": 1 - spent / (workers * (seconds - start)),
         "bytes_in": size, "bytes_out": sum(int(facts["total_bytes"]) for facts in outcome.archives.values()),
         "mbs": size / 1e6 / seconds, "memory": memory.lines(),
     }  # fmt: skip
@@ -85,7 +87,8 @@ def spread(
     }
     return {
         "what": what, "workers": workers, "files": len(work), "seconds": seconds, **sums, "mbs": size / 1e6 / seconds,
-        "file_seconds": sum(one["seconds"] for one in found), "memory": memory.lines(),
+        "file_seconds": sum(one["seconds"] for one in found),
+        "cpu_seconds": sum(memory.processor.values()), "memory": memory.lines(),
     }  # fmt: skip
 
 

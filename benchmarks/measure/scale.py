@@ -34,7 +34,7 @@ MIB = 1 << 20
 
 @dataclass
 class Memory:
-    """Resident memory of this process' workers, sampled over time; a context manager.
+    """Resident memory and processor time of this process' workers, sampled over time; a context manager.
 
     Parameters
     ----------
@@ -44,11 +44,14 @@ class Memory:
         By the worker's process, pairs of seconds since the start and bytes.
     peaks
         By the worker's process, the most bytes that the system has seen.
+    processor
+        By the worker's process, seconds of processor time of all its threads.
     """
 
     every: float = 1.0
     samples: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
     peaks: dict[int, int] = field(default_factory=dict)
+    processor: dict[int, float] = field(default_factory=dict)
 
     def __enter__(self) -> Memory:
         self._start, self._end = time.monotonic(), threading.Event()
@@ -67,6 +70,7 @@ class Memory:
                 if now:
                     self.samples.setdefault(pid, []).append((round(time.monotonic() - self._start, 2), now))
                     self.peaks[pid] = max(peak, self.peaks.get(pid, 0))
+                    self.processor[pid] = max(processor_seconds(pid), self.processor.get(pid, 0.0))
 
     def lines(self, most: int = 400) -> list[dict[str, Any]]:
         """Say what each worker took, with at most so many samples.
@@ -112,6 +116,15 @@ def resident(pid: int) -> tuple[int, int]:
         return 0, 0
     now, peak = (re.search(rf"{what}:\s+(\d+) kB", status) for what in ("VmRSS", "VmHWM"))
     return (int(now[1]) << 10, int(peak[1]) << 10) if now and peak else (0, 0)
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has had; 0 where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # --- an engine that takes note of results -------------------------------------------------------------------
