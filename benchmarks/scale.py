@@ -25,7 +25,7 @@ from benchmarks.measure.scale import Memory, Work, by_rival, decompressed, each,
 from vcinr.archive.work import cores
 from vcinr.bulk import drive
 from vcinr.bulk.engines import Engine, engine_of
-from vcinr.bulk.plan import estimate, plan
+from vcinr.bulk.plan import BATCH_SECONDS, estimate, plan
 from vcinr.bulk.request import Request
 from vcinr.codec.promise import Effort
 
@@ -38,7 +38,9 @@ def first(files: Sequence[Path], gigabytes: float) -> list[Path]:
     return [file for file, before in zip(files, sizes, strict=False) if before < 1e9 * gigabytes]
 
 
-def compressed(files: Sequence[Path], out: Path, effort: Effort, rel_error: float, workers: int) -> dict[str, Any]:
+def compressed(
+    files: Sequence[Path], out: Path, effort: Effort, given: argparse.Namespace, workers: int
+) -> dict[str, Any]:
     """Compress files to archives, and say what it took.
 
     Returns
@@ -53,10 +55,11 @@ def compressed(files: Sequence[Path], out: Path, effort: Effort, rel_error: floa
     shutil.rmtree(out, ignore_errors=True)
     receipts: list[Any] = []
     engine = noting(engine_of("processes", workers=workers), receipts)
-    request = Request(rel_error=rel_error, effort=effort)
+    request = Request(rel_error=given.rel_error, effort=effort)
     began, own, moment = time.perf_counter(), time.process_time(), time.time()
     with Memory() as memory:
-        outcome = drive.compress(list(map(str, files)), str(out), request, engine)
+        inputs, cut = list(map(str, files)), given.batch_seconds
+        outcome = drive.compress(inputs, str(out), request, engine, batch_seconds=cut)
     seconds = time.perf_counter() - began
     outcome.check(len(files))
     spent = sum(receipt.seconds for receipt in receipts)
@@ -115,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fast", type=float, default=float("inf"), help="gigabytes for the effort fast")
     parser.add_argument("--best", type=float, default=1.2, help="gigabytes for the default effort")
     parser.add_argument("--scaling", type=float, default=4.0, help="gigabytes for one worker against all")
+    parser.add_argument("--batch-seconds", type=float, default=BATCH_SECONDS, help="work in a batch, about")
     parser.add_argument("--plan", type=int, default=10_000, help="files of the plan that is timed")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="where archives are written")
     parser.add_argument("--data", default="files of a folder", help="what the page calls the data")
@@ -158,7 +162,7 @@ def measured(files: Sequence[Path], given: argparse.Namespace, scratch: Path) ->
     say(f"{len(files)} files, {sum(f.stat().st_size for f in files) / 1e9:.2f} GB")
     for effort, most in (("fast", given.fast), ("best", given.best)):
         some = first(files, most)
-        runs.append(compressed(some, scratch / effort, effort, given.rel_error, given.workers))  # type: ignore[arg-type]
+        runs.append(compressed(some, scratch / effort, effort, given, given.workers))  # type: ignore[arg-type]
         say(f"{effort}: {runs[-1]['mbs']:.1f} MB/s, {runs[-1]['bytes_in'] / runs[-1]['bytes_out']:.1f} times smaller")
         work = [Work(str(f), str(scratch / effort / f"{f.stem}.zarr"), given.rel_error) for f in some]
         for what, call in (("verify", verified), ("decompress", decompressed)):
@@ -168,7 +172,7 @@ def measured(files: Sequence[Path], given: argparse.Namespace, scratch: Path) ->
     some = first(files, given.scaling)
     scaling = []
     for workers in sorted({1, given.workers}):
-        scaling.append(compressed(some, scratch / "scaling", "fast", given.rel_error, workers))
+        scaling.append(compressed(some, scratch / "scaling", "fast", given, workers))
         shutil.rmtree(scratch / "scaling")
         say(f"fast, {workers} worker(s): {scaling[-1]['mbs']:.1f} MB/s")
     others = []
@@ -179,7 +183,8 @@ def measured(files: Sequence[Path], given: argparse.Namespace, scratch: Path) ->
         ratio = others[-1]["bytes_in"] / others[-1]["bytes_out"]
         say(f"{name}: {others[-1]['mbs']:.1f} MB/s, {ratio:.1f} times smaller")
     return {
-        "rel_error": given.rel_error, "runs": runs, "checks": checks, "scaling": scaling, "rivals": others,
+        "rel_error": given.rel_error, "batch_seconds": given.batch_seconds, "runs": runs,
+        "checks": checks, "scaling": scaling, "rivals": others,
         "plan": planned(given.plan, 2_000_000, scratch / "many"),
     }  # fmt: skip
 
@@ -189,7 +194,7 @@ def draw(facts: dict[str, Any], path: Path) -> Path:
     from benchmarks.report.figures import Curve, curves_figure
 
     panels = {
-        f"--effort {one['effort']}, {one['bytes_in'] / 1e9:.1f} GB": [
+        f"--effort {one['effort']}, {one['bytes_in'] / 1e9:.3g} GB": [
             Curve(f"worker {i + 1}", line["seconds"], line["mib"]) for i, line in enumerate(one["memory"])
         ]
         for one in facts["runs"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import scale
+from benchmarks import cost, scale
 from benchmarks.measure import scale as measure
 from benchmarks.report import sections
 from tests.conftest import ROOT
@@ -94,3 +94,33 @@ def test_files_are_chosen_up_to_a_size(tmp_path):
         (tmp_path / f"{i}.nc").write_bytes(bytes(1000))
     every = sorted(tmp_path.iterdir())
     assert scale.first(every, 1.5e-6) == every[:2] and scale.first(every, float("inf")) == every
+
+
+# --- what 100 TB would cost ---------------------------------------------------------------------------------
+
+
+RATES = cost.Rates(encode=10e6, verify=100e6, ratio=8.0, driver=0.01, memory=500e6)
+
+
+def test_cost_follows_from_rates():
+    job = cost.Job(bytes=36e12, archive=36e9, arrays=10, nodes=10, cores=10)
+    found = cost.cost(job, RATES)
+    assert found["core_hours"] == pytest.approx(1000) and found["hours"] == pytest.approx(10)
+    assert found["verify_core_hours"] == pytest.approx(100)
+    assert found["read"] == pytest.approx(1e9) and found["written"] == pytest.approx(1e9 / 8)
+    assert found["archives"] == 1000 and found["batches"] == 60_000
+    assert found["load: time of the driver"] == pytest.approx(600 / 36_000)
+    assert found["load: memory of a node"] == pytest.approx(5e9 / 128e9)
+    assert found["put"] > found["chunks"] == pytest.approx(36e12 / 4 / 2**20) and found["get"] > 36e12 / (4 << 20)
+    many = cost.cost(cost.Job(bytes=36e12, archive=36e6, arrays=10, nodes=10, cores=10), RATES)
+    assert many["put"] > found["put"] and many["manifest"] < found["manifest"] and many["roots"] > found["roots"]
+    twice = cost.cost(cost.Job(bytes=36e12, archive=36e9, arrays=10, nodes=20, cores=10), RATES)
+    assert twice["hours"] == found["hours"] / 2 and twice["load: requests to write"] > found["load: requests to write"]
+
+
+def test_the_page_on_cost_is_as_it_is_made(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert cost.main(["--check"]) == 0, "run python -m benchmarks.cost"
+    results = json.loads(cost.RESULT.read_text())
+    results["runs"][0]["batch_seconds"] *= 2
+    assert cost.page(cost.PAGE.read_text(), results) != cost.PAGE.read_text()

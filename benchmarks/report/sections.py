@@ -797,7 +797,7 @@ def scale() -> str:
             "",
             f"{speedup}Of one worker's time {100 * one['orchestration']:.1f} % was spent outside of batches, after "
             f"{one['start_seconds']:.1f} s for the plan and the worker's start. A plan of {plan['files']:,} files took "
-            f"{plan['seconds']:.1f} s.",
+            f"{plan['seconds']:.1f} s. [What 100 TB would cost](scale.md) follows from these figures.",
             "",
             "The same chunks by other codecs on the same engine, each decoded and checked as well:",
             "",
@@ -820,6 +820,6 @@ def _memory(run: Mapping[str, Any]) -> list[str]:
 
 
 SECTIONS = (
-    every_data_set, held_out, gaussian_bound, speed, kinds, scenes, occupancy, scattered, graphs, missing_data,
+    every_data_set, held_out, gaussian_bound, speed, scale, kinds, scenes, occupancy, scattered, graphs, missing_data,
     determinism, training, coinpp, experiments, faults,
 )  # fmt: skip
