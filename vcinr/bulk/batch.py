@@ -28,7 +28,7 @@ from vcinr.archive.write import compress
 from vcinr.bulk import done
 from vcinr.bulk.engines import report
 from vcinr.bulk.place import Place
-from vcinr.bulk.plan import Batch, Item, arrays_of, load_models
+from vcinr.bulk.plan import Batch, Item, arrays_of, staged_models
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import check_unchanged, open_source
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError, VcinrError, one_line
@@ -146,7 +146,14 @@ def _of_item(batch: Batch, request: Request, staging: Place, clock: _Clock) -> R
         check_unchanged(item.source)
     if batch.stage == "check":
         groups, variables = open_source(item.source, request, place, item.key)
-        there = done.standing(item, groups, variables, request, load_models(request), overwrite=batch.overwrite)
+        there = done.standing(
+            item,
+            groups,
+            variables,
+            request,
+            staged_models(batch.place, request, batch.models),
+            overwrite=batch.overwrite,
+        )
         return clock.receipt(batch.id, archives={} if there is None else {item.target: there})
     if batch.stage == "scan":
         groups, _ = open_source(item.source, request, place, item.key)
@@ -182,7 +189,7 @@ def _limits(groups: Groups, name: str, start: int, stop: int) -> tuple[float, fl
 def _encode(batch: Batch, item: Item, request: Request) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Write the chunks of a batch; returns their facts by key and, behind a URL, their MD5."""
     place = chunks_place(item, batch.place)
-    arrays = {a.job.name: a for a in prepared(item, request, batch.place)[1]}
+    arrays = {a.job.name: a for a in prepared(item, request, batch.place, batch.models)[1]}
     made: dict[str, dict[str, Any]] = {}
     digests: dict[str, str] = {}
     count, total = 0, sum(stop - start for _, start, stop in batch.spans)
@@ -206,7 +213,7 @@ def _whole(batch: Batch, request: Request, staging: Place, clock: _Clock) -> Rec
     """Make each archive of a batch; a note of each lies in the staging place when it is done."""
     archives: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
-    models = load_models(request)
+    models = staged_models(batch.place, request, batch.models)
     for item in batch.items:
         note = done.read(staging, item)
         if note is None:
@@ -231,7 +238,7 @@ def _made(item: Item, batch: Batch, request: Request, models: Models) -> dict[st
         groups, item.target, model=models, abs_error=request.abs_error, rel_error=request.rel_error,
         point_rel_error=request.point_rel_error, psnr=request.psnr, rate=request.rate, iou=request.iou,
         variables=request.variables or variables, chunk=request.chunk, effort=request.effort,
-        overwrite=batch.overwrite, threads=1,
+        overwrite=batch.overwrite, threads=1, watch=report,
     )  # fmt: skip
 
 
@@ -267,11 +274,14 @@ class _Clock:
 _LAST = threading.local()
 
 
-def prepared(item: Item, request: Request, place: str) -> tuple[Groups, list[ArrayPlan]]:
+def prepared(item: Item, request: Request, place: str, names: Mapping[str, str]) -> tuple[Groups, list[ArrayPlan]]:
     """The data set of an item and the plan of its arrays; the last one of each thread is kept open."""
     key = (item.key, tuple(sorted(item.limits.items())))
     if getattr(_LAST, "key", None) != key:
         groups, variables = open_source(item.source, request, place, item.key)
-        _LAST.made = groups, arrays_of(groups, variables, request, load_models(request), item.known_limits)
+        _LAST.made = (
+            groups,
+            arrays_of(groups, variables, request, staged_models(place, request, names), item.known_limits),
+        )
         _LAST.key = key
     return _LAST.made

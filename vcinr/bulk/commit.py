@@ -52,7 +52,7 @@ def commit_item(made: BulkPlan, item: Item) -> dict[str, Any]:
     check_unchanged(item.source)
     batches = made.of_item(item)
     facts = _facts(batches, staging)
-    groups, arrays = prepared(item, made.request, made.place)
+    groups, arrays = prepared(item, made.request, made.place, made.models)
     keys = [key for array in arrays if array.numeric for _, key in array.chunks()]
     if set(keys) != set(facts):
         raise CorruptError(f"{item.target}: the receipts are of other chunks than the plan; run the command again")

@@ -17,7 +17,7 @@ from vcinr.bulk.claims import Claims, of_target
 from vcinr.bulk.commit import PLAN, commit_item
 from vcinr.bulk.engines import Engine, run
 from vcinr.bulk.place import Place, patiently
-from vcinr.bulk.plan import BATCH_SECONDS, Batch, BulkPlan, Item, plan, staging
+from vcinr.bulk.plan import BATCH_SECONDS, Batch, BulkPlan, Item, note_models, plan, staging
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import note_joined
 from vcinr.errors import InputError, VcinrError, WorkerLost, one_line
@@ -252,6 +252,7 @@ class _Run:
 
     def _note_plan(self) -> None:
         if self.made.items:
+            note_models(self.made)
             for key, whole in self.made.joined.items():
                 note_joined(self.made.place, key, whole)
             self.staging.put(PLAN, json.dumps(self.made.as_node()).encode())

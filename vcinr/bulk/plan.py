@@ -20,12 +20,13 @@ from vcinr.archive import metadata
 from vcinr.archive.jobs import Limits, Models, count_pieces
 from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.plan import plan as plan_arrays
+from vcinr.bulk.place import Place
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import Source, joined, open_source, source_of, targets
 from vcinr.codec.chunk import VERSION
-from vcinr.errors import InputError, VcinrError
+from vcinr.errors import InputError, ModelError, VcinrError
 from vcinr.formats.concat import Concat
-from vcinr.models import AnyModel, load_model
+from vcinr.models import AnyModel, from_bytes, load_model
 from vcinr.patches.model import PatchModel
 
 BATCH_SECONDS = 60.0
@@ -43,6 +44,8 @@ VALUE_BYTES = 48
 """Memory that encoding a chunk takes for each of its values."""
 _MODEL_BYTES = 96  # the same under a model
 
+MODELS = "models"
+"""Folder of the staging place."""
 Stage = Literal["check", "scan", "encode", "whole"]
 Span = tuple[str, int, int]
 """Name of an array, number of a first chunk of it in C order, and of the one after the last."""
@@ -440,6 +443,30 @@ def load_models(request: Request) -> Models:
 @cache
 def _load(path: str) -> AnyModel:
     return load_model(path)
+
+
+def note_models(made: BulkPlan) -> None:
+    """Keep the models in the staging place, for workers of machines that have no such files."""
+    models = load_models(made.request)
+    every = models.values() if isinstance(models, Mapping) else [models] if models is not None else []
+    for model in every:
+        Place(made.place).create(f"{MODELS}/{model.sha256}.vcinr", model.data)
+
+
+def staged_models(place: str, request: Request, names: Mapping[str, str]) -> Models:
+    """Models of a request, by their SHA-256, out of the staging place; raises ModelError where one is not there."""
+    if not names:
+        return None
+    loaded = {pattern: _staged(place, sha256) for pattern, sha256 in names.items()}
+    return loaded["*"] if isinstance(request.models, str) else loaded
+
+
+@cache
+def _staged(place: str, sha256: str) -> AnyModel:
+    data = Place(place).get(f"{MODELS}/{sha256}.vcinr")
+    if data is None:
+        raise ModelError(f"{place}: model {sha256} is not there any more; run the command again")
+    return from_bytes(data, sha256)
 
 
 def whole_seconds(size: int, request: Request) -> float:
