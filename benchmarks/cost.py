@@ -189,7 +189,7 @@ def tables(results: Mapping[str, Any]) -> str:
     note = f" Note: {results['note']}." if results.get("note") else ""
     return "\n\n".join(
         [
-            f"Measured ({date}, {machine}; {results['data']}; `{results['command']}`).{note}",
+            f"Measured on {results['data']} ({date}, {machine}; [{RESULT}](../{RESULT})).{note}",
             markdown(["", "`fast`", "`best`"], inputs),
             "What follows for 100 TB:",
             markdown(["", *found], rows),
