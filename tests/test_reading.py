@@ -186,6 +186,28 @@ def test_a_part_of_netcdf3_is_read_as_a_part(tmp_path, monkeypatch):
     assert read == [6 * 1000 * 8]
 
 
+def test_archives_of_files_behind_a_url_are_those_of_the_files(tmp_path):
+    from vcinr.formats.concat import open_concat
+
+    (tmp_path / "in").mkdir()
+    for i, form in enumerate(["NETCDF4", "NETCDF3_CLASSIC", "NETCDF4", "NETCDF3_64BIT"]):
+        values = np.random.default_rng(i).normal(size=(3, 16, 20)).cumsum(2).astype("f4")
+        data = xr.Dataset({"v": (("t", "y", "x"), values)}, {"t": ("t", np.arange(3 * i, 3 * i + 3, dtype="i4"))})
+        data["v"].encoding["_FillValue"] = None
+        data.to_netcdf(tmp_path / f"in/{i}.nc", format=form, unlimited_dims=["t"])
+    with served(tmp_path / "in") as url:
+        for here, there in ((str(tmp_path / "in"), "local"), (url, "remote")):
+            for i in range(2):
+                vcinr.compress(f"{here}/{i}.nc", tmp_path / f"{there}{i}.zip", abs_error=0.01, chunk=2, effort="fast")
+            joined = open_concat([f"{here}/{i}.nc" for i in range(4)], "t")
+            vcinr.compress(joined, tmp_path / f"{there}-all.zip", abs_error=0.01, chunk=2, effort="fast")
+            assert vcinr.verify(tmp_path / f"{there}-all.zip", joined)[0] == []
+            joined[""].close()
+    for name in ("0", "1", "-all"):
+        local, remote = tmp_path / f"local{name}.zip", tmp_path / f"remote{name}.zip"
+        assert local.read_bytes() == remote.read_bytes(), name
+
+
 # --- GRIB ---------------------------------------------------------------------------------------------------
 
 
