@@ -18,6 +18,7 @@ ROOMS = [
     ["cli"],
     ["warm_up"],
     ["training", "files"],
+    ["bulk"],
     ["stages"],
     ["archive"],
     ["codec"],

@@ -56,3 +56,11 @@ class CorruptError(VcinrError):
 
 class BoundError(VcinrError):
     """An error bound that cannot be kept, or that a decoded value does not keep."""
+
+
+class EngineLost(VcinrError):
+    """Workers that run batches are gone, or make no progress. What they have finished is kept."""
+
+
+class WorkerLost(VcinrError):
+    """A worker that died while it ran a batch."""

@@ -2,7 +2,8 @@
 
 A package adds a conditioning, an inner loop, a quantiser or a kind of signal by an entry point of the group
 ``vcinr.conditionings``, ``vcinr.inner_loops``, ``vcinr.quantisers`` or ``vcinr.kinds``. Its name is then a choice in
-params.yaml like any other. File formats come from the group ``vcinr.formats``.
+params.yaml like any other. File formats come from the group ``vcinr.formats``, and what runs the batches of bulk
+compression from the group ``vcinr.engines``.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ class Progress:
         Figures worth watching, such as loss and psnr_db; errors are in the variable's units.
     seconds_left : float, optional
         Estimated time until the end; None where there is no estimate.
+    note : str
+        Anything else worth a word, such as who did the step.
     """
 
     stage: str
@@ -29,11 +31,13 @@ class Progress:
     total: int
     values: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in self.values.items())
         left = "" if self.seconds_left is None else f"  {_clock(self.seconds_left)} left"
-        return f"{self.stage} {self.step}/{self.total}  {figures}{left}"
+        note = f"  {self.note}" if self.note else ""
+        return f"{self.stage} {self.step}/{self.total}  {figures}{left}{note}"
 
 
 Watch = Callable[[Progress], None]

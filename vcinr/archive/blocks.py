@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from vcinr.archive import metadata
-from vcinr.errors import NOT_DAMAGE, InputError, one_line
+from vcinr.errors import NOT_DAMAGE, InputError, VcinrError, one_line
 
 CHUNK_VALUES = 1 << 25
 """Most values in a chunk of whole signals, so that encoding it takes about a gigabyte."""
@@ -26,6 +26,15 @@ def pieces(shape: tuple[int, ...], most: int = _PIECE_VALUES) -> tuple[int, ...]
         result.append(max(1, min(n, room)))
         room = max(1, room // max(1, n))
     return tuple(reversed(result))
+
+
+def index_of(number: int, counts: Sequence[int]) -> tuple[int, ...]:
+    """The index of the chunk of that number, in C order, among so many along each axis."""
+    index: list[int] = []
+    for n in reversed(counts):
+        number, rest = divmod(number, n)
+        index.append(rest)
+    return tuple(reversed(index))
 
 
 def blocks(values: xr.DataArray) -> Iterator[np.ndarray]:
@@ -60,7 +69,7 @@ def read_block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, .
     part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))
     try:
         block = np.asarray(values[part].values)
-    except NOT_DAMAGE:
+    except (VcinrError, *NOT_DAMAGE):
         raise
     except Exception as error:  # every format's library has its own for a damaged file
         raise InputError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from vcinr.archive import metadata
-from vcinr.archive.blocks import CHUNK_VALUES, blocks
+from vcinr.archive.blocks import CHUNK_VALUES, blocks, index_of, pieces, read_block
 from vcinr.archive.metadata import Groups
 from vcinr.archive.positions import Located, locate, names_of
 from vcinr.codec.promise import SMALL_BYTES, Bound, valid_values
@@ -25,6 +26,11 @@ from vcinr.models import AnyModel
 from vcinr.patches.model import PatchModel
 from vcinr.signals import Layout, Points, layout_of
 from vcinr.signals.graph import graph_of
+
+Models = AnyModel | Mapping[str, AnyModel] | None
+"""A model for all variables, or one by pattern of their names, as of `fnmatch`."""
+Limits = Mapping[str, tuple[float, float]]
+"""Least and greatest valid stored number by the full name of a variable."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +133,14 @@ class Job:
 
 
 def jobs_of(
-    groups: Groups, model: AnyModel | None, abs_error: float | Mapping[str, float] | None,
-    requests: Mapping[str, float | None], variables: Sequence[str] | None,
+    groups: Groups, models: Models, abs_error: float | Mapping[str, float] | None,
+    requests: Mapping[str, float | None], variables: Sequence[str] | None, limits: Limits | None = None,
 ) -> list[Job]:  # fmt: skip
     """Say of every variable what is asked of it.
 
     Parameters
     ----------
-    groups, model, abs_error, variables
+    groups, models, abs_error, variables, limits
         As in :func:`vcinr.archive.plan.plan`.
     requests
         All other kinds of bound by name; None where one is not given.
@@ -159,9 +165,10 @@ def jobs_of(
                 raise InputError(f"{name}: the bound must be a positive number, got {number}")
     if requests["iou"] is not None and requests["iou"] > 1:
         raise InputError(f"iou: the bound must be between 0 and 1, got {requests['iou']}")
-    if requests["iou"] is not None and model is not None:
+    if requests["iou"] is not None and models:
         raise InputError("iou: shapes are coded without a model; leave it out")
-    to_compress = list(variables) if variables else default_variables(groups, model, solid=requests["iou"] is not None)
+    shapes_alone = requests["iou"] is not None
+    to_compress = list(variables) if variables else default_variables(groups, models, solid=shapes_alone, limits=limits)
     names = [metadata.join(path, str(name)) for path, group in groups.items() for name in group.variables]
     for name in to_compress:
         if name not in names:
@@ -170,7 +177,8 @@ def jobs_of(
         raise InputError(f"a bound is given for {', '.join(sorted(unknown))}, which is not compressed")
     jobs: list[Job] = []
     of_files = KIND_OF_SIGNAL in groups[""].attrs
-    suited = _suited(groups, to_compress, model) if of_files and model is not None else {}
+    shared = None if isinstance(models, Mapping) else models
+    suited = _suited(groups, to_compress, shared) if of_files and shared is not None else {}
     for name in names:
         values = metadata.member(groups, name)
         own = requests
@@ -180,7 +188,8 @@ def jobs_of(
         if name not in to_compress:
             jobs.append(Job(name, values))
             continue
-        solid = model is None and holds_shapes(values)
+        model = model_of(name, models)
+        solid = model is None and holds_shapes(values, _asked_for(limits, name))
         if solid and (goal := _goal(own)) is not None:
             jobs.append(Job(name, values, bound=goal, asked=True, solid=True))
         elif requests["iou"] is not None:
@@ -192,7 +201,7 @@ def jobs_of(
             note = f"stored losslessly: {reason}"
             jobs.append(Job(name, values, asked=True, note=note, rate=own["rate"] or math.inf, solid=solid))
         else:
-            bound, limits = _bound(name, values, abs_error, own)
+            bound, ends = _bound(name, values, abs_error, own, limits)
             # A bound of zero, or the range of a constant, leaves nothing for a model to do.
             exact = bool(asked) and bound is None
             used = None if exact or (suited and name not in suited) else model
@@ -205,10 +214,32 @@ def jobs_of(
                 layout = layout_of(values, located.dims)
             elif located is not None and located.dims != layout.dims:
                 located = None
-            jobs.append(
-                Job(name, values, layout, fitted, bound, asked=True, limits=limits, located=located, solid=solid)
-            )
+            jobs.append(Job(name, values, layout, fitted, bound, asked=True, limits=ends, located=located, solid=solid))
     return jobs
+
+
+def model_of(name: str, models: Models) -> AnyModel | None:
+    """Choose the model of a variable.
+
+    Parameters
+    ----------
+    name
+        Full name of the variable.
+    models
+        One for all, or one by pattern; of several patterns that fit, the first counts.
+
+    Returns
+    -------
+    Model, PatchModel or None
+        None where there is none, or where the pattern has wildcards and its model was not trained on the variable.
+    """
+    if not isinstance(models, Mapping):
+        return models
+    for pattern, model in models.items():
+        if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.rpartition("/")[2], pattern):
+            named = not any(c in pattern for c in "*?[")
+            return model if named or known_as(name, model) in model.normalisation else None
+    return None
 
 
 def _suited(groups: Groups, names: Sequence[str], model: AnyModel) -> dict[str, tuple[Layout, AnyModel | None]]:
@@ -230,14 +261,25 @@ def _goal(requests: Mapping[str, float | None]) -> Bound | None:
     return Bound("rate", float(rate)) if (rate := requests["rate"]) else None
 
 
-def holds_shapes(values: xr.DataArray) -> bool:
-    """Whether a variable holds truth values, or integers that are all 0 or 1 and mean these numbers."""
+def _asked_for(limits: Limits | None, name: str) -> Callable[[], tuple[float, float]] | None:
+    """The limits of a variable, looked up only when they are asked for; None where none are known."""
+    return None if limits is None else lambda: limits[name]
+
+
+def holds_shapes(values: xr.DataArray, limits: Callable[[], tuple[float, float]] | None = None) -> bool:
+    """Whether a variable holds truth values, or integers that are all 0 or 1 and mean these numbers.
+
+    `limits` returns its least and greatest number; by default they are read where they matter.
+    """
     if values.dtype.kind == "b":
         return values.ndim > 0 and values.size > 0
     if values.dtype.kind not in "iu" or values.size == 0 or values.ndim == 0:
         return False
     if any(key in values.attrs for key in (*metadata.PACKING, "_Unsigned")) or metadata.fill_values(values):
         return False
+    if limits is not None:
+        low, high = limits()
+        return low >= 0 and high <= 1
     return all(block.min() >= 0 and block.max() <= 1 for block in blocks(values))
 
 
@@ -266,13 +308,16 @@ def _never_lossy(values: xr.DataArray) -> str | None:
 
 
 def _bound(
-    name: str, values: xr.DataArray, abs_error: float | Mapping[str, float] | None, requests: Mapping[str, float | None]
-) -> tuple[Bound | None, tuple[float, float]]:
+    name: str, values: xr.DataArray, abs_error: float | Mapping[str, float] | None,
+    requests: Mapping[str, float | None], known: Limits | None,
+) -> tuple[Bound | None, tuple[float, float]]:  # fmt: skip
     """The bound asked for `values`, in its own units, None for best effort or lossless; and their limits if needed."""
     factor, shift = _packing(values)
     packed = (factor, shift) != (1.0, 0.0)
     wanted = requests["rel_error"] is not None or requests["psnr"] is not None
-    limits = limits_of(values) if packed or wanted else (0.0, 0.0)
+    limits = (0.0, 0.0)
+    if packed or wanted:
+        limits = limits_of(values) if known is None else known[name]
     spread = limits[1] - limits[0]
     absolute = abs_error.get(name) if isinstance(abs_error, Mapping) else abs_error
     if requests["rel_error"] is not None:
@@ -355,7 +400,9 @@ def _packing(values: xr.DataArray) -> tuple[float, float]:
     return factor, shift
 
 
-def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = False) -> list[str]:
+def default_variables(
+    groups: Groups, model: Models, *, solid: bool = False, limits: Limits | None = None
+) -> list[str]:  # fmt: skip
     """Choose what is compressed when nothing is named.
 
     Parameters
@@ -363,9 +410,11 @@ def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = F
     groups
         The data set by groups.
     model
-        The model to compress with, if any: only variables that it knows are taken.
+        The model to compress with, if any: only variables that it knows are taken. Models by pattern choose none.
     solid
         Whether it is shapes that are asked for: those are taken then, and nothing else.
+    limits
+        As in :func:`vcinr.archive.plan.plan`.
 
     Returns
     -------
@@ -384,7 +433,10 @@ def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = F
     """
     if solid:
         every = [metadata.join(path, str(n)) for path, group in groups.items() for n in group.data_vars]
-        found = [n for n in every if _dimensions(groups, n) > 1 and holds_shapes(metadata.member(groups, n))]
+        found = [
+            n for n in every
+            if _dimensions(groups, n) > 1 and holds_shapes(metadata.member(groups, n), _asked_for(limits, n))
+        ]  # fmt: skip
         if not found:
             raise InputError(
                 "an IoU is for truth values and for integers that are all 0 or 1, and the file has no such variable of "
@@ -402,7 +454,7 @@ def default_variables(groups: Groups, model: AnyModel | None, *, solid: bool = F
     fields = [
         n for n in numeric if n not in positions and (_on_points(groups, n, located) or _dimensions(groups, n) > 1)
     ]
-    if model is not None:
+    if model is not None and not isinstance(model, Mapping):
         known = [n for n in fields if known_as(n, model) in model.normalisation]
         if not known:
             raise ModelError(
@@ -427,10 +479,36 @@ def _on_points(groups: Groups, name: str, located: Mapping[str, tuple[str, str]]
 
 def limits_of(values: xr.DataArray) -> tuple[float, float]:
     """Least and greatest valid value, read piece by piece; (0, 0) where there is none."""
-    fill = metadata.fill_values(values)
+    low, high = limits_of_pieces(values, 0, count_pieces(values.shape))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def count_pieces(shape: tuple[int, ...]) -> int:
+    """In how many pieces an array of a shape is read to find its limits."""
+    return math.prod(-(-n // c) for n, c in zip(shape, pieces(shape), strict=True))
+
+
+def limits_of_pieces(values: xr.DataArray, start: int, stop: int) -> tuple[float, float]:
+    """Find the least and the greatest valid value of some pieces of a variable.
+
+    Parameters
+    ----------
+    values
+        The variable.
+    start, stop
+        Number of the first piece, in C order, and of the one after the last, of `count_pieces`.
+
+    Returns
+    -------
+    low, high : float
+        Infinite, the least above the greatest, where there is no valid value.
+    """
+    fill, shape = metadata.fill_values(values), pieces(values.shape)
+    counts = [-(-n // c) for n, c in zip(values.shape, shape, strict=True)]
     low, high = math.inf, -math.inf
-    for block in blocks(values):
+    for number in range(start, stop):
+        block = read_block(values, index_of(number, counts), shape)
         kept = block[valid_values(block, fill)]
         if kept.size:
             low, high = min(low, float(kept.min())), max(high, float(kept.max()))
-    return (low, high) if low <= high else (0.0, 0.0)
+    return low, high

@@ -52,6 +52,14 @@ class Members:
                 self.squared[number] += float(np.square(seen).sum())
             self.valid[number] += seen.size
 
+    def merge(self, other: Members) -> None:
+        """Add what was seen of the same signals in other chunks."""
+        np.maximum(self.worst, other.worst, out=self.worst)
+        with np.errstate(over="ignore"):
+            self.squared[:] += other.squared
+        self.valid[:] += other.valid
+        self.iou[:] = np.where(np.isnan(self.iou), other.iou, self.iou)
+
     def _pieces(self, part: slice) -> Iterator[tuple[int, slice]]:
         """The signals within a part of the axis: their numbers, and where they lie in it."""
         number, begin = int(np.searchsorted(self.ends, part.start, side="right")), part.start

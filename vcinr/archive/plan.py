@@ -17,13 +17,12 @@ import numpy as np
 
 from vcinr.archive import metadata
 from vcinr.archive.blocks import CHUNK_VALUES, pieces, read_block, source_digest, text_digest
-from vcinr.archive.jobs import Job, default_variables, jobs_of, known_as, limits_of
+from vcinr.archive.jobs import Job, Limits, Models, default_variables, jobs_of, known_as
 from vcinr.archive.metadata import Groups
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.coding.bits import items_of
 from vcinr.errors import InputError
 from vcinr.inr.model import Model
-from vcinr.models import AnyModel
 from vcinr.patches.model import PatchModel
 
 _CUT_VALUES = 1 << 23  # most values in a chunk of a model of patches or tiles, so that cores share a large signal
@@ -32,7 +31,6 @@ _SOLID_VALUES = 1 << 23
 
 The coder learns from one shape to the next, so large chunks take fewer bytes. One of this size, 32 shapes of 64^3, is
 read in two seconds, and takes 4 % more bytes than 115 such shapes in one."""
-_limits = limits_of
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,12 @@ class ArrayPlan:
 def plan(
     groups: Groups,
     *,
-    model: AnyModel | None = None,
+    model: Models = None,
     abs_error: float | Mapping[str, float] | None = None,
     bounds: Mapping[str, float | None] | None = None,
     variables: Sequence[str] | None = None,
     chunk: int | None = None,
+    limits: Limits | None = None,
 ) -> list[ArrayPlan]:
     """Plan every array of numbers of a data set, and every other variable that was named.
 
@@ -89,6 +88,9 @@ def plan(
         As in :func:`vcinr.archive.write.compress`.
     bounds
         The other kinds of bound of that function by the parameter's name; None where it is not given.
+    limits
+        Least and greatest valid stored number of variables by full name, where they are known already; by default they
+        are read where they are needed.
 
     Returns
     -------
@@ -103,7 +105,7 @@ def plan(
         For a model that was not made for these variables.
     """
     requests = {"rel_error": None, "point_rel_error": None, "psnr": None, "rate": None, "iou": None, **(bounds or {})}
-    return [_array(job, chunk) for job in jobs_of(groups, model, abs_error, requests, variables)]
+    return [_array(job, chunk) for job in jobs_of(groups, model, abs_error, requests, variables, limits)]
 
 
 def signals_of(points: int) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,36 +62,142 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
     -----
     Every chunk is fetched once. Memory is bounded by a few chunks: the original is read chunk by chunk, too.
     """
-    archive = open_contents(path)
-    keys = set(archive.keys())
-    problems = archive.problems() + archive.manifest.file_problems(archive.store, keys)
-    facts: dict[str, Any] = {}
-    originals = None
-    if against is not None:
-        originals = {p: metadata.stored(g, p) for p, g in metadata.as_groups(against).items()}
-        problems += _missing_members(archive, originals)
-    arrays = list(archive.arrays())
-    total = sum(min(a.nchunks, len(keys)) for _, a in arrays)
-    clock, done = Clock(total), 0
-    for name, array in arrays:
-        asked = PREFIX + "bytes" in array.attrs
-        original = sums = members = None
-        try:
-            original = None if originals is None else _original(originals, name, array)
-            if originals is not None and original is not None and asked and KIND_OF_SIGNAL in archive.root.attrs:
-                members = members_of(originals[name.rpartition("/")[0]], original)
-            sums = archive.manifest.checksums(name, counts_of(array))
-        except VcinrError as error:
-            problems.append(str(error))
-        seen = _Seen(array, members)
-        for chunk in chunks_of(name, array):
-            if done > total + 100:
+    work = Verification(path, against)
+    problems = work.preliminary()
+    counts = work.counts(problems)
+    total, before = sum(counts.values()), 0
+    clock = Clock(total)
+    for name, count in counts.items():
+
+        def tell(done: int, worst: float, before: int = before) -> None:
+            figures = {"max_abs_error": worst}
+            watch(Progress("verify", before + done, total, figures, clock.left(before + done)))
+
+        work.add(work.check(name, 0, count, tell))
+        before += count
+    return work.finish(problems)
+
+
+@dataclass
+class Part:
+    """What was seen of some chunks of a variable; it can be pickled, and parts of a variable can be merged.
+
+    Parameters
+    ----------
+    name
+        The variable.
+    problems
+        One line each.
+    worst
+        The largest error, in the variable's units.
+    squared, valid, low, high
+        Sum of the squared errors of the stored numbers, of `valid` of them; the least and the greatest of these.
+    compared
+        Whether there was an original to compare with.
+    ious
+        Those of the shapes of each chunk.
+    members
+        The signals of files in the variable, if any.
+    """
+
+    name: str
+    compared: bool = False
+    problems: list[str] = field(default_factory=list)
+    worst: float = 0.0
+    squared: float = 0.0
+    valid: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    ious: list[np.ndarray] = field(default_factory=list)
+    members: Members | None = None
+
+    def merge(self, other: Part) -> None:
+        """Add what was seen of further chunks."""
+        self.problems, self.compared = self.problems + other.problems, self.compared or other.compared
+        self.worst = max(self.worst, other.worst)
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.squared, self.valid = self.squared + other.squared, self.valid + other.valid
+        self.ious += other.ious
+        if self.members is None:
+            self.members = other.members
+        elif other.members is not None:
+            self.members.merge(other.members)
+
+
+class Verification:
+    """An archive that is verified part by part, by one process or by many.
+
+    Parameters
+    ----------
+    path, against
+        As in `verify`.
+
+    Raises
+    ------
+    InputError, CorruptError
+        As in `verify`.
+    """
+
+    def __init__(self, path: str | Path, against: Data | None = None) -> None:
+        self.archive = open_contents(path)
+        self.arrays = dict(self.archive.arrays())
+        self._originals: metadata.Groups | None = None
+        if against is not None:
+            self._originals = {p: metadata.stored(g, p) for p, g in metadata.as_groups(against).items()}
+        self._seen: dict[str, Part] = {}
+
+    def preliminary(self) -> list[str]:
+        """Return what is wrong with all but the chunks: metadata, models, members that are missing."""
+        self._keys = set(self.archive.keys())
+        problems = self.archive.problems() + self.archive.manifest.file_problems(self.archive.store, self._keys)
+        return problems + (_missing_members(self.archive, self._originals) if self._originals is not None else [])
+
+    def counts(self, problems: list[str]) -> dict[str, int]:
+        """Return how many chunks of each variable are to be checked; to declare absurdly many is a problem."""
+        room = len(self._keys) + 100
+        found = {}
+        for name, array in self.arrays.items():
+            if array.nchunks > room:
                 problems.append(
                     f"variable {name!r}: declares {array.nchunks:,} chunks, more than the archive has files"
                 )
-                break
+            found[name] = min(array.nchunks, room)
+        return found
+
+    def check(
+        self, name: str, start: int, stop: int, tell: Callable[[int, float], None] = lambda done, worst: None
+    ) -> Part:
+        """Decode some chunks of a variable and compare them with the original.
+
+        Parameters
+        ----------
+        name
+            The variable.
+        start, stop
+            Number of the first chunk, in C order, and of the one after the last.
+        tell
+            Is told after each chunk how many are done, and the largest error so far.
+
+        Returns
+        -------
+        Part
+            What was seen.
+        """
+        array, sums, original = self.arrays[name], None, None
+        part = Part(name)
+        try:
+            original = None if self._originals is None else _original(self._originals, name, array)
+            signals = PREFIX + "bytes" in array.attrs and KIND_OF_SIGNAL in self.archive.root.attrs
+            if self._originals is not None and original is not None and signals:
+                part.members = members_of(self._originals[name.rpartition("/")[0]], original)
+            part.compared = original is not None
+            sums = self.archive.manifest.checksums(name, counts_of(array))
+        except VcinrError as error:
+            part.problems.append(str(error))
+        seen = _Seen(array, part)
+        for done, chunk in enumerate(itertools.islice(chunks_of(name, array), start, stop), 1):
             try:
-                decoded, size = archive.load(array, chunk, None if sums is None else int(sums[chunk.number]))
+                decoded, size = self.archive.load(array, chunk, None if sums is None else int(sums[chunk.number]))
                 if array.attrs.get(PREFIX + "bound") == "rate":
                     _check_rate(array, size, decoded.shape)
                 if original is not None:
@@ -98,24 +205,42 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
             except NOT_DAMAGE:
                 raise
             except Exception as error:  # Zarr's codecs raise what they like on damaged bytes
-                problems.append(line(chunk.key, one_line(error)))
-            done += 1
-            watch(Progress("verify", done, max(done, total), {"max_abs_error": seen.worst}, clock.left(done)))
-        if original is not None and (missed := seen.missed_psnr()):
-            problems.append(f"variable {name!r}: {missed}")
-        if asked:
-            facts[name] = {"max_abs_error": seen.worst if original is not None else None, "chunks": array.nchunks}
-            if seen.ious:
-                found = np.concatenate(seen.ious)
-                facts[name] |= {"mean_iou": float(found.mean()), "lowest_iou": float(found.min())}
-            if members is not None:
-                facts[name] |= seen.by_signal(members, str(archive.root.attrs[KIND_OF_SIGNAL]))
-    for sha in sorted({str(a.attrs[PREFIX + "model_sha256"]) for _, a in arrays if PREFIX + "model_sha256" in a.attrs}):
-        try:
-            models.check(archive.store, sha)
-        except VcinrError as error:
-            problems.append(str(error))
-    return list(dict.fromkeys(problems)), facts
+                part.problems.append(line(chunk.key, one_line(error)))
+            tell(done, part.worst)
+        return part
+
+    def add(self, part: Part) -> None:
+        """Take note of what was seen; parts may come in any order."""
+        if part.name in self._seen:
+            self._seen[part.name].merge(part)
+        else:
+            self._seen[part.name] = part
+
+    def finish(self, problems: list[str]) -> tuple[list[str], dict[str, Any]]:
+        """Return what `verify` returns, once all parts have been added to what was found before."""
+        facts: dict[str, Any] = {}
+        for name, array in self.arrays.items():
+            part = self._seen.get(name, Part(name))
+            problems = problems + part.problems
+            seen = _Seen(array, part)
+            if part.compared and (missed := seen.missed_psnr()):
+                problems.append(f"variable {name!r}: {missed}")
+            if PREFIX + "bytes" in array.attrs:
+                facts[name] = {"max_abs_error": part.worst if part.compared else None, "chunks": array.nchunks}
+                if part.ious:
+                    found = np.concatenate(part.ious)
+                    facts[name] |= {"mean_iou": float(found.mean()), "lowest_iou": float(found.min())}
+                if part.members is not None:
+                    facts[name] |= seen.by_signal(part.members, str(self.archive.root.attrs[KIND_OF_SIGNAL]))
+        used = {
+            str(a.attrs[PREFIX + "model_sha256"]) for a in self.arrays.values() if PREFIX + "model_sha256" in a.attrs
+        }
+        for sha in sorted(used):
+            try:
+                models.check(self.archive.store, sha)
+            except VcinrError as error:
+                problems.append(str(error))
+        return list(dict.fromkeys(problems)), facts
 
 
 def whole(path: str | Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +309,7 @@ def _original(originals: metadata.Groups, name: str, array: zarr.Array[Any]) -> 
 def _part(values: xr.DataArray, part: tuple[slice, ...]) -> np.ndarray:
     try:
         return np.asarray(values[part].values)
-    except NOT_DAMAGE:
+    except (VcinrError, *NOT_DAMAGE):
         raise
     except Exception as error:  # every format's library has its own for a damaged file
         raise InputError(f"the file compared with cannot be read ({one_line(error)})") from None
@@ -192,21 +317,10 @@ def _part(values: xr.DataArray, part: tuple[slice, ...]) -> np.ndarray:
 
 @dataclass
 class _Seen:
-    """What was seen of a variable so far, beside its original.
-
-    worst: the largest error, in the variable's units; squared: sum of the squared errors of the stored numbers, of
-    `valid` of them; low, high: the least and the greatest of these; ious: those of the shapes of each chunk. `members`
-    are the signals of files in it, if any.
-    """
+    """Compares chunks of a variable with the original, and counts in `part` what is seen."""
 
     array: zarr.Array[Any]
-    members: Members | None = None
-    worst: float = 0.0
-    squared: float = 0.0
-    valid: int = 0
-    low: float = math.inf
-    high: float = -math.inf
-    ious: list[np.ndarray] = field(default_factory=list)
+    part: Part
 
     def compare(self, original: np.ndarray, decoded: np.ndarray, part: tuple[slice, ...]) -> None:
         """Compare a chunk, `part` of the array, with the original; raises InputError saying what is not as promised."""
@@ -223,10 +337,10 @@ class _Seen:
         errors = errors_of(original, decoded)
         unit = metadata.unit_of(array.attrs, array.dtype)
         worst = float(errors[kept].max(initial=0.0)) * unit
-        self.worst = max(self.worst, worst)
+        self.part.worst = max(self.part.worst, worst)
         self._add(original[kept], errors[kept])
-        if self.members is not None:
-            self.members.add(part, errors, kept)
+        if self.part.members is not None:
+            self.part.members.add(part, errors, kept)
         bound = serializer.bound
         if bound is None and array.attrs.get(PREFIX + "bound") == "lossless":
             bound = ("absolute", 0.0)
@@ -245,26 +359,27 @@ class _Seen:
     def _compare_shapes(self, original: np.ndarray, decoded: np.ndarray, part: tuple[slice, ...]) -> None:
         """Compare shapes with the original ones; raises InputError where their mean IoU is not as promised."""
         found = ious(original, decoded)
-        self.ious.append(found)
+        self.part.ious.append(found)
         errors = errors_of(original, decoded)
-        self.worst = max(self.worst, float(errors.max(initial=0.0)))
-        if self.members is not None:
-            self.members.add(part, errors, np.ones(errors.shape, bool))
-            self.members.iou[part[self.members.axis]] = found
+        self.part.worst = max(self.part.worst, float(errors.max(initial=0.0)))
+        if self.part.members is not None:
+            self.part.members.add(part, errors, np.ones(errors.shape, bool))
+            self.part.members.iou[part[self.part.members.axis]] = found
         wanted: Any = self.array.attrs.get(PREFIX + "bound_value", 1.0)
         if self.array.attrs.get(PREFIX + "bound") == "iou" and found.size and found.mean() < wanted:
             raise InputError(f"a mean IoU of {found.mean():.4f}, below the {wanted:g} promised")
 
     def _add(self, values: np.ndarray, errors: np.ndarray) -> None:
         if values.size:
-            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+            seen = self.part
+            seen.low, seen.high = min(seen.low, float(values.min())), max(seen.high, float(values.max()))
             with np.errstate(over="ignore"):
-                self.squared, self.valid = self.squared + float(np.square(errors).sum()), self.valid + values.size
+                seen.squared, seen.valid = seen.squared + float(np.square(errors).sum()), seen.valid + values.size
 
     def by_signal(self, members: Members, kind: str) -> dict[str, Any]:
         """What `verify` says of the signals of files in the variable, beside its chunks and its largest error."""
         dtype, attrs = np.dtype(self.array.dtype), dict(self.array.attrs)
-        peak, words = peak_of(kind, dtype, attrs, self.low, self.high)
+        peak, words = peak_of(kind, dtype, attrs, self.part.low, self.part.high)
 
         def quality(squared: float, valid: int) -> float | None:
             return psnr_db(peak, squared, valid) if peak > 0 and 0 < squared < math.inf else None
@@ -272,8 +387,8 @@ class _Seen:
         unit = metadata.unit_of(attrs, dtype)
         seen = zip(members.names, members.worst, members.squared, members.valid, members.iou, strict=True)
         return {
-            "psnr_db": quality(self.squared, self.valid), "peak": peak, "peak_is": words, "values": self.array.size,
-            "valid": self.valid,
+            "psnr_db": quality(self.part.squared, self.part.valid), "peak": peak, "peak_is": words,
+            "values": self.array.size, "valid": self.part.valid,
             "signals": [
                 {"name": name, "max_abs_error": float(worst) * unit}
                 | ({"psnr_db": quality(float(squared), int(valid))} if np.isnan(iou) else {"iou": float(iou)})
@@ -283,10 +398,10 @@ class _Seen:
 
     def missed_psnr(self) -> str | None:
         """Whether the variable promises a PSNR that it does not have."""
-        if self.array.attrs.get(PREFIX + "bound") != "psnr" or not 0 < self.squared < math.inf:
+        if self.array.attrs.get(PREFIX + "bound") != "psnr" or not 0 < self.part.squared < math.inf:
             return None
         wanted: Any = self.array.attrs.get(PREFIX + "bound_value", math.inf)
-        reached = psnr_db(self.high - self.low, self.squared, self.valid)
+        reached = psnr_db(self.part.high - self.part.low, self.part.squared, self.part.valid)
         return f"its PSNR is {reached:.2f} dB, below the {wanted:g} dB promised" if reached < wanted - 1e-6 else None
 
 

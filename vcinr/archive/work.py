@@ -53,6 +53,12 @@ class Task:
     note: str | None = None
 
 
+def task_of(array: ArrayPlan, effort: Effort) -> Task:
+    """How the chunks of a planned array are encoded."""
+    field = array.codec.field(array.shape, array.job.model, array.job.positions)
+    return Task(field, array.job.stored_bound, array.shape, effort, array.job.rate, array.job.note)
+
+
 @dataclass(frozen=True)
 class ChunkFacts:
     """What is known of an encoded chunk, in the numbers as stored.
@@ -86,7 +92,9 @@ class ChunkFacts:
     shapes: int = 0
 
 
-def encode_all(arrays: Sequence[ArrayPlan], spool: Spool, effort: Effort, watch: Watch) -> dict[str, ChunkFacts]:
+def encode_all(
+    arrays: Sequence[ArrayPlan], spool: Spool, effort: Effort, watch: Watch, threads: int | None = None
+) -> dict[str, ChunkFacts]:  # fmt: skip
     """Encode every chunk that the spool does not have yet.
 
     Parameters
@@ -99,6 +107,8 @@ def encode_all(arrays: Sequence[ArrayPlan], spool: Spool, effort: Effort, watch:
         As in `compress`.
     watch
         Is told of each chunk of a variable that was to be compressed.
+    threads
+        How many chunks are encoded at a time at most; by default as many as there are cores.
 
     Returns
     -------
@@ -118,7 +128,7 @@ def encode_all(arrays: Sequence[ArrayPlan], spool: Spool, effort: Effort, watch:
     for array in arrays:
         if not array.numeric:
             continue
-        for key, size, chunk in _encoded(array, spool, effort):
+        for key, size, chunk in _encoded(array, spool, effort, threads or cores()):
             facts[key] = chunk
             if array.job.asked:
                 done += 1
@@ -128,14 +138,13 @@ def encode_all(arrays: Sequence[ArrayPlan], spool: Spool, effort: Effort, watch:
     return facts
 
 
-def _encoded(array: ArrayPlan, spool: Spool, effort: Effort) -> Iterator[tuple[str, int, ChunkFacts]]:
+def _encoded(array: ArrayPlan, spool: Spool, effort: Effort, most: int) -> Iterator[tuple[str, int, ChunkFacts]]:
     """Key, number of values and facts of every chunk, in order, once it is in the spool.
 
     Reading and the spool stay with this thread; others encode a few chunks ahead, as many as memory has room for.
     """
-    field = array.codec.field(array.shape, array.job.model, array.job.positions)
-    task = Task(field, array.job.stored_bound, array.shape, effort, array.job.rate, array.job.note)
-    threads = max(1, min(cores(), CHUNK_VALUES // max(1, math.prod(array.shape))))
+    task = task_of(array, effort)
+    threads = max(1, min(most, CHUNK_VALUES // max(1, math.prod(array.shape))))
     waiting: deque[tuple[str, np.ndarray, ChunkFacts | Future[tuple[bytes, ChunkFacts]]]] = deque()
 
     def finished() -> tuple[str, int, ChunkFacts]:

@@ -13,7 +13,7 @@ import math
 import shutil
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,18 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import vcinr
 from vcinr.archive import metadata, models, store
+from vcinr.archive.blocks import source_digest, text_digest
 from vcinr.archive.contents import chunks_of
+from vcinr.archive.jobs import Models
 from vcinr.archive.manifest import KEY, Manifest, compact, metadata_digest
 from vcinr.archive.metadata import PREFIX, RESERVED, Data, Groups
-from vcinr.archive.plan import ArrayPlan, plan, source_digest, text_digest
+from vcinr.archive.plan import ArrayPlan, plan
 from vcinr.archive.read import info, open_archive
 from vcinr.archive.spool import Spool, link
 from vcinr.archive.work import ChunkFacts, encode_all
 from vcinr.codec.chunk import VERSION
 from vcinr.codec.promise import Effort
 from vcinr.errors import InputError, VcinrError
-from vcinr.models import AnyModel
 from vcinr.progress import Watch, silent
 from vcinr.quality import psnr_db
 
@@ -45,7 +46,7 @@ def compress(
     dataset: Data,
     target: str | Path,
     *,
-    model: AnyModel | None = None,
+    model: Models = None,
     abs_error: float | Mapping[str, float] | None = None,
     rel_error: float | None = None,
     point_rel_error: float | None = None,
@@ -56,6 +57,7 @@ def compress(
     chunk: int | None = None,
     overwrite: bool = False,
     effort: Effort = "best",
+    threads: int | None = None,
     watch: Watch = silent,
 ) -> dict[str, Any]:
     """Compress variables of a data set into a Zarr archive, and keep all else as it is.
@@ -68,7 +70,8 @@ def compress(
     target
         A folder, a name ending in .zip, or an fsspec URL.
     model
-        The model to predict with; without one the residual coders work alone.
+        The model to predict with; without one the residual coders work alone. Several by patterns of the variables'
+        names (`vcinr.archive.plan.model_of`).
     abs_error
         Bound of the error in the variables' units: one for all, or one by name.
     rel_error
@@ -97,6 +100,8 @@ def compress(
     effort
         ``best`` looks for the fewest bytes; ``fast`` takes many times less time and up to two or three times the
         bytes, with the same promises.
+    threads
+        How many chunks are encoded at a time at most; by default as many as there are cores.
     watch
         Is told of each chunk.
 
@@ -123,7 +128,7 @@ def compress(
     (``.NAME.part``; for a URL in the user's cache), and the same call again goes on from there. When an error is
     raised nothing is left behind, except where the disk failed.
     """
-    _occupied(target, overwrite)
+    occupied(target, overwrite)
     bounds = {"rel_error": rel_error, "point_rel_error": point_rel_error, "psnr": psnr, "rate": rate, "iou": iou}
     groups = {path: metadata.stored(group, path) for path, group in metadata.as_groups(dataset).items()}
     arrays = plan(groups, model=model, abs_error=abs_error, bounds=bounds, variables=variables, chunk=chunk)
@@ -132,10 +137,10 @@ def compress(
     try:
         with Spool(work, request, lambda: store.restore(work, target)) as spool:
             try:
-                facts = encode_all(arrays, spool, effort, watch)
-                _assemble(groups, arrays, facts, spool, work / "archive")
-                _check_opens(work / "archive", groups)
-                _occupied(target, overwrite)  # by now, too
+                facts = encode_all(arrays, spool, effort, watch, threads)
+                assemble(groups, arrays, facts, work / "archive", spool.path)
+                check_opens(work / "archive", groups)
+                occupied(target, overwrite)  # by now, too
                 store.publish(work / "archive", target)
             except VcinrError:
                 spool.discard()
@@ -150,7 +155,7 @@ def compress(
     return info(target)
 
 
-def _occupied(target: str | Path, overwrite: bool) -> None:
+def occupied(target: str | Path, overwrite: bool) -> None:
     """Raise InputError where something is that must not be replaced."""
     occupant = store.occupant(target)
     if occupant == "other":
@@ -159,7 +164,7 @@ def _occupied(target: str | Path, overwrite: bool) -> None:
         raise InputError(f"{target}: exists already; choose another name or pass overwrite (--overwrite)")
 
 
-def _check_opens(tree: Path, groups: Groups) -> None:
+def check_opens(tree: Path, groups: Groups) -> None:
     """Raise InputError unless xarray opens every group of the finished archive."""
     for path in groups:
         try:
@@ -168,10 +173,32 @@ def _check_opens(tree: Path, groups: Groups) -> None:
             raise InputError(f"group {path or '/'!r} cannot be stored so that xarray opens it ({error})") from None
 
 
-def _assemble(
-    groups: Groups, arrays: Sequence[ArrayPlan], facts: Mapping[str, ChunkFacts], spool: Spool, tree: Path
-) -> None:
-    """Build the whole archive in the folder `tree` from the spool and from what is kept."""
+def assemble(
+    groups: Groups, arrays: Sequence[ArrayPlan], facts: Mapping[str, ChunkFacts], tree: Path,
+    chunk: Callable[[str], Path | None],
+) -> None:  # fmt: skip
+    """Build an archive in a folder from its finished chunks and from what is kept.
+
+    Parameters
+    ----------
+    groups
+        The data set by groups, as it is stored.
+    arrays
+        Its plan.
+    facts
+        The facts of each chunk by its key.
+    tree
+        The folder. What is in it is removed first.
+    chunk
+        The file with the bytes of a chunk, by the chunk's key; None for a chunk that is in its place elsewhere.
+
+    Raises
+    ------
+    InputError
+        For what an archive cannot hold.
+    OSError
+        Where the folder cannot be written.
+    """
     shutil.rmtree(tree, ignore_errors=True)
     asked = [a for a in arrays if a.job.asked]
     for path, group in groups.items():
@@ -179,7 +206,7 @@ def _assemble(
     root = zarr.open_group(tree, mode="r+", zarr_format=3)
     for array in arrays:
         if array.numeric:
-            _write_array(root, array, facts, spool, tree)
+            _write_array(root, array, facts, chunk, tree)
     for model in {a.job.model.sha256: a.job.model for a in arrays if a.job.model is not None}.values():
         models.put(root, model)
     nodes = _consolidate(tree)
@@ -273,8 +300,11 @@ def _write_group(tree: Path, path: str, group: xr.Dataset, arrays: Sequence[Arra
         ) from None
 
 
-def _write_array(root: zarr.Group, array: ArrayPlan, facts: Mapping[str, ChunkFacts], spool: Spool, tree: Path) -> None:
-    """The array's metadata, and its chunks out of the spool."""
+def _write_array(
+    root: zarr.Group, array: ArrayPlan, facts: Mapping[str, ChunkFacts], chunk: Callable[[str], Path | None],
+    tree: Path,
+) -> None:  # fmt: skip
+    """The array's metadata, and its chunks."""
     job, values = array.job, array.job.values
     fill = array.codec.fill
     attributes = metadata.portable(values.attrs, f"variable {job.name!r}", array.dtype)
@@ -286,7 +316,8 @@ def _write_array(root: zarr.Group, array: ArrayPlan, facts: Mapping[str, ChunkFa
         dimension_names=[str(d) for d in values.dims],
     )  # fmt: skip
     for _, key in array.chunks():
-        link(spool.path(key), tree / key)
+        if (file := chunk(key)) is not None:
+            link(file, tree / key)
 
 
 def _provenance(array: ArrayPlan, facts: Sequence[ChunkFacts]) -> dict[str, Any]:
