@@ -1,7 +1,9 @@
 """Compression in bulk: any engine, any cut, any order and any interruption give the archives of `vcinr compress`."""
 
 import filecmp
+import json
 import os
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -10,11 +12,13 @@ import pytest
 import xarray as xr
 
 import vcinr
+from vcinr.archive import blocks
 from vcinr.bulk import batch as batch_module
-from vcinr.bulk import drive
+from vcinr.bulk import check, drive
 from vcinr.bulk.engines import engine_of
-from vcinr.bulk.request import Request
-from vcinr.errors import InputError
+from vcinr.bulk.plan import BulkPlan, estimate, plan, table
+from vcinr.bulk.request import Request, models_of
+from vcinr.errors import InputError, ModelError
 
 SERIAL = engine_of("serial")
 
@@ -25,13 +29,12 @@ def field(seed: int, shape: tuple[int, ...] = (12, 20, 30)) -> np.ndarray:
 
 
 def dataset(seed: int) -> xr.Dataset:
-    """Two variables, one of them packed, with coordinates and a text."""
+    """Two variables, one of them packed, with coordinates."""
     packed = np.round(field(seed + 100) * 50).astype("i2")
     return xr.Dataset(
         {
             "u": (("t", "y", "x"), field(seed), {"units": "m s-1"}),
             "p": (("t", "y", "x"), packed, {"scale_factor": 0.02, "_FillValue": np.int16(-9)}),
-            "name": ("t", np.array([f"run {i}" for i in range(12)], object)),
         },
         {"t": np.arange(12.0), "y": np.linspace(-60, 60, 20)},
         {"title": "a test"},
@@ -136,7 +139,6 @@ def test_files_are_joined(inputs, tmp_path):
     assert not found.failed
     with xr.open_zarr(tmp_path / "all.zarr") as back:
         assert back.sizes["t"] == 36 and float(abs(back["u"] - whole["u"]).max()) <= 0.05
-        assert list(back["name"].values) == list(whole["name"].values)
 
 
 def test_a_poison_input_fails_alone(inputs, tmp_path):
@@ -171,3 +173,118 @@ def test_damage_between_batch_and_commit_is_named_and_mended(inputs, tmp_path, m
     monkeypatch.setattr(batch_module, "encode_chunk", lambda *a: counted.append(a[1]) or real(*a))
     drive.compress(*arguments, batch_seconds=0.0)
     assert len(counted) == 1 and same(tmp_path / "plain.zarr", target)
+
+
+# --- verification, decompression, originals
+
+
+@pytest.fixture(scope="module")
+def archives(inputs, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("archives")
+    drive.compress(str(inputs / "*.nc"), str(folder), Request(abs_error=0.05, chunk=2, effort="fast"), SERIAL)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["serial", "threads"])
+def test_verification_is_that_of_one_process(inputs, archives, name):
+    expected = vcinr.verify(archives / "a.zarr", inputs / "a.nc")
+    (pair,) = check.pairs(str(archives / "a.zarr"), str(inputs / "a.nc"))
+    (verdict,) = check.verify([pair], engine_of(name), batch_seconds=0.0)
+    assert (verdict.problems, verdict.facts) == expected and verdict.problems == []
+    chunk = archives / "b.zarr/u/c/2/0/0"
+    good = chunk.read_bytes()
+    chunk.write_bytes(good[:-1] + b"?")
+    try:
+        found = list(check.verify(check.pairs(str(archives), str(inputs / "*.nc")), engine_of(name)))
+        assert [bool(one.problems) for one in sorted(found, key=lambda v: v.archive)] == [False, True, False]
+        assert any("u/c/2/0/0" in problem for one in found for problem in one.problems)
+    finally:
+        chunk.write_bytes(good)
+
+
+@pytest.mark.parametrize("name", ["serial", "threads"])
+def test_decompression_is_that_of_one_process(archives, tmp_path, name):
+    vcinr.decompress(archives / "a.zarr", tmp_path / "one.nc")
+    check.decompress(str(archives / "a.zarr"), tmp_path / "many.nc", engine_of(name))
+    with xr.open_dataset(tmp_path / "one.nc") as one, xr.open_dataset(tmp_path / "many.nc") as many:
+        assert one.identical(many)
+    written = check.decompress_all(str(archives), tmp_path / "all", engine_of(name))
+    assert sorted(os.listdir(tmp_path / "all")) == ["a.nc", "b.nc", "c.nc"] and set(written.values()) == {None}
+
+
+def test_originals_go_only_when_their_archives_are_sound(inputs, tmp_path, capsys):
+    from vcinr.cli import app
+
+    def run(*words):
+        return app([*map(str, words), "--engine", "serial"], standalone_mode=False)
+
+    shutil.copytree(inputs, tmp_path / "in")
+    pattern, out = tmp_path / "in/*.nc", f"{tmp_path}/out/"
+    app(["compress", str(pattern), out, "--abs-error", "0.05", "--engine", "serial"], standalone_mode=False)
+    xr.load_dataset(tmp_path / "in/b.nc", decode_cf=False).assign(u=lambda d: d["u"] + 1).to_netcdf(
+        tmp_path / "in/b.nc"
+    )
+    words = ["verify", out, "--against", pattern, "--delete-originals"]
+    run(*words, "--dry-run")
+    assert "a.nc: would be removed" in capsys.readouterr().out and len(os.listdir(tmp_path / "in")) == 3
+    assert run(*words) == 1
+    said = capsys.readouterr()
+    assert "a.nc: removed" in said.out and "b.nc: is kept" in said.err and os.listdir(tmp_path / "in") == ["b.nc"]
+    with pytest.raises(InputError, match="--against"):
+        app(["verify", out, "--delete-originals"], standalone_mode=False)
+
+
+# --- the plan
+
+
+def test_a_plan_reads_no_values_and_writes_nothing(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_module, "encode_chunk", None)
+    monkeypatch.setattr(blocks, "read_block", None)
+    request = Request(abs_error=0.05, chunk=2, effort="fast", variables=("u",))
+    made = plan(str(inputs / "*.nc"), str(tmp_path / "out"), request, batch_seconds=0.0)
+    found = estimate(made)
+    assert len(found["items"]) == 3 and {b["stage"] for b in found["batches"]} == {"encode"}
+    assert all(b["memory"] > 0 and b["seconds"] > 0 for b in found["batches"])
+    made = plan(str(inputs / "*.nc"), str(tmp_path / "out"), Request(rel_error=0.1), batch_seconds=0.0)
+    assert [b.stage for b in made.scans()] == ["scan"] * 6 and "after a scan of p, u" in table(made)
+    assert list(tmp_path.iterdir()) == [] and BulkPlan.from_node(json.loads(json.dumps(made.as_node()))) == made
+
+
+def test_too_little_memory_is_refused_with_the_remedy(inputs, tmp_path):
+    arguments = (str(inputs / "*.nc"), str(tmp_path / "out"))
+    with pytest.raises(InputError, match="allow more"):
+        plan(*arguments, Request(abs_error=0.05), memory=100 << 20)
+    large = xr.Dataset({"v": (("t", "y", "x"), np.zeros((64, 256, 256), "f4"))})
+    large.to_netcdf(tmp_path / "large.nc")
+    with pytest.raises(InputError, match=r"'v' has chunks of 4,194,304 values.*--chunk"):
+        plan(str(tmp_path / "large.nc"), str(tmp_path / "a.zarr"), Request(chunk=64), memory=600 << 20, batch_seconds=1)
+
+
+def test_models_by_pattern(tiny_maps, tiny_model, tmp_path):
+    from tests.test_archive import waves
+    from vcinr.inr.model import save_model
+
+    save_model(tiny_model, tmp_path / "t.vcinr")
+    data = waves(tiny_maps).assign(other=lambda d: d["t"] + 1)
+    data.to_netcdf(tmp_path / "in.nc")
+    models = {"t": str(tmp_path / "t.vcinr"), "oth*": str(tmp_path / "t.vcinr")}
+    vcinr.compress(tmp_path / "in.nc", tmp_path / "plain.zarr", model=models, abs_error=5.0, chunk=3)
+    request = Request(models=models, abs_error=5.0, chunk=3)
+    for seconds in (0.0, 60.0):
+        target = tmp_path / f"bulk{seconds}.zarr"
+        drive.compress(str(tmp_path / "in.nc"), str(target), request, SERIAL, batch_seconds=seconds).check(1)
+        assert same(tmp_path / "plain.zarr", target)
+    facts = vcinr.info(tmp_path / "plain.zarr")["variables"]
+    assert facts["t"]["model"] == tiny_model.sha256 and facts["other"]["model"] is None
+    with pytest.raises(ModelError):
+        vcinr.compress(tmp_path / "in.nc", tmp_path / "x.zarr", model={"other": tmp_path / "t.vcinr"}, abs_error=5.0)
+
+
+def test_models_are_named_in_words_or_in_a_file(tmp_path):
+    assert models_of([]) is None and models_of(["a.vcinr"]) == "a.vcinr"
+    assert models_of(["t2m=a.vcinr", "*=b.vcinr"]) == {"t2m": "a.vcinr", "*": "b.vcinr"}
+    (tmp_path / "m.yaml").write_text("t2m: a.vcinr\n'*': sub/b.vcinr\n")
+    assert models_of([str(tmp_path / "m.yaml")]) == {"t2m": f"{tmp_path}/a.vcinr", "*": f"{tmp_path}/sub/b.vcinr"}
+    for wrong in (["a.vcinr", "b.vcinr"], ["t=a", "t=b"]):
+        with pytest.raises(InputError, match="--model"):
+            models_of(wrong)

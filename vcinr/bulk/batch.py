@@ -10,7 +10,6 @@ import random
 import resource
 import socket
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self, TypeVar
 
 from vcinr.archive import metadata
-from vcinr.archive.blocks import index_of
+from vcinr.archive.blocks import READING, index_of
 from vcinr.archive.jobs import Models, limits_of_pieces
 from vcinr.archive.manifest import MALFORMED
 from vcinr.archive.metadata import Groups
@@ -145,18 +144,12 @@ def _of_item(batch: Batch, request: Request, staging: Place, clock: _Clock) -> R
     if request.concat is None:  # else each batch would ask for thousands of files
         check_unchanged(item.source)
     if batch.stage == "check":
-        groups, variables = open_source(item.source, request, place, item.key)
-        there = done.standing(
-            item,
-            groups,
-            variables,
-            request,
-            staged_models(batch.place, request, batch.models),
-            overwrite=batch.overwrite,
-        )
+        models = staged_models(place, request, batch.models)
+        opened = open_source(item.source, request, place, item.key)
+        there = done.standing(item, opened, request, models, overwrite=batch.overwrite)
         return clock.receipt(batch.id, archives={} if there is None else {item.target: there})
     if batch.stage == "scan":
-        groups, _ = open_source(item.source, request, place, item.key)
+        groups = open_source(item.source, request, place, item.key).groups
         limits = {name: _limits(groups, name, start, stop) for name, start, stop in batch.spans}
         receipt = clock.receipt(batch.id, limits=limits)
     else:
@@ -230,14 +223,14 @@ def _whole(batch: Batch, request: Request, staging: Place, clock: _Clock) -> Rec
 def _made(item: Item, batch: Batch, request: Request, models: Models) -> dict[str, Any]:
     """Make one archive, unless it is there; returns what `vcinr.archive.read.info` says of it."""
     check_unchanged(item.source)
-    groups, variables = open_source(item.source, request)
-    there = done.standing(item, groups, variables, request, models, overwrite=batch.overwrite)
+    opened = open_source(item.source, request)
+    there = done.standing(item, opened, request, models, overwrite=batch.overwrite)
     if there is not None:
         return there
     return compress(
-        groups, item.target, model=models, abs_error=request.abs_error, rel_error=request.rel_error,
+        opened.groups, item.target, model=models, abs_error=request.abs_error, rel_error=request.rel_error,
         point_rel_error=request.point_rel_error, psnr=request.psnr, rate=request.rate, iou=request.iou,
-        variables=request.variables or variables, chunk=request.chunk, effort=request.effort,
+        variables=request.variables or opened.variables, chunk=request.chunk, effort=request.effort,
         overwrite=batch.overwrite, threads=1, watch=report,
     )  # fmt: skip
 
@@ -271,17 +264,17 @@ class _Clock:
         )  # fmt: skip
 
 
-_LAST = threading.local()
+_PLANNED: dict[Any, tuple[Groups, list[ArrayPlan]]] = {}
 
 
 def prepared(item: Item, request: Request, place: str, names: Mapping[str, str]) -> tuple[Groups, list[ArrayPlan]]:
-    """The data set of an item and the plan of its arrays; the last one of each thread is kept open."""
-    key = (item.key, tuple(sorted(item.limits.items())))
-    if getattr(_LAST, "key", None) != key:
-        groups, variables = open_source(item.source, request, place, item.key)
-        _LAST.made = (
-            groups,
-            arrays_of(groups, variables, request, staged_models(place, request, names), item.known_limits),
-        )
-        _LAST.key = key
-    return _LAST.made
+    """The data set of an item and the plan of its arrays; all threads share the last one."""
+    key = (item.key, place, tuple(sorted(item.limits.items())))
+    with READING:
+        if key not in _PLANNED:
+            _PLANNED.clear()
+            opened = open_source(item.source, request, place, item.key)
+            models = staged_models(place, request, names)
+            arrays = arrays_of(opened.groups, opened.variables, request, models, item.known_limits)
+            _PLANNED[key] = opened.groups, arrays
+        return _PLANNED[key]

@@ -19,7 +19,7 @@ from vcinr.bulk.engines import Engine, run
 from vcinr.bulk.place import Place, patiently
 from vcinr.bulk.plan import BATCH_SECONDS, Batch, BulkPlan, Item, note_models, plan, staging
 from vcinr.bulk.request import Request
-from vcinr.bulk.source import note_joined
+from vcinr.bulk.source import close_sources, note_joined
 from vcinr.errors import InputError, VcinrError, WorkerLost, one_line
 from vcinr.places import is_url
 from vcinr.progress import Clock, Progress, Watch, silent
@@ -152,6 +152,7 @@ def _staged(place: str) -> Iterator[Claims]:
     try:
         with Claims(Place(place)) as claims:
             yield claims
+        close_sources()
     except OSError as error:
         reason = "no space left" if error.errno == errno.ENOSPC else error.strerror or one_line(error)
         raise InputError(
@@ -244,6 +245,7 @@ class _Run:
         self.outcome.place = self.made.place
         complete = {item.target for item in self.made.items} <= set(self.outcome.archives)
         if not self.outcome.failed and complete and not self.claims.others():
+            self.claims.end()  # before: its thread would make the folder again
             self.staging.remove()
             self.outcome.place = None
         return self.outcome

@@ -508,8 +508,8 @@ def _opened(item: Item, made: BulkPlan, models: Models) -> Item:
     """An item with what is in its file."""
     request = made.request
     wanted = _Wanted(item.limits, 2.0 if request.iou is None else 1.0)  # until it is known, all are shapes or none is
-    groups, variables = open_source(item.source, request, made.place, item.key, made.joined.get(item.key))
-    arrays = arrays_of(groups, variables, request, models, wanted)
+    opened = open_source(item.source, request, made.place, item.key, made.joined.get(item.key))
+    groups, arrays = opened.groups, arrays_of(opened.groups, opened.variables, request, models, wanted)
     known = tuple(
         Array(a.job.name, tuple(a.job.values.shape), a.shape, a.dtype.str, a.job.asked, a.job.model is not None)
         for a in arrays if a.numeric
@@ -583,7 +583,7 @@ def estimate(made: BulkPlan) -> dict[str, Any]:
         "batches": [
             {
                 "id": b.id, "stage": b.stage, "inputs": [item.source.name for item in b.items], "bytes": b.bytes,
-                "seconds": round(b.seconds, 2), "memory": b.memory,
+                "seconds": round(b.seconds, 6), "memory": b.memory,
             }
             for b in batches
         ],
