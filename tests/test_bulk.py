@@ -10,6 +10,8 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import vcinr
 from vcinr.archive import blocks
@@ -288,3 +290,56 @@ def test_models_are_named_in_words_or_in_a_file(tmp_path):
     for wrong in (["a.vcinr", "b.vcinr"], ["t=a", "t=b"]):
         with pytest.raises(InputError, match="--model"):
             models_of(wrong)
+
+
+# --- any cut, any parts, any order, any interruption
+
+
+class Interrupted(Exception):
+    """What a test raises in the place of a kill."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    xr.Dataset({n: (("t", "y", "x"), field(i, (7, 4, 5))) for i, n in enumerate("uv")}).to_netcdf(folder / "in.nc")
+    vcinr.compress(folder / "in.nc", folder / "plain.zarr", rel_error=1e-3, chunk=1, effort="fast")
+    return folder
+
+
+@settings(max_examples=8)
+@given(
+    seconds=st.sampled_from([0.0, 1e-5, 3e-5]),
+    parts=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=4),
+    seed=st.integers(0, 2**16),
+)
+def test_parts_orders_and_interruptions_do_not_show(tiny, tmp_path_factory, seconds, parts, seed):
+    target = tmp_path_factory.mktemp("out") / "a.zarr"
+    request = Request(rel_error=1e-3, chunk=1, effort="fast")
+    rng, count, real_encode, real_encodes = (
+        np.random.default_rng(seed),
+        [0, 99],
+        batch_module.encode_chunk,
+        BulkPlan.encodes,
+    )
+
+    def interrupted(*arguments):
+        count[0] += 1
+        if count[0] > count[1]:
+            raise Interrupted
+        return real_encode(*arguments)
+
+    def shuffled(self):
+        batches = list(real_encodes(self))
+        return iter([batches[i] for i in rng.permutation(len(batches))])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_module, "encode_chunk", interrupted)
+        patch.setattr(BulkPlan, "encodes", shuffled)
+        for part, most in parts:
+            count[:] = [0, most]
+            drive.compress(str(tiny / "in.nc"), str(target), request, SERIAL, batch_seconds=seconds, part=(part, 4))
+            assert not target.exists()
+        count[:] = [0, 99]
+        drive.compress(str(tiny / "in.nc"), str(target), request, SERIAL, batch_seconds=seconds).check(1)
+    assert same(tiny / "plain.zarr", target) and os.listdir(target.parent) == ["a.zarr"]
