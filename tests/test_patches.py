@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 import vcinr
 from vcinr import container, models
-from vcinr.codec.chunk import Chunk, seed_of
+from vcinr.archive import jobs
+from vcinr.archive.plan import plan
+from vcinr.codec.chunk import Chunk, describe, seed_of
 from vcinr.codec.decode import decode as decode_chunk
 from vcinr.codec.encode import encode as encode_chunk
 from vcinr.codec.promise import Bound, Field, errors_of, valid_values
 from vcinr.config import Patches
 from vcinr.errors import BoundError, ConfigError, CorruptError, InputError, ModelError
+from vcinr.formats.base import KIND_OF_SIGNAL
 from vcinr.models import from_bytes, load_model
 from vcinr.patches import coder, frames, kernels
 from vcinr.patches.geometry import Geometry, extended, shifts, three, usual, windows
@@ -603,6 +606,23 @@ def test_an_absolute_bound_is_kept(dtype, effort, learnt):
     assert errors.max() <= bound.value
     plain = encode_chunk(values, field_of(values.shape, None), bound, effort=effort)
     assert len(encoded.data) <= len(plain.data) + 16
+
+
+def test_a_chunk_is_described_with_the_rate_of_its_patches(learnt):
+    values, scaling = arranged("f4")
+    encoded = encode_chunk(values, field_of(values.shape, learnt, scaling), None, rate=101)
+    assert encoded.mode == "prior" and describe(encoded.data, patches=True)["rate"] == 101
+
+
+def test_a_model_is_fitted_once_to_each_array_of_files(learnt, monkeypatch):
+    fitted, real = [], jobs._fitted
+    monkeypatch.setattr(jobs, "_fitted", lambda groups, name, model: fitted.append(name) or real(groups, name, model))
+    signals = xr.Dataset({"v": (("item", "y", "x"), np.arange(512, dtype="f4").reshape(2, 16, 16))})
+    groups = {"": xr.Dataset(attrs={KIND_OF_SIGNAL: "image"}), "a": signals, "b": signals[{"item": [0]}]}
+    groups["deep"] = signals.rename(y="level")
+    found = plan(groups, model=learnt, abs_error=0.1, variables=["a/v", "b/v", "deep/v"])
+    assert [a.job.model is not None for a in found] == [True, True, False]
+    assert fitted[:3] == ["a/v", "b/v", "deep/v"] and fitted[3:] == ["deep/v"], "the last one again, without the model"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -14,7 +14,10 @@ import xarray as xr
 
 import vcinr
 from vcinr.archive import bulk, work
+from vcinr.archive.plan import plan
+from vcinr.codec.promise import SMALL_BYTES
 from vcinr.errors import BoundError, CorruptError, InputError, VcinrError
+from vcinr.formats.base import KIND_OF_SIGNAL
 
 
 @pytest.fixture
@@ -318,3 +321,25 @@ def test_info_of_a_damaged_archive_is_one_line(values, tmp_path):
     path.write_text(path.read_text().replace("vcinr_max_abs_error", "vcinr_max_abs_errox"))
     with pytest.raises(VcinrError, match="metadata"):
         vcinr.info(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("dtype", ["i2", "bool"])
+def test_a_rate_holds_for_arrays_whose_last_chunk_is_tiny(dtype, tmp_path):
+    """A chunk of eight values at the edge has a head as well, which no rate pays for."""
+    wave = np.rint(1000 * np.sin(np.arange(8 * 513) / 50)).reshape(513, 2, 2, 2)
+    data = xr.Dataset({"v": (("n", "z", "y", "x"), wave.astype("i2") if dtype == "i2" else wave > 0)})
+    vcinr.compress(data, tmp_path / "a.zarr", rate=2.0, variables=["v"], chunk=512)
+    sizes = [(tmp_path / f"a.zarr/v/c/{i}/0/0/0").stat().st_size for i in range(2 if dtype == "bool" else 3)]
+    assert max(sizes) <= 512 * 8 * 2 / 8 and 2 < sizes[-1] <= SMALL_BYTES
+    assert vcinr.verify(tmp_path / "a.zarr", data)[0] == []
+
+
+def test_an_empty_array_has_the_rate_that_was_asked_for():
+    """Not that of the array before it, an icon whose few values may take more."""
+    shapes = {"icon": (1, 2, 2), "none": (0, 64, 64), "photo": (1, 64, 64)}
+    groups = {"": xr.Dataset(attrs={KIND_OF_SIGNAL: "image"})}
+    groups |= {n: xr.Dataset({"image": (("item", "y", "x"), np.full(s, 7, "u1"))}) for n, s in shapes.items()}
+    names = [f"{name}/image" for name in shapes]
+    found = {a.job.name: a.job for a in plan(groups, bounds={"rate": 1.0}, variables=names)}
+    assert found["none/image"].rate == 1.0 and found["photo/image"].bound.value == 1.0
+    assert found["icon/image"].bound.value == 8 * SMALL_BYTES / 4

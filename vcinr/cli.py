@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +26,18 @@ Variables = Annotated[
     typer.Option(
         "--var", help="A variable to use; repeat the option for several. Default: all suitable numeric variables."
     ),
+]
+
+
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="How many processes work at a time. Default in bulk: one for each core."),
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="Who works: processes, threads, serial, dask, or another package's engine.")
+]
+DaskAddress = Annotated[
+    str, typer.Option("--dask", metavar="ADDRESS", help="Work on this Dask cluster, for example tcp://node1:8786.")
 ]
 
 
@@ -127,13 +141,17 @@ def compress(
         typer.Argument(
             metavar="SOURCE... TARGET",
             help="The file or URL to compress, and last the Zarr archive to write: a folder, NAME.zip, or a URL. "
-            "Several files, or folders of files, of which each is one signal (images, sounds, ...) share an archive.",
+            "Several files, or folders of files, of which each is one signal (images, sounds, ...) share an archive. "
+            "In bulk, with a quoted pattern ('in/*.nc'), a TARGET that ends in /, or any of --workers, --engine, "
+            "--dask, --part, --concat and --dry-run, each file becomes an archive in the folder TARGET.",
         ),
     ],
     model: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            "--model", help="The trained model to predict with. Default: none, the residual coders work alone."
+            "--model",
+            help="The trained model to predict with; or PATTERN=FILE, repeatable, for variables by their names; or a "
+            "YAML file of such lines. Default: none, the residual coders work alone.",
         ),
     ] = None,
     abs_error: Annotated[
@@ -182,32 +200,154 @@ def compress(
         Literal["fast", "best"],
         typer.Option("--effort", help="best for the fewest bytes; fast for much less time and more bytes."),
     ] = "best",
+    workers: Workers = None,
+    engine: EngineName = "",
+    dask: DaskAddress = "",
+    part: Annotated[
+        str,
+        typer.Option(
+            "--part",
+            metavar="I/N",
+            help="Do the part I of N, from 1 to N, of a job array; `vcinr commit TARGET` finishes.",
+        ),
+    ] = "",
+    concat: Annotated[
+        str, typer.Option("--concat", metavar="DIM", help="Join all files along this dimension to one archive.")
+    ] = "",
+    memory: Annotated[
+        str, typer.Option("--memory", help="What a worker may take at most, for example 1.5GB; more is refused.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Compress a file into an archive, which xarray.open_zarr can open.
 
     Give at most one kind of bound. Without one, compression is lossless or, with a model, as good as the model alone.
     """
     from vcinr.archive.read import info as describe
+    from vcinr.bulk.request import Request, models_of
+    from vcinr.bulk.source import is_pattern
     from vcinr.files import compress as run
 
     if len(places) < 2:
         raise InputError(f"{places[0]}: name the archive to write after it, for example {Path(places[0]).stem}.zip")
     *sources, target = places
+    models = models_of(model or [])
+    asked = workers is not None or bool(engine or dask or part or concat or memory) or dry_run
+    if asked or target.endswith("/") or any(map(is_pattern, sources)):
+        request = Request(
+            models, abs_error, rel_error, point_rel_error, psnr, rate, iou, tuple(var) if var else None, chunk, effort,
+            concat or None, kind or None, resolution,
+        )  # fmt: skip
+        _compress_in_bulk(
+            sources, target, request, overwrite=overwrite, memory=_bytes(memory) if memory else None, dry_run=dry_run,
+            part=_part(part) if part else None, engine=lambda: _engine(workers, engine, dask), as_json=as_json,
+        )  # fmt: skip
+        return
     try:
         run(
-            sources, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
+            sources, target, model=models, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
             psnr=psnr, rate=rate, iou=iou, variables=var, chunk=chunk, kind=kind or None, resolution=resolution,
             overwrite=overwrite, effort=effort, watch=_watch,
         )  # fmt: skip
     except (InputError, ModelError) as error:
         text = str(error)
-        known = text.startswith((target, *sources, *([str(model)] if model else [])))
+        known = text.startswith((target, *sources, *([models] if isinstance(models, str) else (models or {}).values())))
         raise type(error)(text if known else f"{sources[0]}: {text}") from None
     facts = describe(target)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
     _table(facts)
     for name, variable in facts["variables"].items():
         if model and variable["model"] is None and variable["bound"]["kind"] != "lossless":
             _say(f"{name}: coded without the model, which is of other signals")
+
+
+def _compress_in_bulk(
+    sources: list[str], target: str, request: Any, *, overwrite: bool, memory: int | None, dry_run: bool,
+    part: tuple[int, int] | None, engine: Callable[[], Any], as_json: bool,
+) -> None:  # fmt: skip
+    """Compress files to an archive each, or joined to one; show the plan alone where this is a dry run."""
+    from vcinr.bulk import plan as plans
+    from vcinr.bulk.drive import drive
+
+    made = plans.plan(sources, target, request, overwrite=overwrite, memory=memory)
+    if dry_run:
+        print(json.dumps(plans.estimate(made), indent=2) if as_json else plans.table(made), flush=True)
+        if made.failed:
+            raise typer.Exit(1)
+        return
+    outcome = drive(made, engine(), part=part, watch=_watch)
+    _outcome(outcome, as_json)
+    if part is not None and outcome.place is not None and not outcome.failed:
+        _say(f"{target}: part {part[0] + 1} of {part[1]} has nothing left to do; vcinr commit {target} finishes")
+
+
+@app.command()
+def commit(
+    target: Annotated[str, typer.Argument(help="The TARGET that the parts of vcinr compress were given.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Make the archives of vcinr compress --part, once all parts are done. What is missing is named."""
+    from vcinr.bulk.drive import commit as run
+
+    _outcome(run(target, _watch), as_json)
+
+
+def _outcome(outcome: Any, as_json: bool) -> None:
+    """Print what a bulk run has come to; the exit status is 1 where an input has failed."""
+    if as_json:
+        node = {"archives": outcome.archives, "failed": outcome.failed, "place": outcome.place}
+        print(json.dumps(node, indent=2), flush=True)
+    else:
+        for place, facts in outcome.archives.items():
+            values = sum(v["values"] * _itemsize(v["dtype"]) for v in facts["variables"].values())
+            stored = sum(v["bytes"] for v in facts["variables"].values())
+            said = "there already, and sound" if facts.get("skipped") else f"ratio {values / max(1, stored):.1f}"
+            _say(f"{place}: {facts['total_bytes']:,} bytes, {said}")
+    for name, problem in outcome.failed.items():
+        text = problem if problem.startswith(name) else f"{name}: {problem}"
+        print(f"vcinr: {text}", file=sys.stderr)
+    if outcome.failed:
+        kept = f"; what is finished is kept in {outcome.place}, and the same command goes on from there"
+        count = len(outcome.failed) + len(outcome.archives)
+        print(f"vcinr: {len(outcome.failed)} of {count} inputs failed{kept}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _itemsize(dtype: str) -> int:
+    """Bytes of a value of a dtype such as float32."""
+    return max(1, int("".join(c for c in dtype if c.isdigit()) or 8) // 8)
+
+
+def _engine(workers: int | None, name: str, address: str) -> Any:
+    """The engine that the options ask for."""
+    from vcinr.bulk.engines import engine_of
+
+    return engine_of(name or ("dask" if address else "processes"), workers=workers, address=address or None)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Number, from 0, and count of a part."""
+    number, _, count = text.partition("/")
+    try:
+        i, n = int(number), int(count)
+    except ValueError:
+        i = n = 0
+    if not 1 <= i <= n:
+        raise InputError(f"--part {text}: give number and count, for example 3/8; the first part is 1/8")
+    return i - 1, n
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes, such as 800MB, 1.5GiB or 2e9."""
+    units = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmg]i?)?b?\s*", text.lower())
+    try:
+        return int(float(match[1]) * units[match[2] or ""]) if match else int("")
+    except ValueError:
+        raise InputError(f"--memory {text}: give a number of bytes, for example 800MB or 1.5GB") from None
 
 
 @app.command()

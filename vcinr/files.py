@@ -36,7 +36,7 @@ def compress(
     data: Input,
     target: str | Path,
     *,
-    model: AnyModel | str | Path | None = None,
+    model: AnyModel | str | Path | Mapping[str, str | Path] | None = None,
     abs_error: float | Mapping[str, float] | None = None,
     rel_error: float | None = None,
     point_rel_error: float | None = None,
@@ -58,8 +58,9 @@ def compress(
     data : Dataset, DataTree, DataArray, numpy.ndarray, path, or sequence of paths
         What to compress. A data set is taken undecoded, as `vcinr.open_groups` opens it. Several files, or folders of
         files, share an archive where each is one signal, such as an image (:mod:`vcinr.kinds.files`).
-    model : Model, PatchModel or path, optional
-        The trained model to predict with.
+    model : Model, PatchModel, path or mapping of str to path, optional
+        The trained model to predict with; or several by patterns of the variables' names, of which the first that fits
+        counts.
     target, abs_error, rel_error, point_rel_error, psnr, rate, iou, variables, chunk, overwrite, effort, watch
         As in :func:`vcinr.archive.write.compress`. `variables` are by default those that hold the signals of the files
         and, of other data, all suitable ones.
@@ -85,19 +86,23 @@ def compress(
     >>> vcinr.compress(np.random.rand(8, 64, 64), "noise.zarr", abs_error=0.01)  # doctest: +SKIP
     """
     from vcinr.archive import write  # only here: readers import no search
+    from vcinr.archive.jobs import Models
 
-    if isinstance(model, str | Path):
-        model = load_model(model)
+    loaded: Models
+    if isinstance(model, Mapping):
+        loaded = {pattern: load_model(path) for pattern, path in model.items()}
+    else:
+        loaded = load_model(model) if isinstance(model, str | Path) else model
     opened, signals = _opened(data, kind, resolution)
-    if isinstance(model, PatchModel) and model.provenance.get("method") == "scenes":
+    if isinstance(loaded, PatchModel) and loaded.provenance.get("method") == "scenes":
         others = {
             "abs_error": abs_error, "rel_error": rel_error, "point_rel_error": point_rel_error, "rate": rate, "iou": iou
         }  # fmt: skip
-        opened, psnr = _fields(opened, model, psnr, [k for k, v in others.items() if v is not None], watch)
+        opened, psnr = _fields(opened, loaded, psnr, [k for k, v in others.items() if v is not None], watch)
         signals, variables = ["field"], None
         chunk = chunk or opened[""].sizes["item"]
     return write.compress(
-        opened, target, model=model, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
+        opened, target, model=loaded, abs_error=abs_error, rel_error=rel_error, point_rel_error=point_rel_error,
         psnr=psnr, rate=rate, iou=iou, variables=variables or signals, chunk=chunk, overwrite=overwrite, effort=effort,
         watch=watch,
     )  # fmt: skip

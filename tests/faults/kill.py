@@ -23,10 +23,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import xarray as xr
 
-from vcinr.archive import bulk, work
 from vcinr.archive.read import open_archive
-from vcinr.archive.spool import Spool
 from vcinr.archive.verify import verify
+from vcinr.bulk import batch as batches
+from vcinr.bulk.batch import RECEIPTS, Receipt
+from vcinr.bulk.drive import compress
+from vcinr.bulk.engines import engine_of
+from vcinr.bulk.place import Place
+from vcinr.bulk.request import Request
 from vcinr.formats.open import open_groups
 
 TARGETS = ("a.zarr", "b.zip", "c.zarr", "d.zarr")
@@ -41,22 +45,27 @@ def make_inputs(folder: Path, rng: np.random.Generator) -> None:
 
 
 def compress_all(inputs: Path, outputs: Path, log: Path) -> None:
-    """What a bulk run does, with a line in the log before and after each chunk."""
+    """A bulk run of batches of a chunk each, with a line in the log before each chunk and after its receipt."""
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    encode, add = work.encode_chunk, Spool.add
+    encode, put = batches.encode_chunk, Place.put
 
     def logged_encode(task, key, block):  # type: ignore[no-untyped-def]
         os.write(file, f"begin {current} {key}\n".encode())
         return encode(task, key, block)
 
-    def logged_add(self, key, *rest):  # type: ignore[no-untyped-def]
-        add(self, key, *rest)
-        os.write(file, f"end {current} {key}\n".encode())
+    def logged_put(self, name, data):  # type: ignore[no-untyped-def]
+        put(self, name, data)
+        if name.startswith(RECEIPTS):
+            receipt = Receipt.read(data, name.rpartition("/")[2].removesuffix(".json"))
+            for key in receipt.chunks if receipt is not None else ():
+                os.write(file, f"end {current} {key}\n".encode())
 
-    work.encode_chunk, Spool.add = logged_encode, logged_add  # type: ignore[assignment, method-assign]
+    batches.encode_chunk, Place.put = logged_encode, logged_put  # type: ignore[assignment, method-assign]
+    request, engine = Request(abs_error=0.01, chunk=3), engine_of("serial")
     for target in TARGETS:
         current = target
-        bulk.compress_file(str(inputs / f"{target[0]}.nc"), str(outputs / target), abs_error=0.01, chunk=3)
+        source = str(inputs / f"{target[0]}.nc")
+        compress(source, str(outputs / target), request, engine, batch_seconds=0.0).check(1)
 
 
 def run_and_kill(inputs: Path, outputs: Path, log: Path, after: float) -> str:
@@ -135,9 +144,9 @@ def main(kills: int, seed: int) -> int:
         while killed < kills or (work / "out").exists():
             outputs, log = work / "out", work / "log"
             outputs.mkdir(exist_ok=True)
-            result = run_and_kill(work / "in", outputs, log, rng.uniform(0.01, 0.5) if killed < kills else 600.0)
+            result = run_and_kill(work / "in", outputs, log, rng.uniform(0.05, 2.5) if killed < kills else 600.0)
             killed += result == "killed"
-            half += result == "killed" and any(p.name.endswith(".part") for p in outputs.iterdir())
+            half += result == "killed" and any(p.name.endswith(".bulk") for p in outputs.iterdir())
             if result == "failed":
                 print(f"after {killed} kills: a rerun failed by itself")
                 return 1

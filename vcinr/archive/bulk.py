@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vcinr.archive import metadata
+from vcinr.archive.blocks import read_block, source_digest, text_digest
 from vcinr.archive.contents import Archive, chunks_of, codec_of, counts_of, open_contents
+from vcinr.archive.jobs import default_variables
 from vcinr.archive.manifest import fetch
 from vcinr.archive.metadata import Groups
-from vcinr.archive.plan import default_variables, read_block, source_digest, text_digest
 from vcinr.archive.read import info
 from vcinr.archive.spool import clear, digest_of
 from vcinr.archive.store import workplace

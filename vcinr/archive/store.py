@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,7 +178,7 @@ def restore(work: Path, place: str | Path) -> None:
     remove(work / OLD)
 
 
-def publish(tree: Path, place: str | Path) -> None:
+def publish(tree: Path, place: str | Path, present: Collection[str] = ()) -> None:
     """Bring a finished archive to its place, and replace the one that is there.
 
     Parameters
@@ -186,6 +187,8 @@ def publish(tree: Path, place: str | Path) -> None:
         The folder in which it was built. It is moved where it can be.
     place
         Where it is to be.
+    present
+        Keys of files that lie in their place already; behind the URL of a folder alone.
 
     Raises
     ------
@@ -201,7 +204,7 @@ def publish(tree: Path, place: str | Path) -> None:
         if zipped:
             _put(fs, file, inner)
         else:
-            _upload(tree, fs, inner.rstrip("/"))
+            _upload(tree, fs, inner.rstrip("/"), present)
         return
     target, new = Path(place), file if zipped else tree
     if zipped and not target.is_dir():
@@ -236,13 +239,30 @@ def _zip(tree: Path, file: Path) -> None:
             archive.writestr(entry, path.read_bytes(), method, 9)
 
 
-def _upload(tree: Path, fs: Any, inner: str) -> None:
+def begin(place: str) -> None:
+    """Prepare the URL of a folder for chunks: what is there is no archive until `publish` has written the root's file.
+
+    Raises
+    ------
+    OSError
+        Where the place cannot be written.
+    """
+    fs, inner = _filesystem(place)
+    inner = inner.rstrip("/")
+    if fs.exists(f"{inner}/{ROOT}"):
+        fs.rm(f"{inner}/{ROOT}")
+    if not fs.exists(f"{inner}/{_FIRST}"):
+        fs.makedirs(f"{inner}/{RESERVED}", exist_ok=True)
+        fs.pipe_file(f"{inner}/{_FIRST}", b'{"zarr_format":3,"node_type":"group"}')
+
+
+def _upload(tree: Path, fs: Any, inner: str, present: Collection[str]) -> None:
     stale = set()
     if fs.exists(inner):
         if fs.exists(f"{inner}/{ROOT}"):
             fs.rm(f"{inner}/{ROOT}")  # from here on it is no archive until the new one is whole
         stale = set(fs.find(inner))
-    made = set()
+    made = {fs._strip_protocol(f"{inner}/{key}") for key in present}
     files = [p for p in tree.rglob("*") if p.is_file()]
     for path in sorted(files, key=lambda p: (p == tree / ROOT, p != tree / _FIRST, p)):
         name = f"{inner}/{path.relative_to(tree).as_posix()}"

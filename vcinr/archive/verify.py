@@ -18,7 +18,7 @@ from vcinr.archive.manifest import line
 from vcinr.archive.members import Members, members_of, peak_of
 from vcinr.archive.metadata import PREFIX, Data
 from vcinr.archive.read import info
-from vcinr.codec.promise import Bound, allowed_errors, errors_of, ious, valid_values
+from vcinr.codec.promise import Bound, allowed_bytes, allowed_errors, errors_of, ious, valid_values
 from vcinr.errors import NOT_DAMAGE, CorruptError, InputError, VcinrError, one_line
 from vcinr.formats.base import KIND_OF_SIGNAL
 from vcinr.progress import Clock, Progress, Watch, silent
@@ -92,7 +92,7 @@ def verify(path: str | Path, against: Data | None = None, *, watch: Watch = sile
             try:
                 decoded, size = archive.load(array, chunk, None if sums is None else int(sums[chunk.number]))
                 if array.attrs.get(PREFIX + "bound") == "rate":
-                    _check_rate(array, size, decoded.size)
+                    _check_rate(array, size, decoded.shape)
                 if original is not None:
                     seen.compare(_part(original, chunk.part), decoded, chunk.part)
             except NOT_DAMAGE:
@@ -184,7 +184,7 @@ def _original(originals: metadata.Groups, name: str, array: zarr.Array[Any]) -> 
 def _part(values: xr.DataArray, part: tuple[slice, ...]) -> np.ndarray:
     try:
         return np.asarray(values[part].values)
-    except NOT_DAMAGE:
+    except (VcinrError, *NOT_DAMAGE):
         raise
     except Exception as error:  # every format's library has its own for a damaged file
         raise InputError(f"the file compared with cannot be read ({one_line(error)})") from None
@@ -290,10 +290,11 @@ class _Seen:
         return f"its PSNR is {reached:.2f} dB, below the {wanted:g} dB promised" if reached < wanted - 1e-6 else None
 
 
-def _check_rate(array: zarr.Array[Any], size: int, values: int) -> None:
+def _check_rate(array: zarr.Array[Any], size: int, shape: tuple[int, ...]) -> None:
+    """Raise CorruptError where a chunk, of which `shape` lies inside the array, takes more than its variable allows."""
     rate: Any = array.attrs.get(PREFIX + "bound_value", 0.0)
-    if 8 * size > rate * values:
-        raise CorruptError(f"{8 * size / max(1, values):.3g} bits per value, more than the {rate:g} promised")
+    if size > allowed_bytes(rate, shape, array.chunks):
+        raise CorruptError(f"{8 * size / max(1, math.prod(shape)):.3g} bits per value, more than the {rate:g} promised")
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

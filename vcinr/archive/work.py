@@ -20,7 +20,7 @@ import numpy as np
 from vcinr.archive.plan import CHUNK_VALUES, ArrayPlan
 from vcinr.archive.spool import Spool, digest_of
 from vcinr.codec.encode import encode
-from vcinr.codec.promise import Bound, Effort, Field, valid_values
+from vcinr.codec.promise import Bound, Effort, Field, allowed_bytes, valid_values
 from vcinr.errors import BoundError, VcinrError
 from vcinr.progress import Clock, Progress, Watch
 
@@ -202,7 +202,7 @@ def encode_chunk(task: Task, key: str, block: np.ndarray) -> tuple[bytes, ChunkF
         encoded = encode(block, task.field, task.bound, chunk_shape=task.shape, effort=task.effort)
     except VcinrError as error:
         raise type(error)(f"chunk {key}: {error}") from None
-    if 8 * len(encoded.data) > task.rate * block.size:
+    if len(encoded.data) > allowed_bytes(task.rate, block.shape, task.shape):
         raise BoundError(
             f"chunk {key}: {task.note}, in {8 * len(encoded.data) / block.size:.3g} bits per value, more than the "
             f"{task.rate:g} allowed; leave the variable out of those to compress"

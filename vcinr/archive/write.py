@@ -24,10 +24,12 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import vcinr
 from vcinr.archive import metadata, models, store
+from vcinr.archive.blocks import source_digest, text_digest
 from vcinr.archive.contents import chunks_of
+from vcinr.archive.jobs import Models
 from vcinr.archive.manifest import KEY, Manifest, compact, metadata_digest
 from vcinr.archive.metadata import PREFIX, RESERVED, Data, Groups
-from vcinr.archive.plan import ArrayPlan, Models, plan, source_digest, text_digest
+from vcinr.archive.plan import ArrayPlan, plan
 from vcinr.archive.read import info, open_archive
 from vcinr.archive.spool import Spool, link
 from vcinr.archive.work import ChunkFacts, encode_all
@@ -79,7 +81,8 @@ def compress(
     psnr
         At least so many dB; the peak is the variable's range.
     rate
-        At most so many bits per value in every chunk. Of signals of files (:mod:`vcinr.kinds.files`), those that share
+        At most so many bits per value in every chunk, or 64 bytes in one at the edge of an array that is smaller than
+        the others. Of signals of files (:mod:`vcinr.kinds.files`), those that share
         an array may take 64 bytes where that is more, so that a tiny file among others needs no higher rate; what a
         variable states as its bound is then that.
     iou

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+import random
 import resource
 import socket
 import sys
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from vcinr.archive import metadata
+from vcinr.archive.blocks import index_of
+from vcinr.archive.jobs import Models, limits_of_pieces
 from vcinr.archive.manifest import MALFORMED
 from vcinr.archive.metadata import Groups
-from vcinr.archive.plan import ArrayPlan, index_of, limits_of_pieces
+from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.work import ChunkFacts, encode_chunk, task_of
 from vcinr.archive.write import compress
 from vcinr.bulk import done
+from vcinr.bulk.engines import report
 from vcinr.bulk.place import Place
-from vcinr.bulk.plan import Batch, Item, arrays_of, load_models
+from vcinr.bulk.plan import Batch, Item, arrays_of, staged_models
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import check_unchanged, open_source
-from vcinr.errors import InputError, VcinrError
+from vcinr.errors import BoundError, CorruptError, InputError, ModelError, VcinrError, one_line
 from vcinr.places import is_url
+from vcinr.progress import Progress
 
-RECEIPTS, DONE, CHUNKS = "receipts", "done", "chunks"
+RECEIPTS, CHUNKS = "receipts", "chunks"
 """Folders of the staging place."""
+RETRY_S = (2.0, 8.0, 15.0, 20.0)
+"""Seconds, about, until work that reads or writes behind a URL is tried again."""
+T = TypeVar("T")
+
+_log = logging.getLogger("vcinr")
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,8 @@ class Receipt:
         Its name.
     chunks
         Facts of each chunk by its key (:class:`vcinr.archive.work.ChunkFacts`).
+    md5
+        Of each chunk behind a URL: what a server may state as its ETag.
     limits
         Of each variable the least and the greatest value of the pieces that were read; None where none is valid.
     archives
@@ -55,6 +69,7 @@ class Receipt:
 
     batch: str
     chunks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    md5: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
     archives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -121,18 +136,32 @@ def run_batch(batch: Batch) -> Receipt:
     request = Request.from_node(batch.request)
     if batch.stage == "whole":
         return _whole(batch, request, staging, clock)
-    (item,) = batch.items
-    check_unchanged(item.source)
+    return _tried(lambda: _of_item(batch, request, staging, clock), batch.items[0])
+
+
+def _of_item(batch: Batch, request: Request, staging: Place, clock: _Clock) -> Receipt:
+    """Do the work of a batch of a file that was opened."""
+    (item,), place = batch.items, batch.place
+    if request.concat is None:  # else each batch would ask for thousands of files
+        check_unchanged(item.source)
     if batch.stage == "check":
-        groups, variables = open_source(item.source.paths, request)
-        there = done.standing(item, groups, variables, request, load_models(request), overwrite=batch.overwrite)
+        groups, variables = open_source(item.source, request, place, item.key)
+        there = done.standing(
+            item,
+            groups,
+            variables,
+            request,
+            staged_models(batch.place, request, batch.models),
+            overwrite=batch.overwrite,
+        )
         return clock.receipt(batch.id, archives={} if there is None else {item.target: there})
     if batch.stage == "scan":
-        groups, _ = open_source(item.source.paths, request)
+        groups, _ = open_source(item.source, request, place, item.key)
         limits = {name: _limits(groups, name, start, stop) for name, start, stop in batch.spans}
         receipt = clock.receipt(batch.id, limits=limits)
     else:
-        receipt = clock.receipt(batch.id, chunks=_encode(batch, item, request))
+        chunks, digests = _encode(batch, item, request)
+        receipt = clock.receipt(batch.id, chunks=chunks, md5=digests)
     staging.put(f"{RECEIPTS}/{batch.id}.json", receipt.data())
     return receipt
 
@@ -157,11 +186,13 @@ def _limits(groups: Groups, name: str, start: int, stop: int) -> tuple[float, fl
     return (low, high) if low <= high else None
 
 
-def _encode(batch: Batch, item: Item, request: Request) -> dict[str, dict[str, Any]]:
-    """Write the chunks of a batch; returns their facts by key."""
+def _encode(batch: Batch, item: Item, request: Request) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Write the chunks of a batch; returns their facts by key and, behind a URL, their MD5."""
     place = chunks_place(item, batch.place)
-    arrays = {a.job.name: a for a in prepared(item, request)[1]}
+    arrays = {a.job.name: a for a in prepared(item, request, batch.place, batch.models)[1]}
     made: dict[str, dict[str, Any]] = {}
+    digests: dict[str, str] = {}
+    count, total = 0, sum(stop - start for _, start, stop in batch.spans)
     for name, start, stop in batch.spans:
         array = arrays[name]
         task = task_of(array, request.effort)
@@ -171,33 +202,58 @@ def _encode(batch: Batch, item: Item, request: Request) -> dict[str, dict[str, A
             data, facts = encode_chunk(task, key, array.block(index))
             place.put(key, data)
             made[key] = asdict(facts)
-    return made
+            if is_url(place.root):
+                digests[key] = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            count += 1
+            report(Progress("batch", count, total, note=batch.id))  # so that a long batch is not taken for stalled
+    return made, digests
 
 
 def _whole(batch: Batch, request: Request, staging: Place, clock: _Clock) -> Receipt:
     """Make each archive of a batch; a note of each lies in the staging place when it is done."""
     archives: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
-    models = load_models(request)
+    models = staged_models(batch.place, request, batch.models)
     for item in batch.items:
         note = done.read(staging, item)
         if note is None:
             try:
-                check_unchanged(item.source)
-                groups, variables = open_source(item.source.paths, request)
-                note = done.standing(item, groups, variables, request, models, overwrite=batch.overwrite)
-                if note is None:
-                    note = compress(
-                        groups, item.target, model=models, abs_error=request.abs_error, **request.bounds,  # type: ignore[arg-type]
-                        variables=request.variables or variables, chunk=request.chunk, effort=request.effort,
-                        overwrite=batch.overwrite, threads=1,
-                    )  # fmt: skip
+                note = _tried(lambda item=item: _made(item, batch, request, models), item)  # type: ignore[misc]
             except VcinrError as error:
                 failed[item.source.name] = str(error)
                 continue
             done.write(staging, item, note)
         archives[item.target] = note
     return clock.receipt(batch.id, archives=archives, failed=failed)
+
+
+def _made(item: Item, batch: Batch, request: Request, models: Models) -> dict[str, Any]:
+    """Make one archive, unless it is there; returns what `vcinr.archive.read.info` says of it."""
+    check_unchanged(item.source)
+    groups, variables = open_source(item.source, request)
+    there = done.standing(item, groups, variables, request, models, overwrite=batch.overwrite)
+    if there is not None:
+        return there
+    return compress(
+        groups, item.target, model=models, abs_error=request.abs_error, rel_error=request.rel_error,
+        point_rel_error=request.point_rel_error, psnr=request.psnr, rate=request.rate, iou=request.iou,
+        variables=request.variables or variables, chunk=request.chunk, effort=request.effort,
+        overwrite=batch.overwrite, threads=1, watch=report,
+    )  # fmt: skip
+
+
+def _tried(call: Callable[[], T], item: Item) -> T:
+    """Call a function and, where a network takes part in it, again when it fails as a network may make it fail."""
+    if is_url(item.target) or any(map(is_url, item.source.paths)):
+        for wait in RETRY_S:
+            try:
+                return call()
+            except (ModelError, BoundError, CorruptError):
+                raise
+            except (InputError, OSError) as error:
+                _log.warning("%s: %s; trying again", item.source.name, one_line(error))
+                time.sleep(wait * random.uniform(0.75, 1.25))
+    return call()
 
 
 class _Clock:
@@ -218,11 +274,14 @@ class _Clock:
 _LAST = threading.local()
 
 
-def prepared(item: Item, request: Request) -> tuple[Groups, list[ArrayPlan]]:
+def prepared(item: Item, request: Request, place: str, names: Mapping[str, str]) -> tuple[Groups, list[ArrayPlan]]:
     """The data set of an item and the plan of its arrays; the last one of each thread is kept open."""
     key = (item.key, tuple(sorted(item.limits.items())))
     if getattr(_LAST, "key", None) != key:
-        groups, variables = open_source(item.source.paths, request)
-        _LAST.made = groups, arrays_of(groups, variables, request, load_models(request), item.known_limits)
+        groups, variables = open_source(item.source, request, place, item.key)
+        _LAST.made = (
+            groups,
+            arrays_of(groups, variables, request, staged_models(place, request, names), item.known_limits),
+        )
         _LAST.key = key
-    return _LAST.made  # type: ignore[no-any-return]
+    return _LAST.made

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vcinr.archive import store
 from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.read import info
-from vcinr.archive.spool import link
 from vcinr.archive.work import ChunkFacts
 from vcinr.archive.write import assemble, check_opens, occupied
 from vcinr.bulk import done
 from vcinr.bulk.batch import CHUNKS, RECEIPTS, Receipt, chunks_place, prepared
-from vcinr.bulk.place import Place
+from vcinr.bulk.place import Place, patiently
 from vcinr.bulk.plan import Batch, BulkPlan, Item
 from vcinr.bulk.source import check_unchanged
 from vcinr.errors import CorruptError, InputError
@@ -53,19 +52,27 @@ def commit_item(made: BulkPlan, item: Item) -> dict[str, Any]:
     check_unchanged(item.source)
     batches = made.of_item(item)
     facts = _facts(batches, staging)
-    groups, arrays = prepared(item, made.request)
+    groups, arrays = prepared(item, made.request, made.place, made.models)
     keys = [key for array in arrays if array.numeric for _, key in array.chunks()]
     if set(keys) != set(facts):
         raise CorruptError(f"{item.target}: the receipts are of other chunks than the plan; run the command again")
     chunks = chunks_place(item, made.place)
     _check_chunks(batches, facts, staging, chunks)
-    occupied(item.target, made.overwrite)
-    work = Path(tempfile.mkdtemp(prefix="vcinr-commit-")) if is_url(made.place) else Path(staging.path(f"work/{item.key}"))
+    patiently(lambda: occupied(item.target, made.overwrite))
+    remote, in_place = is_url(made.place), chunks.root == item.target
+    work = Path(tempfile.mkdtemp(prefix="vcinr-commit-") if remote else staging.path(f"work/{item.key}"))
+    needed = _indices(arrays) if in_place else set(keys)  # xarray opens an archive only with these
+
+    def chunk(key: str) -> Path | None:
+        if not remote:
+            return Path(chunks.path(key))
+        return _fetched(chunks, key, work / "chunks") if key in needed else None
+
     try:
         store.restore(work, item.target)
-        assemble(groups, arrays, facts, work / "archive", lambda key: Path(chunks.path(key)))
+        assemble(groups, arrays, facts, work / "archive", chunk)
         check_opens(work / "archive", groups)
-        store.publish(work / "archive", item.target)
+        patiently(lambda: store.publish(work / "archive", item.target, keys if in_place else ()))
     except OSError as error:
         raise InputError(
             f"{item.target}: cannot write the archive ({error.strerror or error}); free some space or choose another "
@@ -73,10 +80,24 @@ def commit_item(made: BulkPlan, item: Item) -> dict[str, Any]:
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    found = info(item.target)
+    found = patiently(lambda: info(item.target))
     done.write(staging, item, found)
     staging.remove(f"{CHUNKS}/{item.key}")
     return found
+
+
+def _indices(arrays: Sequence[ArrayPlan]) -> set[str]:
+    """Keys of the chunks of coordinates of dimensions."""
+    own = [a for a in arrays if a.numeric and a.job.values.dims == (a.job.name.rpartition("/")[2],)]
+    return {key for array in own for _, key in array.chunks()}
+
+
+def _fetched(chunks: Place, key: str, folder: Path) -> Path:
+    """A local copy of a chunk."""
+    file = folder / key
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(chunks.get(key) or b"")
+    return file
 
 
 def _facts(batches: list[Batch], staging: Place) -> dict[str, ChunkFacts]:
@@ -103,10 +124,16 @@ def _facts(batches: list[Batch], staging: Place) -> dict[str, ChunkFacts]:
 
 
 def _check_chunks(batches: list[Batch], facts: dict[str, ChunkFacts], staging: Place, chunks: Place) -> None:
-    """Raise CorruptError where a chunk is not as its receipt says; the receipt is removed then."""
+    """Raise CorruptError where a chunk is not as its receipt says; the receipt is removed then.
+
+    Of chunks behind a URL whose ETag is the MD5 of what was written, nothing is fetched.
+    """
+    listed = chunks.listing() if is_url(chunks.root) else {}
     for batch in batches:
         receipt = Receipt.read(staging.get(f"{RECEIPTS}/{batch.id}.json"), batch.id)
         for key in receipt.chunks if receipt is not None else ():
+            if receipt is not None and listed.get(key) == (facts[key].bytes, receipt.md5.get(key, "-")):
+                continue
             data = chunks.get(key)
             if data is None or len(data) != facts[key].bytes or zlib.crc32(data) != facts[key].crc32:
                 staging.remove(f"{RECEIPTS}/{batch.id}.json")

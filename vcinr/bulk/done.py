@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vcinr.archive import metadata
+from vcinr.archive.blocks import read_block, source_digest, text_digest
 from vcinr.archive.contents import Archive, chunks_of, codec_of, counts_of, open_contents
+from vcinr.archive.jobs import Models
 from vcinr.archive.manifest import MALFORMED, fetch
 from vcinr.archive.metadata import PREFIX, Groups
-from vcinr.archive.plan import ArrayPlan, Models, read_block, source_digest, text_digest
+from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.read import info
 from vcinr.archive.spool import clear, digest_of
 from vcinr.archive.store import occupant, workplace
@@ -105,7 +107,9 @@ def _newer(item: Item) -> bool:
         return True
     target = Path(item.target)
     written = (target / "zarr.json" if target.is_dir() else target).stat().st_mtime
-    files = [f for path in item.source.paths for f in [Path(path), *(Path(path).rglob("*") if os.path.isdir(path) else ())]]
+    files = [
+        f for path in item.source.paths for f in [Path(path), *(Path(path).rglob("*") if os.path.isdir(path) else ())]
+    ]
     return written >= max(f.stat().st_mtime for f in files)
 
 

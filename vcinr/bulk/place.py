@@ -131,6 +131,10 @@ class Place:
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Keys of all files below a folder, relative to it, and their bytes; those that are being written excepted."""
+        return {key: size for key, (size, _) in self.listing(folder).items()}
+
+    def listing(self, folder: str = "") -> dict[str, tuple[int, str]]:
+        """As `sizes`, and with each file's ETag, which is empty where the place has none."""
         root = self.path(folder) if folder else self.root
         if not is_url(root):
             top = Path(root)
@@ -140,7 +144,7 @@ class Place:
                     file = Path(directory) / name
                     if not name.startswith("."):
                         with contextlib.suppress(FileNotFoundError):
-                            found[file.relative_to(top).as_posix()] = file.stat().st_size
+                            found[file.relative_to(top).as_posix()] = (file.stat().st_size, "")
             return found
         fs, inner = file_system(root.rstrip("/"))
         fs.invalidate_cache()
@@ -149,7 +153,10 @@ class Place:
         except ABSENT:
             return {}
         start = len(fs._strip_protocol(inner).rstrip("/")) + 1
-        return {name[start:]: int(one["size"] or 0) for name, one in listed.items() if len(name) > start}
+        return {
+            name[start:]: (int(one["size"] or 0), str(one.get("ETag", "")).strip('"'))
+            for name, one in listed.items() if len(name) > start
+        }  # fmt: skip
 
     def remove(self, key: str = "") -> None:
         """Remove a file or a folder with all that is in it; do nothing where there is none."""

@@ -17,15 +17,17 @@ from typing import Any, Literal, Self
 
 import vcinr
 from vcinr.archive import metadata
-from vcinr.archive.plan import ArrayPlan, Limits, Models, pieces
+from vcinr.archive.jobs import Limits, Models, count_pieces
+from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.plan import plan as plan_arrays
+from vcinr.bulk.place import Place
 from vcinr.bulk.request import Request
-from vcinr.bulk.source import Source, open_source, source_of, targets
+from vcinr.bulk.source import Source, joined, open_source, source_of, targets
 from vcinr.codec.chunk import VERSION
-from vcinr.errors import InputError, VcinrError
-from vcinr.models import AnyModel, load_model
+from vcinr.errors import InputError, ModelError, VcinrError
+from vcinr.formats.concat import Concat
+from vcinr.models import AnyModel, from_bytes, load_model
 from vcinr.patches.model import PatchModel
-from vcinr.places import is_url
 
 BATCH_SECONDS = 60.0
 """Work in a batch, about, where a file has so much."""
@@ -42,6 +44,8 @@ VALUE_BYTES = 48
 """Memory that encoding a chunk takes for each of its values."""
 _MODEL_BYTES = 96  # the same under a model
 
+MODELS = "models"
+"""Folder of the staging place."""
 Stage = Literal["check", "scan", "encode", "whole"]
 Span = tuple[str, int, int]
 """Name of an array, number of a first chunk of it in C order, and of the one after the last."""
@@ -121,8 +125,8 @@ class Batch:
     id
         Its name in the staging place.
     stage
-        ``whole`` for archives that are made from beginning to end, ``check`` for one that is there already, ``scan`` for
-        limits, ``encode`` for chunks.
+        ``whole`` for archives that are made from beginning to end, ``check`` for one that is there already, ``scan``
+        for limits, ``encode`` for chunks.
     place
         The staging place.
     request
@@ -181,6 +185,8 @@ class BulkPlan:
         How much work a batch has at most, about.
     failed
         Why inputs cannot be planned, by their names.
+    joined
+        What is in files that are joined, by the key of their item; it has files of its own in the staging place.
     """
 
     place: str
@@ -191,13 +197,16 @@ class BulkPlan:
     overwrite: bool = False
     batch_seconds: float = BATCH_SECONDS
     failed: Mapping[str, str] = field(default_factory=dict)
+    joined: Mapping[str, Concat] = field(default_factory=dict)
 
     def check(self, item: Item) -> Batch:
         """The batch that looks whether the archive that is there is what this run would make."""
         size = item.source.bytes
         values = int(size * _VALUES_A_BYTE)
         seconds = values / _SCAN_RATE
-        return self._batch(f"{item.key}-check", "check", (item,), (), size, values, seconds, self._memory(1 << 22, False))
+        return self._batch(
+            f"{item.key}-check", "check", (item,), (), size, values, seconds, self._memory(1 << 22, False)
+        )
 
     def scans(self) -> Iterator[Batch]:
         """Batches that find least and greatest values."""
@@ -207,7 +216,6 @@ class BulkPlan:
 
     def encodes(self) -> Iterator[Batch]:
         """Batches that make chunks or whole archives, in the order in which they are begun."""
-        rate = RATES[self.request.effort]
         yield from self._pooled([item for item in self.items if item.arrays is None])
         for item in self.items:
             if item.arrays is not None:
@@ -225,7 +233,9 @@ class BulkPlan:
         values = int(size * _VALUES_A_BYTE)
         seconds = sum(self._seconds_whole(item) for item in chosen)
         digest = hashlib.sha256("".join(item.key for item in chosen).encode()).hexdigest()[:16]
-        return self._batch(f"w{digest}", "whole", chosen, (), size, values, seconds, self._memory(1 << 20, bool(self.models)))
+        return self._batch(
+            f"w{digest}", "whole", chosen, (), size, values, seconds, self._memory(1 << 20, bool(self.models))
+        )
 
     def _pooled(self, items: list[Item]) -> Iterator[Batch]:
         """Batches of whole files, several in each."""
@@ -297,7 +307,7 @@ class BulkPlan:
         for item in self.items:
             if item.key in found and not item.ready:
                 try:
-                    item = _opened(replace(item, limits=dict(found[item.key])), self.request, models)
+                    item = _opened(replace(item, limits=dict(found[item.key])), self, models)
                 except VcinrError as error:
                     failed[item.source.name] = str(error)
                     continue
@@ -389,18 +399,21 @@ def plan(
     place = staging(output, folder=not single)
     items: list[Item] = []
     failed: dict[str, str] = {}
+    empty = BulkPlan(place, output, request, names, (), overwrite, batch_seconds)
     for paths, target in jobs:
         try:
             source = source_of(paths)
             item = Item(source, target, _key(source, target, request, names))
+            if request.concat is not None:
+                empty = replace(empty, joined={item.key: joined(paths, request.concat)})
             if request.concat is not None or whole_seconds(source.bytes, request) > batch_seconds:
-                item = _opened(item, request, models)
+                item = _opened(item, empty, models)
             items.append(item)
         except VcinrError as error:
             if len(jobs) == 1:
                 raise
             failed[paths[0]] = str(error)
-    made = BulkPlan(place, output, request, names, tuple(items), overwrite, batch_seconds, failed)
+    made = replace(empty, items=tuple(items), failed=failed)
     if memory is not None:
         _check_memory(made, memory)
     return made
@@ -432,6 +445,30 @@ def _load(path: str) -> AnyModel:
     return load_model(path)
 
 
+def note_models(made: BulkPlan) -> None:
+    """Keep the models in the staging place, for workers of machines that have no such files."""
+    models = load_models(made.request)
+    every = models.values() if isinstance(models, Mapping) else [models] if models is not None else []
+    for model in every:
+        Place(made.place).create(f"{MODELS}/{model.sha256}.vcinr", model.data)
+
+
+def staged_models(place: str, request: Request, names: Mapping[str, str]) -> Models:
+    """Models of a request, by their SHA-256, out of the staging place; raises ModelError where one is not there."""
+    if not names:
+        return None
+    loaded = {pattern: _staged(place, sha256) for pattern, sha256 in names.items()}
+    return loaded["*"] if isinstance(request.models, str) else loaded
+
+
+@cache
+def _staged(place: str, sha256: str) -> AnyModel:
+    data = Place(place).get(f"{MODELS}/{sha256}.vcinr")
+    if data is None:
+        raise ModelError(f"{place}: model {sha256} is not there any more; run the command again")
+    return from_bytes(data, sha256)
+
+
 def whole_seconds(size: int, request: Request) -> float:
     """How long a file of so many bytes takes, about, that nobody has opened yet."""
     slower = _MODEL_SLOWER if request.models and request.effort == "best" else 1.0
@@ -457,7 +494,9 @@ class _Wanted(dict[str, tuple[float, float]]):
         return (0.0, self._high)
 
 
-def arrays_of(groups: metadata.Groups, variables: list[str] | None, request: Request, models: Models, limits: Limits | None) -> list[ArrayPlan]:
+def arrays_of(
+    groups: metadata.Groups, variables: list[str] | None, request: Request, models: Models, limits: Limits | None
+) -> list[ArrayPlan]:
     """Plan the arrays of an opened data set; `limits` as in :func:`vcinr.archive.plan.plan`."""
     return plan_arrays(
         groups, model=models, abs_error=request.abs_error, bounds=request.bounds,
@@ -465,16 +504,17 @@ def arrays_of(groups: metadata.Groups, variables: list[str] | None, request: Req
     )  # fmt: skip
 
 
-def _opened(item: Item, request: Request, models: Models) -> Item:
+def _opened(item: Item, made: BulkPlan, models: Models) -> Item:
     """An item with what is in its file."""
+    request = made.request
     wanted = _Wanted(item.limits, 2.0 if request.iou is None else 1.0)  # until it is known, all are shapes or none is
-    groups, variables = open_source(item.source.paths, request)
+    groups, variables = open_source(item.source, request, made.place, item.key, made.joined.get(item.key))
     arrays = arrays_of(groups, variables, request, models, wanted)
     known = tuple(
         Array(a.job.name, tuple(a.job.values.shape), a.shape, a.dtype.str, a.job.asked, a.job.model is not None)
         for a in arrays if a.numeric
     )  # fmt: skip
-    scan = {name: pieces(metadata.member(groups, name).shape) for name in wanted.names}
+    scan = {name: count_pieces(metadata.member(groups, name).shape) for name in wanted.names}
     return replace(item, arrays=known, scan=scan or item.scan)
 
 
@@ -508,11 +548,83 @@ def _check_memory(made: BulkPlan, memory: int) -> None:
         )
 
 
-def table(made: BulkPlan) -> str:
-    """The plan as text: a line an archive, and what all takes."""
-    raise NotImplementedError
+def estimate(made: BulkPlan) -> dict[str, Any]:
+    """What a plan would do, for JSON.
+
+    Returns
+    -------
+    dict
+        ``items``: of each archive ``source``, ``target``, ``bytes`` of the input, estimated ``archive_bytes``,
+        ``values`` and ``variables``, which are None where the file was not opened, and the ``scan`` of variables whose
+        range must be known first. ``batches``: of each ``id``, ``stage``, ``inputs``, ``bytes``, ``seconds`` of a core
+        and ``memory`` in bytes. ``failed``: why inputs cannot be planned. Sums: ``seconds``, ``bytes``,
+        ``archive_bytes``, and ``memory``, the most of a batch.
+    """
+    ratio = _RATIO[made.request.effort]
+    batches = [*made.scans(), *made.encodes()]
+    items: list[dict[str, Any]] = []
+    for item in made.items:
+        values = sizes = None
+        if item.arrays is not None:
+            values = sum(math.prod(a.shape) for a in item.arrays)
+            sizes = sum(math.prod(a.shape) * _itemsize(a.dtype) / (ratio if a.asked else 2.0) for a in item.arrays)
+        items.append(
+            {
+                "source": item.source.name, "target": item.target, "bytes": item.source.bytes,
+                "archive_bytes": int(item.source.bytes * 2 * _VALUES_A_BYTE * 2 / ratio if sizes is None else sizes),
+                "values": values,
+                "variables": None if item.arrays is None else [a.name for a in item.arrays if a.asked],
+                "scan": sorted(item.scan),
+            }
+        )  # fmt: skip
+    return {
+        "place": made.place,
+        "items": items,
+        "batches": [
+            {
+                "id": b.id, "stage": b.stage, "inputs": [item.source.name for item in b.items], "bytes": b.bytes,
+                "seconds": round(b.seconds, 2), "memory": b.memory,
+            }
+            for b in batches
+        ],
+        "failed": dict(made.failed),
+        "seconds": round(sum(b.seconds for b in batches), 1),
+        "bytes": sum(item.source.bytes for item in made.items),
+        "archive_bytes": sum(int(one["archive_bytes"]) for one in items),
+        "memory": max((b.memory for b in batches), default=0),
+    }  # fmt: skip
 
 
-def is_local(made: BulkPlan) -> bool:
-    """Whether the archives lie on file systems of this machine."""
-    return not is_url(made.place)
+def table(made: BulkPlan, most: int = 20) -> str:
+    """The plan as text: a line for each of the first archives, and what all takes."""
+    found = estimate(made)
+    lines = []
+    for one in found["items"][:most]:
+        names = "all suitable variables" if one["variables"] is None else ", ".join(one["variables"])
+        first = f", after a scan of {', '.join(one['scan'])}" if one["scan"] else ""
+        lines.append(
+            f"{one['source']} -> {one['target']}: {_size(one['bytes'])} to about {_size(one['archive_bytes'])}, "
+            f"{names}{first}"
+        )
+    if len(found["items"]) > most:
+        lines.append(f"and {len(found['items']) - most:,} more")
+    lines += [text if text.startswith(name) else f"{name}: {text}" for name, text in found["failed"].items()]
+    stages = {b["stage"] for b in found["batches"]}
+    counts = ", ".join(f"{sum(b['stage'] == s for b in found['batches']):,} {_WORDS[s]}" for s in _WORDS if s in stages)
+    lines.append(
+        f"{len(found['items']):,} archives, {counts or 'no batches'}; {_size(found['bytes'])} to about "
+        f"{_size(found['archive_bytes'])}, about {found['seconds'] / 60:,.1f} minutes of a core, a worker takes up to "
+        f"about {_size(found['memory'])} of memory"
+    )
+    return "\n".join(lines)
+
+
+_WORDS = {"scan": "batches that look for ranges", "whole": "batches of whole files", "encode": "batches of chunks"}
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -133,7 +133,9 @@ def _from_yaml(path: Path) -> dict[str, str]:
     try:
         node = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); give a YAML file of lines PATTERN: FILE") from None
+        raise InputError(
+            f"{path}: cannot be read ({one_line(error)}); give a YAML file of lines PATTERN: FILE"
+        ) from None
     if not isinstance(node, dict) or not node or not all(isinstance(v, str) for v in node.values()):
         raise InputError(f"{path}: holds no mapping of patterns to files; write lines such as t2m: t2m.vcinr")
     return {str(pattern): str(path.parent / file) for pattern, file in node.items()}

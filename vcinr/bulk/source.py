@@ -8,16 +8,23 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vcinr.archive import metadata
 from vcinr.archive.metadata import Groups
-from vcinr.bulk.place import file_system, patiently
+from vcinr.bulk.place import Place, file_system, patiently
 from vcinr.bulk.request import Request
 from vcinr.errors import InputError, one_line
 from vcinr.formats.open import open_groups
 from vcinr.places import ABSENT, is_url, stem
+
+if TYPE_CHECKING:
+    from vcinr.formats.concat import Concat
+
+JOINED = "joined"
+"""Folder of the staging place that says what is in files that are joined."""
 
 
 @dataclass(frozen=True)
@@ -202,15 +209,43 @@ def check_unchanged(source: Source) -> None:
         raise InputError(f"{source.name}: was changed after the run was planned; run the command again")
 
 
-def open_source(paths: tuple[str, ...], request: Request) -> tuple[Groups, list[str] | None]:
+def joined(paths: tuple[str, ...], dim: str) -> Concat:
+    """Look into all files that are joined along a dimension; errors as of :func:`vcinr.formats.concat.open_concat`."""
+    from vcinr.formats.concat import facts_of, merge
+
+    return merge((facts_of(path, dim) for path in paths), paths, dim)
+
+
+def note_joined(place: str, key: str, whole: Concat) -> None:
+    """Keep in the staging place what was seen in the files of an item, so that batches need not look again."""
+    Place(place).put(f"{JOINED}/{key}.json", json.dumps(whole.as_node(), separators=(",", ":")).encode())
+
+
+@lru_cache(2)
+def _noted(place: str, key: str) -> Concat:
+    from vcinr.formats.concat import concat_of
+
+    data = Place(place).get(f"{JOINED}/{key}.json")
+    if data is None:
+        raise InputError(f"{place}: what was seen in the files that are joined is gone; run the command again")
+    return concat_of(json.loads(data))
+
+
+def open_source(
+    source: Source, request: Request, place: str = "", key: str = "", whole: Concat | None = None
+) -> tuple[Groups, list[str] | None]:  # fmt: skip
     """Open the data set that becomes an archive.
 
     Parameters
     ----------
-    paths
-        One, or several that are joined.
+    source
+        Its file or files.
     request
         Says how.
+    place, key
+        Of files that are joined, the staging place and the key under which it says what is in them.
+    whole
+        The same, where it is at hand.
 
     Returns
     -------
@@ -224,7 +259,12 @@ def open_source(paths: tuple[str, ...], request: Request) -> tuple[Groups, list[
     InputError
         As :func:`vcinr.formats.open.open_groups`.
     """
-    groups, variables = _opened(paths, request)
+    if request.concat is None:
+        groups, variables = _opened(source.paths, request)
+    else:
+        from vcinr.formats.concat import opened
+
+        groups, variables = opened(_noted(place, key) if whole is None else whole), None
     return {path: metadata.stored(group, path) for path, group in metadata.as_groups(groups).items()}, variables
 
 

@@ -184,24 +184,31 @@ def needs_positions(data: bytes) -> bool:
         return False
 
 
-def describe(data: bytes) -> dict[str, int | str | None]:
+def describe(data: bytes, *, patches: bool = False) -> dict[str, int | str | None]:
     """The mode of a chunk and the sizes of its parts.
 
     The checksum is not verified, since that needs the field.
+
+    Parameters
+    ----------
+    data : bytes
+        The chunk's bytes.
+    patches : bool
+        Whether its model is one of experts for patches, which a chunk does not say.
 
     Returns
     -------
     dict
         ``mode`` ("lossless" or "lossy") and ``bytes``, the size of the whole chunk. A lossy chunk also has ``rate``,
-        the rate of a network's quantiser (None without a prior; of experts for patches an eighth of theirs, since a
-        chunk does not say what its model is), and the bytes of its ``stream`` and of each of its
-        sections, by name.
+        the rate of its model (None without a prior), and the bytes of its ``stream`` and of each of its sections, by
+        name.
     """
     chunk = Chunk.unpack(data, None)
     if chunk.mode == LOSSLESS:
         return {"mode": "lossless", "bytes": len(data)}
     sizes: dict[str, int | str | None] = {name: len(section) for name, section in chunk.sections.present.items()}
-    rate = None if chunk.sections.prior is None else read_prior(chunk.sections.prior)[0]
+    section = chunk.sections.prior
+    rate = None if section is None else read_patches(section) if patches else read_prior(section)[0]
     return {"mode": "lossy", "bytes": len(data), "rate": rate, **sizes, "stream": len(chunk.stream)}
 
 
@@ -275,6 +282,13 @@ def prior_section(rate: int, coder: int) -> Sections:
 def patches_section(rate: int) -> Sections:
     """The section that names the rate of a model of patches (:mod:`vcinr.patches.model`)."""
     return Sections(prior=bytes([rate]))
+
+
+def read_patches(section: bytes) -> int:
+    """The rate of a model of patches."""
+    if len(section) != 1:
+        raise CorruptError("section has a wrong length")
+    return section[0]
 
 
 def read_prior(section: bytes) -> tuple[int, int]:

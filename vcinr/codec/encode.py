@@ -38,6 +38,7 @@ from vcinr.codec.promise import (
     Comparison,
     Effort,
     Field,
+    allowed_bytes,
     check_size,
     compare,
     ious,
@@ -170,7 +171,7 @@ def _for_shapes(job: _Job, bound: Bound) -> Encoded:
     """Encode shapes so that they keep the mean IoU or the rate of `bound`, without loss where that takes no more."""
     exact = job.within(None)
     exact = replace(exact, ious=ious(job.values, job.values))
-    allowed = bound.value * job.values.size / 8
+    allowed = job.allowed(bound)
     if bound.kind == "iou":
         found = shapes.for_iou(job.values, bound.value, job.effort) if bound.value < 1.0 else None
     elif len(exact.data) <= allowed:
@@ -227,7 +228,7 @@ def _patches_for_psnr(job: _Job, target: PsnrTarget) -> Encoded:
 
 def _for_rate(job: _Job, bound: Bound) -> Encoded:
     """Encode a chunk in at most as many bits per value as `bound` says; raises BoundError where that is impossible."""
-    allowed, spread = bound.value * job.values.size / 8, job.spread
+    allowed, spread = job.allowed(bound), job.spread
     if 0.0 < spread < LARGEST:
         if isinstance(job.latents, PatchPriors):
             return _patches_for_rate(job, bound, allowed)
@@ -288,6 +289,10 @@ class _Job:
         """The difference between the largest and the smallest valid value."""
         valid = self.valid
         return float(valid.max()) - float(valid.min()) if valid.size else 0.0
+
+    def allowed(self, bound: Bound) -> float:
+        """The bytes that a rate allows; 0 where `bound` is none, or asks for nothing."""
+        return allowed_bytes(bound.value, self.values.shape, self.chunk_shape) if bound.value > 0 else 0.0
 
     def exact(self) -> Encoded:
         """Encode without any error, by the residual coder if it needs fewer bytes than lossless coding."""

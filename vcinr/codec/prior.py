@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from vcinr.codec import patches
-from vcinr.codec.chunk import read_prior
+from vcinr.codec.chunk import read_patches, read_prior
 from vcinr.codec.promise import Field
 from vcinr.errors import CorruptError, ModelError
 from vcinr.inr.at import ModelAt
@@ -189,9 +189,7 @@ def decode_prior(field: Field, shape: tuple[int, ...], section: bytes, stream: b
         Where the chunk cannot have been written with the field's model.
     """
     if isinstance(field.model, PatchModel):
-        if len(section) != 1:
-            raise CorruptError("section has a wrong length")
-        return patches.decode(field.model, field, shape, section[0], stream)
+        return patches.decode(field.model, field, shape, read_patches(section), stream)
     model, z, rate = read_codes(field, shape, section, stream)
     return predicted(model, field, shape, z, rate)
 

@@ -24,6 +24,8 @@ Effort = Literal["fast", "best"]
 """How hard the encoder searches for few bytes. Both keep the same promises, and a chunk does not say which it was."""
 MAX_VALUES = int(os.environ.get("VCINR_MAX_CHUNK_VALUES", 1 << 27))
 """Largest number of values in a chunk. Decoding needs up to 40 bytes of memory for each of them."""
+SMALL_BYTES = 64
+"""What a few values may take whatever the rate, since a chunk has a head as well: `allowed_bytes`."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Bound:
     kind : {"absolute", "relative", "psnr", "rate", "iou"}
         "absolute": every error |x - x^| is at most `value`, in the units of the values. "relative": it is at most
         `value` * |x|, and zeros are exact. "psnr": the PSNR of the chunk is at least `value` dB. "rate": the chunk
-        takes at most `value` bits per value. "iou": the mean IoU (`ious`) of the chunk's shapes is at least `value`;
-        for truth values and integers that are 0 or 1. The first two hold for every valid value, in the array's own
-        dtype.
+        takes at most `value` bits per value (`allowed_bytes`). "iou": the mean IoU (`ious`) of the chunk's shapes is at
+        least `value`; for truth values and integers that are 0 or 1. The first two hold for every valid value, in the
+        array's own dtype.
     value : float
         The number of the bound; see `kind`.
     peak : float
@@ -160,6 +162,21 @@ def check_size(chunk_shape: tuple[int, ...], *, writing: bool = False) -> None:
             f"a chunk of {math.prod(chunk_shape):,} values, more than the {MAX_VALUES:,} that are read; "
             "if you trust it, set VCINR_MAX_CHUNK_VALUES higher"
         )
+
+
+def allowed_bytes(rate: float, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> float:
+    """The bytes that a rate allows a chunk.
+
+    Parameters
+    ----------
+    rate : float
+        Bits per value.
+    shape, chunk_shape : tuple of int
+        Shape of the part of the chunk that lies inside the array, and of the array's chunks. Where they differ, the
+        chunk lies at the array's edge, may be of a few values, and may take `SMALL_BYTES` where that is more.
+    """
+    allowed = rate * math.prod(shape) / 8
+    return allowed if tuple(shape) == tuple(chunk_shape) else max(allowed, SMALL_BYTES)
 
 
 def valid_values(values: np.ndarray, fill: tuple[float | int, ...]) -> np.ndarray:
