@@ -5,7 +5,6 @@ Whatever is killed, the same call made again finishes; only batches that were un
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,14 +12,13 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import xarray as xr
 from conftest import ROOT, group
 
 import vcinr
 from tests.faults import bulk
-from tests.faults.bulk import REQUEST, compress, make_input, marks
+from tests.faults.bulk import compress, make_input, marks
 from tests.faults.cluster import dask_cluster
 from vcinr.bulk import drive
 from vcinr.bulk.batch import run_batch

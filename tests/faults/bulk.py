@@ -1,7 +1,7 @@
 """Bulk runs that are watched: each batch and each chunk leaves marks in files, and inputs may be poison.
 
-A test replaces the driver's `run_batch` by `run_marked`, which workers find by its name wherever they run. The folder of
-the marks comes to them by the environment variable `MARKS`.
+A test replaces the driver's `run_batch` by `run_marked`, which workers find by its name wherever they run. The folder
+of the marks comes to them by the environment variable `MARKS`.
 """
 
 import os
@@ -35,11 +35,14 @@ def _encode(task, key, block):
     return _plain["encode"](task, key, block)
 
 
-def _open(paths, request):
-    if Path(paths[0]).name.startswith("poison"):
-        note("poison", paths[0])
+def _open(source, *rest):
+    name = Path(source.paths[0]).name
+    if name.startswith("poison"):
+        note("poison", name)
         os._exit(3)
-    return _plain["open"](paths, request)
+    if name.startswith("bug"):
+        raise ZeroDivisionError("nobody thought of this")
+    return _plain["open"](source, *rest)
 
 
 def run_marked(batch: batches.Batch) -> batches.Receipt:
