@@ -1,4 +1,4 @@
-"""Bulk runs that are watched: each batch and each chunk leaves marks in files, and inputs may be poison.
+"""Bulk runs that are watched: each batch, chunk and small archive leaves marks in files, and inputs may be poison.
 
 A test replaces the driver's `run_batch` by `run_marked`, which workers find by its name wherever they run. The folder
 of the marks comes to them by the environment variable `MARKS`.
@@ -20,7 +20,7 @@ from vcinr.bulk.request import Request
 MARKS = "VCINR_TEST_MARKS"
 PAUSE = "VCINR_TEST_PAUSE"  # seconds that each batch takes longer, so that there is time to kill somebody
 
-_plain = {"encode": batches.encode_chunk, "open": batches.open_source}
+_plain = {"encode": batches.encode_chunk, "open": batches.open_source, "compress": batches.compress}
 
 
 def note(*words: object) -> None:
@@ -35,6 +35,11 @@ def _encode(task, key, block):
     return _plain["encode"](task, key, block)
 
 
+def _compress(groups, target, **options):
+    note("encode", target)
+    return _plain["compress"](groups, target, **options)
+
+
 def _open(source, *rest):
     name = Path(source.paths[0]).name
     if name.startswith("poison"):
@@ -47,7 +52,7 @@ def _open(source, *rest):
 
 def run_marked(batch: batches.Batch) -> batches.Receipt:
     """`run_batch` with marks before and after it, and poison that kills."""
-    batches.encode_chunk, batches.open_source = _encode, _open  # type: ignore[assignment]
+    batches.encode_chunk, batches.open_source, batches.compress = _encode, _open, _compress  # type: ignore[assignment]
     note("begin", batch.id, os.getpid())
     time.sleep(float(os.environ.get(PAUSE, 0)))
     receipt = batches.run_batch(batch)
@@ -87,4 +92,6 @@ def main(inputs: str, output: str, workers: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    from tests.faults import bulk  # so that workers find `run_marked` by this name
+
+    bulk.main(*sys.argv[1:])
