@@ -12,6 +12,8 @@ import xarray as xr
 from conftest import ROOT, group, wait_until
 
 from flows.plugin import full_name
+from tests.faults.bulk import make_input
+from tests.faults.cluster import dask_cluster
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,28 @@ def test_a_run_started_by_name_writes_an_archive(served, prefect_server, tmp_pat
     for path in ("one.zarr", "out/a.zarr", "out/b.zarr"):
         back = xr.open_zarr(tmp_path / path)["t2m"]
         assert float(abs(back - t2m).max()) <= 0.1
+
+
+def test_a_run_on_a_dask_cluster(served, prefect_server, tmp_path):
+    """Two workers, which import no Prefect, do the batches of a large input and of small ones; a bad one is named."""
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        make_input(tmp_path / "in" / f"{i}.nc", steps=4, seed=i)
+    (tmp_path / "in" / "bad.nc").write_bytes(b"not netCDF")
+    words = ["-p", f"inputs={tmp_path}/in/*.nc", "-p", f"output={tmp_path}/out", "-p", "abs_error=0.1"]
+    words += ["-p", "effort=fast", "-p", "chunk=2", "-p", "batch_seconds=0.001"]
+    with dask_cluster(tmp_path) as cluster:
+        run = prefect(
+            prefect_server, "deployment", "run", "compress-archive", *words, "-p", f"dask={cluster.address}", "--watch"
+        )
+        output, _ = run.communicate(timeout=120)
+    assert run.returncode == 1, output + served.read_text()
+    assert "1 of 4 inputs failed" in output + served.read_text()
+    for i in range(3):
+        back, there = xr.open_zarr(tmp_path / f"out/{i}.zarr")["v"], xr.open_dataset(tmp_path / f"in/{i}.nc")["v"]
+        assert float(abs(back - there).max()) <= 0.1
+    logs = "".join(log.read_text() for log in tmp_path.glob("worker-*.log"))
+    assert "prefect" not in logs.lower() and "Registered to" in logs
 
 
 def test_an_unknown_name_is_one_clear_line(served, prefect_server):
