@@ -3,12 +3,14 @@
 Whatever is killed, the same call made again finishes; only batches that were under way are done again.
 """
 
+import gc
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -282,4 +284,7 @@ def s3(monkeypatch):
     s3fs.S3FileSystem().mkdir("bucket")
     yield server
     server.stop()
-    s3fs.S3FileSystem.clear_instance_cache()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of connections that s3fs leaves to the collector
+        s3fs.S3FileSystem.clear_instance_cache()
+        gc.collect()

@@ -1,6 +1,8 @@
 """The very words of the manual: serve the deployments, start a run by name, read the archive with xarray."""
 
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,11 @@ from tests.faults.cluster import dask_cluster
 
 @pytest.fixture(scope="module")
 def served(prefect_server, tmp_path_factory):
-    """`python -m flows.deploy` against the session's server."""
+    """`python -m flows.deploy` against the session's server; it watches the folder `new` beside its log."""
     log = tmp_path_factory.mktemp("deploy") / "log"
-    command = [sys.executable, "-m", "flows.deploy"]
+    watched = ["--watch", str(log.with_name("new")), "--output", str(log.with_name("archives")), "--every", "3600"]
+    options = ["--options", '{"abs_error": 0.1, "engine": "serial"}']
+    command = [sys.executable, "-m", "flows.deploy", *watched, *options]
     with group(command, log, cwd=ROOT, env={**prefect_server, "PYTHONUNBUFFERED": "1"}) as process:
         wait_until(lambda: "polling for scheduled runs" in log.read_text(), 60, process, log)
         yield log
@@ -36,6 +40,10 @@ def test_a_run_started_by_name_writes_an_archive(served, prefect_server, tmp_pat
     t2m = xr.DataArray(rng.normal(280, 5, (4, 9, 16)).astype("f4"), dims=("time", "lat", "lon"))
     for name in ("a", "b"):
         t2m.to_dataset(name="t2m").to_netcdf(tmp_path / f"{name}.nc")
+    new = served.with_name("new") / "c.nc"
+    new.parent.mkdir()
+    shutil.copy(tmp_path / "a.nc", new)
+    os.utime(new, (0, 0))  # it has lain there for long
     runs = {
         # The bare name needs flows/plugin.py; Prefect's own form must work beside it.
         "compress-archive": ["-p", f"inputs={tmp_path}/a.nc", "-p", f"output={tmp_path}/one.zarr"],
@@ -44,11 +52,11 @@ def test_a_run_started_by_name_writes_an_archive(served, prefect_server, tmp_pat
     started = [
         prefect(prefect_server, "deployment", "run", name, *words, "-p", "abs_error=0.1", "--watch")
         for name, words in runs.items()
-    ]
+    ] + [prefect(prefect_server, "deployment", "run", "archive-new", "--watch")]
     for process in started:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output + served.read_text()
-    for path in ("one.zarr", "out/a.zarr", "out/b.zarr"):
+    for path in ("one.zarr", "out/a.zarr", "out/b.zarr", served.with_name("archives") / "c.zarr"):
         back = xr.open_zarr(tmp_path / path)["t2m"]
         assert float(abs(back - t2m).max()) <= 0.1
 
