@@ -62,7 +62,7 @@ class Receipt:
         where it was there already.
     failed
         Why an archive could not be made, by the name of its input.
-    host, pid, began, seconds, cpu_seconds, peak_bytes
+    host, pid, began, seconds, peak_bytes
         Who did it, when (seconds since 1970), for how long, and the most memory that the process has ever taken.
     """
 
@@ -76,7 +76,6 @@ class Receipt:
     pid: int = 0
     began: float = 0.0
     seconds: float = 0.0
-    cpu_seconds: float = 0.0
     peak_bytes: int = 0
 
     def facts(self) -> dict[str, ChunkFacts]:
@@ -253,14 +252,14 @@ class _Clock:
     """Times a batch."""
 
     def __init__(self) -> None:
-        self.began, self._start, self._cpu = time.time(), time.perf_counter(), time.thread_time()
+        self.began, self._start = time.time(), time.perf_counter()
 
     def receipt(self, name: str, **found: Any) -> Receipt:
         """The receipt of a batch that ends now."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Receipt(
             name, **found, host=socket.gethostname(), pid=os.getpid(), began=self.began,
-            seconds=time.perf_counter() - self._start, cpu_seconds=time.thread_time() - self._cpu, peak_bytes=peak,
+            seconds=time.perf_counter() - self._start, peak_bytes=peak,
         )  # fmt: skip
 
 
