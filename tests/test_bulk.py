@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vcinr
-from vcinr.archive import blocks
+from vcinr.archive import blocks, store
 from vcinr.bulk import batch as batch_module
 from vcinr.bulk import check, drive
 from vcinr.bulk.engines import engine_of
@@ -343,3 +343,22 @@ def test_parts_orders_and_interruptions_do_not_show(tiny, tmp_path_factory, seco
         count[:] = [0, 99]
         drive.compress(str(tiny / "in.nc"), str(target), request, SERIAL, batch_seconds=seconds).check(1)
     assert same(tiny / "plain.zarr", target) and os.listdir(target.parent) == ["a.zarr"]
+
+
+def test_an_icechunk_repository_gets_the_same_files(inputs, tmp_path):
+    pytest.importorskip("icechunk")
+    vcinr.compress(inputs / "a.nc", tmp_path / "plain.zarr", abs_error=0.05, chunk=2, effort="fast")
+    target, source = f"icechunk:{tmp_path}/repo", str(inputs / "a.nc")
+    request = Request(abs_error=0.05, chunk=2, effort="fast")
+    drive.compress(source, target, Request(abs_error=0.1, effort="fast"), SERIAL, batch_seconds=0.0).check(1)
+    assert drive.compress(source, target, request, SERIAL, batch_seconds=0.0).failed
+    drive.compress(source, target, request, SERIAL, batch_seconds=0.0, overwrite=True).check(1)
+    shutil.rmtree(tmp_path / ".repo.bulk", ignore_errors=True)
+    assert drive.compress(source, target, request, SERIAL, batch_seconds=0.0).archives[target]["skipped"]
+    assert vcinr.verify(target, inputs / "a.nc")[0] == []
+    held = store.open_store(target)
+    for key, data in files(tmp_path / "plain.zarr").items():
+        found = store.get(held, key)
+        assert json.loads(found) == json.loads(data) if key.endswith("zarr.json") else found == data
+    with xr.open_zarr(held, consolidated=False) as back, xr.open_zarr(tmp_path / "plain.zarr") as plain:
+        assert back.identical(plain)

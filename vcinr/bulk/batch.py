@@ -22,6 +22,7 @@ from vcinr.archive.jobs import Models, limits_of_pieces
 from vcinr.archive.manifest import MALFORMED
 from vcinr.archive.metadata import Groups
 from vcinr.archive.plan import ArrayPlan
+from vcinr.archive.store import takes_chunks
 from vcinr.archive.work import ChunkFacts, encode_chunk, task_of
 from vcinr.archive.write import compress
 from vcinr.bulk import done
@@ -100,7 +101,7 @@ class Receipt:
 
 def chunks_place(item: Item, place: str) -> Place:
     """Where the chunks of an archive are written: in their own place behind a URL, else in the staging place."""
-    if is_url(item.target) and not item.target.endswith(".zip"):
+    if takes_chunks(item.target):
         return Place(item.target)
     return Place(Place(place).path(f"{CHUNKS}/{item.key}"))
 

@@ -20,6 +20,7 @@ from vcinr.archive import metadata
 from vcinr.archive.jobs import Limits, Models, count_pieces
 from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.plan import plan as plan_arrays
+from vcinr.archive.repository import inner
 from vcinr.bulk.place import Place
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import Source, joined, open_source, source_of, targets
@@ -428,7 +429,7 @@ def plan(
 
 def staging(output: str, *, folder: bool) -> str:
     """Where a run keeps what is finished: in the output where that is a folder of archives, else beside the archive."""
-    output = output.rstrip("/")
+    output = inner(output).rstrip("/")
     if folder:
         return f"{output}/.vcinr-bulk"
     head, slash, name = output.rpartition("/")
