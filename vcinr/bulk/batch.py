@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import random
-import resource
 import socket
 import sys
 import time
@@ -257,11 +256,19 @@ class _Clock:
 
     def receipt(self, name: str, **found: Any) -> Receipt:
         """The receipt of a batch that ends now."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Receipt(
             name, **found, host=socket.gethostname(), pid=os.getpid(), began=self.began,
-            seconds=time.perf_counter() - self._start, peak_bytes=peak,
+            seconds=time.perf_counter() - self._start, peak_bytes=_peak_bytes(),
         )  # fmt: skip
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has ever taken; 0 on systems that do not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 _PLANNED: dict[Any, tuple[Groups, list[ArrayPlan]]] = {}

@@ -252,7 +252,8 @@ class _Run:
         """Remove the staging place where nothing is left to do, and nobody else is at it."""
         self.outcome.place = self.made.place
         complete = {item.target for item in self.made.items} <= set(self.outcome.archives)
-        if not self.outcome.failed and complete and not self.claims.others():
+        # What parts have left is for `commit`, also where there is nothing to commit: it says so, and clears up.
+        if self.part is None and complete and not self.outcome.failed and not self.claims.others():
             self.claims.end()  # before: its thread would make the folder again
             self.staging.remove()
             self.outcome.place = None
