@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vcinr
-from vcinr.archive import blocks
+from vcinr.archive import blocks, store
 from vcinr.bulk import batch as batch_module
 from vcinr.bulk import check, drive
 from vcinr.bulk.engines import engine_of
 from vcinr.bulk.plan import BulkPlan, estimate, plan, table
 from vcinr.bulk.request import Request, models_of
+from vcinr.cli import app
 from vcinr.errors import InputError, ModelError
 
 SERIAL = engine_of("serial")
@@ -108,6 +109,10 @@ def test_parts_and_commit(inputs, tmp_path):
     assert same(tmp_path / "plain.zarr", target) and sorted(os.listdir(tmp_path)) == ["out.zarr", "plain.zarr"]
     with pytest.raises(InputError, match="nothing was begun"):
         drive.commit(str(target))
+    for part in range(3):
+        drive.compress(str(inputs / "*.nc"), str(tmp_path / "small"), request, SERIAL, part=(part, 3))
+    assert len(drive.commit(str(tmp_path / "small")).archives) == 3
+    assert sorted(os.listdir(tmp_path / "small")) == ["a.zarr", "b.zarr", "c.zarr"]
 
 
 @pytest.fixture
@@ -215,8 +220,6 @@ def test_decompression_is_that_of_one_process(archives, tmp_path, name):
 
 
 def test_originals_go_only_when_their_archives_are_sound(inputs, tmp_path, capsys):
-    from vcinr.cli import app
-
     def run(*words):
         return app([*map(str, words), "--engine", "serial"], standalone_mode=False)
 
@@ -343,3 +346,46 @@ def test_parts_orders_and_interruptions_do_not_show(tiny, tmp_path_factory, seco
         count[:] = [0, 99]
         drive.compress(str(tiny / "in.nc"), str(target), request, SERIAL, batch_seconds=seconds).check(1)
     assert same(tiny / "plain.zarr", target) and os.listdir(target.parent) == ["a.zarr"]
+
+
+def test_an_icechunk_repository_gets_the_same_files(inputs, tmp_path):
+    pytest.importorskip("icechunk")
+    vcinr.compress(inputs / "a.nc", tmp_path / "plain.zarr", abs_error=0.05, chunk=2, effort="fast")
+    target, source = f"icechunk:{tmp_path}/repo", str(inputs / "a.nc")
+    request = Request(abs_error=0.05, chunk=2, effort="fast")
+    drive.compress(source, target, Request(abs_error=0.1, effort="fast"), SERIAL, batch_seconds=0.0).check(1)
+    assert drive.compress(source, target, request, SERIAL, batch_seconds=0.0).failed
+    drive.compress(source, target, request, SERIAL, batch_seconds=0.0, overwrite=True).check(1)
+    shutil.rmtree(tmp_path / ".repo.bulk", ignore_errors=True)
+    assert drive.compress(source, target, request, SERIAL, batch_seconds=0.0).archives[target]["skipped"]
+    assert vcinr.verify(target, inputs / "a.nc")[0] == []
+    held = store.open_store(target)
+    for key, data in files(tmp_path / "plain.zarr").items():
+        found = store.get(held, key)
+        assert json.loads(found) == json.loads(data) if key.endswith("zarr.json") else found == data
+    with xr.open_zarr(held, consolidated=False) as back, xr.open_zarr(tmp_path / "plain.zarr") as plain:
+        assert back.identical(plain)
+
+
+# --- the command line
+
+
+def test_the_command_line(inputs, tmp_path, capsys):
+    words = ["compress", str(inputs / "*.nc"), str(tmp_path / "out"), "--abs-error", "0.1", "--engine", "serial"]
+
+    def said(*more):
+        code = app([*words, *more], standalone_mode=False)
+        return code or 0, capsys.readouterr()
+
+    assert "3 archives" in said("--dry-run")[1].out and not (tmp_path / "out").exists()
+    assert len(json.loads(said("--dry-run", "--json")[1].out)["items"]) == 3
+    assert "vcinr commit" in said("--part", "1/2")[1].out
+    assert app(["commit", str(tmp_path / "out")], standalone_mode=False) in (0, None)
+    capsys.readouterr()
+    code, printed = said("--json")
+    assert code == 0 and all(facts["skipped"] for facts in json.loads(printed.out)["archives"].values())
+    for option, wrong in (("--part", "0/2"), ("--part", "x"), ("--memory", "much"), ("--memory", "1TB?")):
+        with pytest.raises(InputError, match=option):
+            said(option, wrong)
+    with pytest.raises(InputError, match="give a folder"):
+        app(["compress", str(inputs / "*.nc"), str(tmp_path / "one.zarr"), "--abs-error", "0.1"], standalone_mode=False)

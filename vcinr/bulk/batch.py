@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import random
-import resource
 import socket
 import sys
 import time
@@ -22,6 +21,7 @@ from vcinr.archive.jobs import Models, limits_of_pieces
 from vcinr.archive.manifest import MALFORMED
 from vcinr.archive.metadata import Groups
 from vcinr.archive.plan import ArrayPlan
+from vcinr.archive.store import takes_chunks
 from vcinr.archive.work import ChunkFacts, encode_chunk, task_of
 from vcinr.archive.write import compress
 from vcinr.bulk import done
@@ -62,7 +62,7 @@ class Receipt:
         where it was there already.
     failed
         Why an archive could not be made, by the name of its input.
-    host, pid, began, seconds, cpu_seconds, peak_bytes
+    host, pid, began, seconds, peak_bytes
         Who did it, when (seconds since 1970), for how long, and the most memory that the process has ever taken.
     """
 
@@ -76,7 +76,6 @@ class Receipt:
     pid: int = 0
     began: float = 0.0
     seconds: float = 0.0
-    cpu_seconds: float = 0.0
     peak_bytes: int = 0
 
     def facts(self) -> dict[str, ChunkFacts]:
@@ -101,7 +100,7 @@ class Receipt:
 
 def chunks_place(item: Item, place: str) -> Place:
     """Where the chunks of an archive are written: in their own place behind a URL, else in the staging place."""
-    if is_url(item.target) and not item.target.endswith(".zip"):
+    if takes_chunks(item.target):
         return Place(item.target)
     return Place(Place(place).path(f"{CHUNKS}/{item.key}"))
 
@@ -253,15 +252,23 @@ class _Clock:
     """Times a batch."""
 
     def __init__(self) -> None:
-        self.began, self._start, self._cpu = time.time(), time.perf_counter(), time.thread_time()
+        self.began, self._start = time.time(), time.perf_counter()
 
     def receipt(self, name: str, **found: Any) -> Receipt:
         """The receipt of a batch that ends now."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Receipt(
             name, **found, host=socket.gethostname(), pid=os.getpid(), began=self.began,
-            seconds=time.perf_counter() - self._start, cpu_seconds=time.thread_time() - self._cpu, peak_bytes=peak,
+            seconds=time.perf_counter() - self._start, peak_bytes=_peak_bytes(),
         )  # fmt: skip
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has ever taken; 0 on systems that do not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 _PLANNED: dict[Any, tuple[Groups, list[ArrayPlan]]] = {}

@@ -23,7 +23,17 @@ from vcinr.archive.verify import verify as verify_whole
 from vcinr.bulk.engines import Engine, report, run
 from vcinr.bulk.place import Place
 from vcinr.bulk.request import Request
-from vcinr.bulk.source import Source, close_sources, expand, joined, open_source, source_of, targets, with_home
+from vcinr.bulk.source import (
+    Source,
+    close_sources,
+    expand,
+    is_archive_name,
+    joined,
+    open_source,
+    source_of,
+    targets,
+    with_home,
+)
 from vcinr.errors import InputError, VcinrError, one_line
 from vcinr.formats.base import KIND_OF_SIGNAL, VOXELS
 from vcinr.formats.concat import Concat
@@ -113,7 +123,7 @@ def pairs(archives: str, against: Iterable[str] | str | None, concat: str | None
 
 def is_archive(place: str) -> bool:
     """Whether a place is one archive, and not a pattern or a folder of archives."""
-    if place.endswith((".zarr", ".zip")) and "*" not in place:
+    if is_archive_name(place) and "*" not in place:
         return True
     return Place(place).get("zarr.json") is not None if "*" not in place else False
 

@@ -16,6 +16,7 @@ from vcinr.archive.manifest import MALFORMED, fetch
 from vcinr.archive.metadata import PREFIX, Groups
 from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.read import info
+from vcinr.archive.repository import is_repository
 from vcinr.archive.spool import clear, digest_of
 from vcinr.archive.store import occupant, workplace
 from vcinr.archive.verify import verify
@@ -36,7 +37,7 @@ def read(staging: Place, item: Item) -> dict[str, Any] | None:
         facts: dict[str, Any] = note["facts"]
     except MALFORMED:
         return None
-    return facts if is_url(item.target) or os.path.lexists(item.target) else None
+    return facts if is_url(item.target) or is_repository(item.target) or os.path.lexists(item.target) else None
 
 
 def write(staging: Place, item: Item, facts: dict[str, Any]) -> None:
@@ -102,7 +103,7 @@ def standing(item: Item, opened: Opened, request: Request, models: Models, *, ov
 
 def _newer(item: Item) -> bool:
     """Whether an archive is newer than its input, as far as this can be seen."""
-    if is_url(item.target) or any(map(is_url, item.source.paths)):
+    if is_url(item.target) or is_repository(item.target) or any(map(is_url, item.source.paths)):
         return True
     target = Path(item.target)
     written = (target / "zarr.json" if target.is_dir() else target).stat().st_mtime

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vcinr.archive.store import begin, occupant
+from vcinr.archive.store import begin, occupant, takes_chunks
 from vcinr.bulk import done
 from vcinr.bulk.batch import RECEIPTS, Receipt, run_batch
 from vcinr.bulk.claims import Claims, of_target
@@ -21,7 +21,6 @@ from vcinr.bulk.plan import BATCH_SECONDS, Batch, BulkPlan, Item, note_models, p
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import close_sources, note_joined
 from vcinr.errors import InputError, VcinrError, one_line
-from vcinr.places import is_url
 from vcinr.progress import Clock, Progress, Watch, silent
 
 POLL_S = 1.0
@@ -253,7 +252,8 @@ class _Run:
         """Remove the staging place where nothing is left to do, and nobody else is at it."""
         self.outcome.place = self.made.place
         complete = {item.target for item in self.made.items} <= set(self.outcome.archives)
-        if not self.outcome.failed and complete and not self.claims.others():
+        # What parts have left is for `commit`, also where there is nothing to commit: it says so, and clears up.
+        if self.part is None and complete and not self.outcome.failed and not self.claims.others():
             self.claims.end()  # before: its thread would make the folder again
             self.staging.remove()
             self.outcome.place = None
@@ -272,7 +272,7 @@ class _Run:
 
     def _begin(self, item: Item) -> None:
         """Take an archive that is to be replaced away, where its chunks are written straight to their places."""
-        if is_url(item.target) and not item.target.endswith(".zip") and self.staging.get(f"begun/{item.key}") is None:
+        if takes_chunks(item.target) and self.staging.get(f"begun/{item.key}") is None:
             patiently(lambda: begin(item.target))
             self.staging.put(f"begun/{item.key}", b"")
 

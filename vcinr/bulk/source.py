@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vcinr.archive import metadata
 from vcinr.archive.blocks import READING
 from vcinr.archive.metadata import Groups
+from vcinr.archive.repository import is_repository
 from vcinr.bulk.place import Place, file_system, patiently
 from vcinr.bulk.request import Request
 from vcinr.errors import InputError, one_line
@@ -106,9 +107,9 @@ def targets(inputs: Iterable[str] | str, output: str, *, concat: bool = False) -
     paths = expand(given)
     if concat:
         return _apart([(tuple(paths), output)])
-    if len(paths) == 1 and not is_pattern(given[0]) and output.endswith((".zarr", ".zip")):
+    if len(paths) == 1 and not is_pattern(given[0]) and is_archive_name(output):
         return _apart([((paths[0],), output)])
-    if output.endswith((".zarr", ".zip")) and len(paths) > 1:
+    if is_archive_name(output) and len(paths) > 1:
         raise InputError(
             f"{output}: {len(paths)} inputs become an archive each, and this is the name of one; give a folder, or "
             "the dimension along which they are joined (--concat)"
@@ -128,6 +129,11 @@ def _apart(jobs: list[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str, ...
             if (path if is_url(path) else os.path.realpath(path)) == own:
                 raise InputError(f"{path}: the archive would replace its own input; choose another output")
     return jobs
+
+
+def is_archive_name(place: str) -> bool:
+    """Whether a name is that of one archive, and not of a folder of archives."""
+    return place.endswith((".zarr", ".zip")) or is_repository(place)
 
 
 def is_pattern(path: str) -> bool:
