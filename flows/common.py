@@ -20,7 +20,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import get_current_settings
 
 from vcinr.config import Params
-from vcinr.errors import ConfigError, DownloadError, VcinrError
+from vcinr.errors import ConfigError, DownloadError, EngineLost, VcinrError
 from vcinr.kinds import load
 from vcinr.places import is_url, written_aside
 from vcinr.progress import Progress, Watch
@@ -95,7 +95,7 @@ def transient(error: BaseException | None) -> bool:
     """Whether trying again may help: a download or a connection failed, not a file that is missing or not readable."""
     if error is None:
         return False
-    if isinstance(error, DownloadError):
+    if isinstance(error, DownloadError | EngineLost):
         return True
     lasting = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
     if isinstance(error, OSError):

@@ -1,10 +1,13 @@
-"""Stage 5 of the pipeline, which compresses data sets to archives, and a flow that does so with a user's own files."""
+"""Stage 5 of the pipeline, which compresses data sets to archives, and a flow that does so with a user's own files.
+
+The flow has a task each for the plan, for driving the batches and for the commit. Batches are no tasks: the engine that
+runs them (:mod:`vcinr.bulk.engines`) has its own way with workers that die.
+"""
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,75 +24,134 @@ from flows.common import (
     watcher,
     worth_retrying,
 )
+from vcinr.bulk.drive import Outcome
+from vcinr.bulk.engines import Engine, engine_of
+from vcinr.bulk.plan import BulkPlan
+from vcinr.bulk.request import Request
 from vcinr.config import Codec, Source
-from vcinr.errors import InputError, VcinrError
 from vcinr.kinds import load
-from vcinr.places import is_url, stem
 
 
-@task(
-    name="compress",
-    cache_policy=NO_CACHE,
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=worth_retrying,
-)
-def compress_file(
-    path: str, target: str, model: str | None, abs_error: float | None, variables: list[str] | None,
-    chunk: int | None, effort: Literal["best", "fast"],
-) -> dict[str, Any]:  # fmt: skip
-    """Compress one file or store, unless there is an archive that is newer than it and comes from the same request."""
-    from vcinr.archive.bulk import compress_file as run
+@task(name="plan", cache_policy=NO_CACHE, retry_delay_seconds=RETRY_DELAYS, retry_condition_fn=worth_retrying)
+def plan(inputs: list[str] | str, output: str, request: Request, options: Mapping[str, Any]) -> BulkPlan:
+    """Decide which archive each input becomes, and cut large inputs into batches."""
+    from vcinr.bulk.plan import plan
 
-    facts = run(
-        path, target, model=model, abs_error=abs_error, variables=variables, chunk=chunk, effort=effort,
-        watch=watcher("compress"),
-    )  # fmt: skip
-    if facts.get("skipped"):
-        get_run_logger().info("%s: complete, verified and newer than %s; not compressed again", target, path)
-    return facts
+    made = plan(inputs, output, request, **options)
+    get_run_logger().info("%d archives to make; %d inputs cannot be read", len(made.items), len(made.failed))
+    return made
+
+
+@task(name="drive", cache_policy=NO_CACHE, retry_delay_seconds=RETRY_DELAYS, retry_condition_fn=worth_retrying)
+def drive(made: BulkPlan, engine: Engine, stall_s: float) -> Outcome:
+    """Have all batches done, by workers that know nothing of Prefect; what is finished is not done again."""
+    from vcinr.bulk.drive import drive
+
+    return drive(made, engine, commits=False, stall_s=stall_s, watch=watcher("compress-archive"))
+
+
+@task(name="commit", cache_policy=NO_CACHE, retry_delay_seconds=RETRY_DELAYS, retry_condition_fn=worth_retrying)
+def commit(driven: Outcome) -> Outcome:
+    """Make archives of the chunks of large inputs; those of small ones are there already."""
+    from vcinr.bulk.drive import commit
+
+    if driven.left is None:
+        return driven
+    last = commit(driven.left, watcher("compress-archive"))
+    return replace(last, archives=driven.archives | last.archives)
 
 
 @flow(name="compress-archive")
 def compress_archive(
     inputs: list[str] | str,
     output: str,
-    model: str | None = None,
-    abs_error: float | None = None,
+    model: str | dict[str, str] | None = None,
+    abs_error: float | dict[str, float] | None = None,
+    rel_error: float | None = None,
+    point_rel_error: float | None = None,
+    psnr: float | None = None,
+    rate: float | None = None,
+    iou: float | None = None,
     variables: list[str] | None = None,
     chunk: int | None = None,
     effort: Literal["best", "fast"] = "best",
+    concat: str | None = None,
+    engine: str | None = None,
+    workers: int | None = None,
+    dask: str | None = None,
+    batch_seconds: float = 60.0,
+    memory_mb: int | None = None,
+    stall_seconds: float = 600.0,
 ) -> dict[str, Any]:
     """Compress files to archives that plain xarray opens.
 
     Args:
-        inputs: a path, a glob pattern or a URL, or several of them. Relative paths start from the folder in which
-            the deployment is served.
+        inputs: a path, a folder, a glob pattern or a URL, or several of them. Relative paths start from the folder in
+            which the deployment is served.
         output: a path or an fsspec URL. For a single input that is not a pattern, a name ending in .zarr or .zip is
             the archive. Otherwise it is a folder, which receives an archive STEM.zarr for each input.
-        model: a .vcinr model. Without one, only the residual coders are used.
-        abs_error: the largest absolute error of a value. Without it, there is no bound.
+        model: a .vcinr model, or one for each pattern of variables' names. Without one, only the residual coders are
+            used.
+        abs_error: the largest absolute error of a value, for all variables or for each. Without any bound, a model does
+            its best, and without a model, values are kept as they are.
+        rel_error: the largest error, relative to the range of a variable.
+        point_rel_error: the largest error, relative to each value.
+        psnr: the least peak signal-to-noise ratio in dB.
+        rate: the most bits per value.
+        iou: the least intersection over union of shapes.
         variables: the variables to compress (default: all that can be).
         chunk: number of signals in a chunk (default: about a million values).
         effort: best searches for the fewest bytes, fast takes less time; both keep the bound.
+        concat: the dimension along which all inputs are joined to one archive, such as time.
+        engine: who does the work: processes, threads, serial, dask, or that of another package (default: processes, or
+            dask where an address is given).
+        workers: how many processes or threads (default: one for each core).
+        dask: the address of a Dask scheduler, such as tcp://node1:8786, whose workers do the work.
+        batch_seconds: work in a batch, about.
+        memory_mb: the most memory of a worker; a plan that needs more is refused.
+        stall_seconds: seconds without a sign of life of any worker after which the run fails.
     """
-    jobs = plan(inputs, output)
-    summary: dict[str, Any] = {}
-    failed: list[str] = []
-    for path, target in jobs:
-        state = compress_file.with_options(retries=tries_after_the_first([path]))(
-            path, target, model, abs_error, variables, chunk, effort, return_state=True
-        )
-        result = state.result(raise_on_failure=False)
-        if not isinstance(result, Exception):
-            summary[target] = result
-        elif isinstance(result, VcinrError) and len(jobs) > 1:
-            failed.append(f"{path}: {result}")  # the other inputs can still be compressed
-        else:
-            raise result
-    record("compress-archive", summary)
-    if failed:
-        raise InputError(f"{len(failed)} of {len(jobs)} inputs failed: {'; '.join(failed)}")
-    return summary
+    request = Request(
+        model, abs_error, rel_error, point_rel_error, psnr, rate, iou, tuple(variables) if variables else None, chunk,
+        effort, concat,
+    )  # fmt: skip
+    chosen = engine_of(engine or ("dask" if dask else "processes"), workers=workers, address=dask)
+    # An archive of another request or of other values is replaced, as running this again is how one changes it.
+    options = {"overwrite": True, "batch_seconds": batch_seconds, "memory": memory_mb and memory_mb << 20}
+    return archived(inputs, output, request, chosen, options, stall_seconds)
+
+
+def archived(
+    inputs: list[str] | str, output: str, request: Request, engine: Engine, options: Mapping[str, Any], stall_s: float
+) -> dict[str, Any]:
+    """Plan, drive and commit, as tasks of the flow that calls this.
+
+    Parameters
+    ----------
+    inputs, output, request
+        As in :func:`vcinr.bulk.plan.plan`; `options` are its further arguments.
+    engine, stall_s
+        As in :func:`vcinr.bulk.drive.drive`.
+
+    Returns
+    -------
+    dict
+        What is known of each archive, by its path or URL.
+
+    Raises
+    ------
+    InputError
+        Where inputs failed, which are named; the archives of the others are there.
+    """
+    far = [output, *([inputs] if isinstance(inputs, str) else inputs), *([engine.address] if engine.address else [])]
+    retries = tries_after_the_first(far)
+    made = plan.with_options(retries=retries)(inputs, output, request, options)
+    tags = {"vcinr-drive", f"vcinr-{engine.name}"}
+    driven = drive.with_options(retries=retries, tags=tags)(made, engine, stall_s)
+    outcome = commit.with_options(retries=retries)(driven)
+    record("compress-archive", outcome.archives)
+    outcome.check(len(made.items) + len(made.failed))
+    return outcome.archives
 
 
 @task(name="compress", cache_policy=NO_CACHE)
@@ -123,67 +185,6 @@ def stage(params: str = PARAMS) -> dict[str, Any]:
     summary = compress_source(p.active, places.raw, places.archive, places.model, p.codec)
     record("compress_archive", summary, places.metrics / "compress_archive.json")
     return summary
-
-
-def plan(inputs: Iterable[str] | str, output: str) -> list[tuple[str, str]]:
-    """Decide which archive each input becomes.
-
-    Parameters
-    ----------
-    inputs, output
-        As in `compress_archive`.
-
-    Returns
-    -------
-    list of (str, str)
-        Input and archive of each file.
-
-    Raises
-    ------
-    InputError
-        Where there is no input, or where two inputs would become the same archive.
-    """
-    given = [_with_home(i) for i in ([inputs] if isinstance(inputs, str) else inputs)]
-    output = _with_home(output)
-    paths = [path for pattern in given for path in _expand(pattern)]
-    if not paths:
-        raise InputError("inputs: no file named; give a path, a pattern or a URL")
-    if len(given) == 1 and not _is_pattern(given[0]) and output.endswith((".zarr", ".zip")):
-        return [(paths[0], output)]
-    jobs: dict[str, str] = {}
-    for path in paths:
-        target = f"{output.rstrip('/')}/{stem(path)}.zarr"
-        if jobs.setdefault(target, path) != path:
-            raise InputError(f"{jobs[target]} and {path} would both become {target}; use two folders")
-    return [(path, target) for target, path in jobs.items()]
-
-
-def _is_pattern(path: str) -> bool:
-    """Whether a path or URL is a glob pattern."""
-    if is_url(path):
-        return "*" in path  # URLs contain other wildcards, such as "?", with a meaning of their own
-    return any(c in path for c in "*?[") and not Path(path).exists()
-
-
-def _expand(path: str) -> list[str]:
-    """The files that a path, URL or pattern stands for, sorted."""
-    if not _is_pattern(path):
-        return [path]
-    if is_url(path):
-        import fsspec
-
-        system, inner = fsspec.core.url_to_fs(path)
-        matches = [system.unstrip_protocol(name) for name in system.glob(inner)]
-    else:
-        matches = glob.glob(path, recursive=True)
-    if not matches:
-        raise InputError(f"{path}: no file matches this pattern")
-    return sorted(matches)
-
-
-def _with_home(path: str) -> str:
-    """A path with ``~`` replaced by the home folder; URLs are unchanged."""
-    return path if is_url(path) else os.path.expanduser(path)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ import xarray as xr
 from filelock import FileLock
 
 import vcinr
-from vcinr.archive import bulk, contents, models, spool, work, zarr_codec
+from vcinr.archive import contents, models, spool, work, zarr_codec
 from vcinr.archive.plan import plan
 from vcinr.archive.spool import Spool
+from vcinr.bulk.done import is_made_of
+from vcinr.bulk.drive import compress
+from vcinr.bulk.engines import engine_of
+from vcinr.bulk.request import Request
 from vcinr.codec.decode import decode
 from vcinr.errors import CorruptError, InputError, one_line
 from vcinr.places import is_url, stem, suffix, written_aside
@@ -100,13 +104,14 @@ def test_an_interrupted_netcdf_file_is_not_there(large, monkeypatch, tmp_path):
 
 def test_skipping_decodes_nothing(large, monkeypatch, tmp_path):
     source, target = str(large / "in.nc"), str(tmp_path / "a.zarr")
-    bulk.compress_file(source, target, abs_error=0.5, chunk=64, effort="fast")
+    engine = engine_of("serial")
+    compress(source, target, Request(abs_error=0.5, chunk=64, effort="fast"), engine).check(1)
     monkeypatch.setattr(zarr_codec, "decode", None)
-    assert bulk.compress_file(source, target, abs_error=0.5)["skipped"]
+    assert compress(source, target, Request(abs_error=0.5), engine).archives[target]["skipped"]
     chunk = next(p for p in (tmp_path / "a.zarr/v/c/1").rglob("*") if p.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
     groups = vcinr.open_groups(source)
-    assert not bulk._is_made_of(contents.open_contents(target), groups), "it is damaged"
+    assert not is_made_of(contents.open_contents(target), groups), "it is damaged"
 
 
 def test_a_plan_is_made_without_encoding_or_writing(large, monkeypatch, tmp_path):

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +15,7 @@ from itertools import count, islice
 from multiprocessing import get_context
 
 import pytest
+from conftest import ROOT
 
 from tests.faults.batches import Fake, counts, drive_for_a_minute, end_at_once, fakes, pids, work
 from tests.faults.cluster import dask_cluster
@@ -171,8 +174,18 @@ def test_a_worker_ends_with_its_driver(tmp_path):
 
 def test_workers_that_cannot_start_are_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr("vcinr.bulk.engines.processes._serve", end_at_once)
-    with pytest.raises(EngineLost, match=r"end while they start \(.*exit status 4.*__main__"):
+    with pytest.raises(EngineLost, match=r"end while they start \(.*exit status 4"):
         results(engine_of("processes", workers=1), fakes(tmp_path, 3))
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib\nfrom tests.faults.batches import fakes, work\nfrom vcinr.bulk.engines import engine_of, run\n"
+        f"print(len(list(run(engine_of(workers=1), work, fakes(pathlib.Path({str(tmp_path)!r}), 3)))))\n"
+    )
+    done = subprocess.run([sys.executable, script], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert done.stdout == b"3\n", done.stderr.decode()
 
 
 @pytest.mark.parametrize(

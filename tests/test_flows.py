@@ -21,8 +21,9 @@ from prefect.artifacts import Artifact
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 import vcinr
+from flows.archive_new import archive_new
 from flows.common import places_of, transient
-from flows.compress_archive import compress_archive, plan
+from flows.compress_archive import compress_archive
 from flows.compress_archive import stage as compress_archive_stage
 from flows.evaluate import evaluate
 from flows.extract_modulations import extract_modulations
@@ -30,6 +31,7 @@ from flows.ingest import ingest
 from flows.meta_train import meta_train
 from flows.pipeline import pipeline, stages
 from flows.train_quantiser import train_quantiser
+from vcinr.bulk.source import targets
 from vcinr.config import load
 from vcinr.errors import DownloadError, InputError, VcinrError
 from vcinr.progress import Progress
@@ -238,22 +240,21 @@ def test_what_is_tried_again():
 # --- Users' files ------------------------------------------------------------------------------------------
 
 
-def test_plan(tmp_path):
+def test_which_archive_each_input_becomes(tmp_path):
     for name in ("a.nc", "b.nc", "sub/a.nc"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     t = str(tmp_path)
-    assert plan(f"{t}/a.nc", "o.zarr") == [(f"{t}/a.nc", "o.zarr")]
-    assert plan(f"{t}/a.nc", "o/") == [(f"{t}/a.nc", "o/a.zarr")]
-    assert plan(f"{t}/*.nc", "o") == [(f"{t}/a.nc", "o/a.zarr"), (f"{t}/b.nc", "o/b.zarr")]
-    assert plan([f"{t}/b.nc", f"{t}/sub/*"], "o") == [(f"{t}/b.nc", "o/b.zarr"), (f"{t}/sub/a.nc", "o/a.zarr")]
-    assert plan("https://x.org/d/f.nc?v=1", "o") == [("https://x.org/d/f.nc?v=1", "o/f.zarr")]
-    with pytest.raises(InputError, match="no file matches"):
-        plan(f"{t}/*.grib", "o")
-    with pytest.raises(InputError, match="would both become"):
-        plan(f"{t}/**/a.nc", "o")
-    with pytest.raises(InputError, match="no file named"):
-        plan([], "o")
+    assert targets(f"{t}/a.nc", "o.zarr") == [((f"{t}/a.nc",), "o.zarr")]
+    assert targets(f"{t}/a.nc", "o/") == [((f"{t}/a.nc",), "o/a.zarr")]
+    both = [((f"{t}/a.nc",), "o/a.zarr"), ((f"{t}/b.nc",), "o/b.zarr")]
+    assert targets(f"{t}/*.nc", "o") == both == targets(t, "o")
+    assert targets([f"{t}/b.nc", f"{t}/sub/*"], "o") == [((f"{t}/b.nc",), "o/b.zarr"), ((f"{t}/sub/a.nc",), "o/a.zarr")]
+    assert targets(f"{t}/*.nc", "o.zarr", concat=True) == [((f"{t}/a.nc", f"{t}/b.nc"), "o.zarr")]
+    assert targets("https://x.org/d/f.nc?v=1", "o") == [(("https://x.org/d/f.nc?v=1",), "o/f.zarr")]
+    for inputs, message in [(f"{t}/*.grib", "no file matches"), (f"{t}/**/a.nc", "both become"), ([], "no file named")]:
+        with pytest.raises(InputError, match=message):
+            targets(inputs, "o")
 
 
 def test_an_archive_is_made_once_for_each_request(project):
@@ -261,7 +262,7 @@ def test_an_archive_is_made_once_for_each_request(project):
     xr.Dataset({"t": (("time", "lat", "lon"), values)}).to_netcdf("in.nc")
 
     def run(**options):
-        [facts] = compress_archive("in.nc", "out.zarr", **options).values()
+        [facts] = compress_archive("in.nc", "out.zarr", engine="serial", **options).values()
         return facts.get("skipped", False)
 
     assert not run(abs_error=0.1)
@@ -284,7 +285,7 @@ def test_nothing_but_an_archive_is_replaced(project):
     Path("notes.zarr").mkdir()
     Path("notes.zarr/thesis.txt").touch()
     with pytest.raises(InputError, match="exists already"):
-        compress_archive("in.zarr", "notes.zarr")
+        compress_archive("in.zarr", "notes.zarr", engine="serial")
     assert Path("notes.zarr/thesis.txt").exists()
     with pytest.raises(InputError, match="its own input"):
         compress_archive("in.zarr", "in.zarr")
@@ -295,8 +296,38 @@ def test_one_bad_input_does_not_stop_the_others(project):
     xr.Dataset({"t": (("y", "x"), np.zeros((4, 5), "f4"))}).to_netcdf("in/good.nc")
     Path("in/bad.nc").write_bytes(b"not netCDF")
     with pytest.raises(InputError, match=r"1 of 2 inputs failed: in/bad.nc"):
-        compress_archive("in/*.nc", "out")
-    assert sorted(os.listdir("out")) == ["good.zarr"]
+        compress_archive("in/*.nc", "out", engine="serial")
+    assert archives("out") == ["good.zarr"]
+
+
+def test_what_is_new_is_archived(project):
+    """Inputs that came since, that changed, and those that may still be written to."""
+    Path("in").mkdir()
+    assert archive_new("in", "out", {"engine": "serial"}, settle_seconds=0) == {}
+
+    def come(name, age):
+        xr.Dataset({"t": (("y", "x"), np.zeros((4, 5), "f4"))}).to_netcdf(f"in/{name}.nc")
+        os.utime(f"in/{name}.nc", (time.time() - age, time.time() - age))
+
+    come("a", 100)
+    come("b", 100)
+    come("young", 0)
+    Path("in/bad.nc").write_bytes(b"not netCDF")
+    os.utime("in/bad.nc", (0, 0))
+    with pytest.raises(InputError, match=r"1 of 3 inputs failed: in/bad.nc"):
+        archive_new("in/*.nc", "out", {"engine": "serial", "abs_error": 0.5})
+    assert archives("out") == ["a.zarr", "b.zarr"]
+    Path("in/bad.nc").unlink()
+    os.utime("in/a.nc", (time.time() + 9, time.time() + 9))
+    os.utime("in/young.nc", (time.time() - 90, time.time() - 90))
+    made = archive_new("in", "out", {"engine": "serial"}, settle_seconds=-60, every_seconds=0.1, rounds=2)
+    assert sorted(made) == ["out/a.zarr", "out/young.zarr"]
+    assert archives("out") == ["a.zarr", "b.zarr", "young.zarr"]
+    assert vcinr.info("out/b.zarr")["variables"]["t"]["bound"]["value"] == 0.5
+
+
+def archives(folder):
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
 # --- The pipeline ------------------------------------------------------------------------------------------

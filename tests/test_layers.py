@@ -62,7 +62,7 @@ CONTRACTS = {
         (
             "vcinr.cli", "vcinr.training", "vcinr.meta",
             "vcinr.codec.encode", "vcinr.codec.search", "vcinr.codec.latents", "vcinr.codec.trial",
-            "vcinr.archive.plan", "vcinr.archive.work", "vcinr.archive.write", "vcinr.archive.bulk",
+            "vcinr.archive.plan", "vcinr.archive.work", "vcinr.archive.write", "vcinr.bulk",
             "vcinr.quantise.train", "vcinr.quantise.refine", "vcinr.quantise.variational", "vcinr.quantise.joint",
             "torch", "prefect", "dvc", "pydantic", "matplotlib",
         ),

@@ -13,8 +13,11 @@ import pytest
 import xarray as xr
 
 import vcinr
-from vcinr.archive import bulk, work
+from vcinr.archive import work
 from vcinr.archive.plan import plan
+from vcinr.bulk.drive import compress
+from vcinr.bulk.engines import engine_of
+from vcinr.bulk.request import Request
 from vcinr.codec.promise import SMALL_BYTES
 from vcinr.errors import BoundError, CorruptError, InputError, VcinrError
 from vcinr.formats.base import KIND_OF_SIGNAL
@@ -228,14 +231,15 @@ def test_an_archive_of_another_input_is_not_taken_for_this_one(values, tmp_path)
         (tmp_path / name).mkdir()
         dataset(field).assign(w=(("n", "y", "x"), field)).to_netcdf(tmp_path / name / "x.nc")
     target = str(tmp_path / "x.zarr")
-    first = bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1, variables=["v"])
-    assert "skipped" not in first
-    assert "skipped" in bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1, variables=["v"])
-    assert "skipped" not in bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1)
-    assert "skipped" in bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1)
-    assert "skipped" in bulk.compress_file(str(tmp_path / "a/x.nc"), target, abs_error=0.1, effort="fast")
-    other = bulk.compress_file(str(tmp_path / "b/x.nc"), target, abs_error=0.1)
-    assert "skipped" not in other and vcinr.verify(target, vcinr.open_groups(tmp_path / "b/x.nc"))[0] == []
+
+    def skipped(folder, **request):
+        source = str(tmp_path / folder / "x.nc")
+        found = compress(source, target, Request(abs_error=0.1, **request), engine_of("serial"), overwrite=True)
+        return "skipped" in found.archives[target]
+
+    assert not skipped("a", variables=("v",)) and skipped("a", variables=("v",))
+    assert not skipped("a") and skipped("a") and skipped("a", effort="fast")
+    assert not skipped("b") and vcinr.verify(target, vcinr.open_groups(tmp_path / "b/x.nc"))[0] == []
 
 
 def test_a_rate_that_is_not_kept_is_refused_even_losslessly(tmp_path):

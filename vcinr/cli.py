@@ -352,17 +352,44 @@ def _bytes(text: str) -> int:
 
 @app.command()
 def decompress(
-    archive: Annotated[str, typer.Argument(help="The archive to read: a folder, a .zip file or a URL.")],
+    archive: Annotated[
+        str,
+        typer.Argument(
+            help="The archive to read: a folder, a .zip file or a URL; or many, by a quoted pattern or their folder."
+        ),
+    ],
     target: Annotated[
         Path,
         typer.Argument(
-            help="The netCDF file to write; of images, sounds, shapes and the like the folder, or the one file."
+            help="The netCDF file to write; of images, sounds, shapes and the like the folder, or the one file; of "
+            "many archives the folder."
         ),
     ],
+    workers: Workers = None,
+    engine: EngineName = "",
+    dask: DaskAddress = "",
 ) -> None:
     """Write the contents of an archive to a netCDF file, and signals such as images to files of their usual formats."""
+    from vcinr.bulk import check
     from vcinr.files import decompress as run
 
+    if not check.is_archive(archive):
+        failed = 0
+        for file, problem in check.decompress_all(
+            archive, target, _engine(workers, engine, dask), watch=_watch
+        ).items():
+            failed += problem is not None
+            if problem is None:
+                _say(f"{file}: {Path(file).stat().st_size:,} bytes")
+            else:
+                print(f"vcinr: {problem}", file=sys.stderr)
+        if failed:
+            raise typer.Exit(1)
+        return
+    if (workers is not None or engine or dask) and target.suffix in (".nc", ".nc4"):
+        check.decompress(archive, target, _engine(workers, engine, dask), watch=_watch)
+        _say(f"{target}: {target.stat().st_size:,} bytes")
+        return
     written = run(archive, target)
     if written == [target]:
         _say(f"{target}: {target.stat().st_size:,} bytes")
@@ -385,14 +412,36 @@ def render(
 
 @app.command()
 def verify(
-    archive: Annotated[str, typer.Argument(help="The archive to check: a folder, a .zip file or a URL.")],
+    archive: Annotated[
+        str,
+        typer.Argument(
+            help="The archive to check: a folder, a .zip file or a URL; or many, by a quoted pattern or their folder."
+        ),
+    ],
     against: Annotated[
         list[str] | None,
         typer.Option(
             "--against",
-            help="The original file or URL, or a folder of files, to check every bound against it; repeatable.",
+            help="The original file or URL, or a folder of files, to check every bound against it; repeatable. Of many "
+            "archives, what vcinr compress was given as SOURCE, for example 'in/*.nc'.",
         ),
     ] = None,
+    concat: Annotated[
+        str, typer.Option("--concat", metavar="DIM", help="The originals were joined along this dimension.")
+    ] = "",
+    delete_originals: Annotated[
+        bool,
+        typer.Option(
+            "--delete-originals",
+            help="Remove each original once its whole archive was read back and every bound was kept.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --delete-originals: verify and list, but remove nothing.")
+    ] = False,
+    workers: Workers = None,
+    engine: EngineName = "",
+    dask: DaskAddress = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Decode every chunk. The exit status is 0 only if all is sound and, with --against, every bound holds.
@@ -401,8 +450,17 @@ def verify(
     largest number of an unsigned integer's bits (255, 65535), for sound full scale, and else the range of the data.
     """
     from vcinr.archive.verify import whole
+    from vcinr.bulk import check
     from vcinr.files import verify as run
 
+    if delete_originals and not against:
+        raise InputError("--delete-originals: name the originals with --against; none is removed unread")
+    if dry_run and not delete_originals:
+        raise InputError("--dry-run: goes with --delete-originals; verifying changes nothing")
+    asked = workers is not None or bool(engine or dask or concat) or delete_originals
+    if asked or not check.is_archive(archive):
+        _verify_in_bulk(archive, against, concat, _engine(workers, engine, dask), delete_originals, dry_run, as_json)
+        return
     problems, facts = run(archive, against or None, watch=_watch)
     total = {} if problems else whole(archive, facts)
     if as_json:
@@ -433,6 +491,47 @@ def verify(
             f"{archive}: {total['signals']} signals, {_quality(total)}{peak}, "
             f"{total['bits_per_value']:.4f} bits per value of the whole archive without its model"
         )
+
+
+def _verify_in_bulk(
+    archives: str, against: list[str] | None, concat: str, engine: Any, delete: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Verify archives on an engine and, where it was asked for, remove the originals of those that are sound."""
+    from vcinr.bulk import check
+
+    every = check.pairs(archives, against, concat or None)
+    originals = {pair.archive: pair for pair in every}
+    found, failed = {}, 0
+    for verdict in check.verify(every, engine, concat=concat or None, watch=_watch):
+        found[verdict.archive] = {"problems": verdict.problems, "variables": verdict.facts}
+        failed += bool(verdict.problems)
+        for problem in verdict.problems:
+            print(f"vcinr: {verdict.archive}: {problem}", file=sys.stderr)
+        if not verdict.problems and not as_json:
+            errors = [f["max_abs_error"] for f in verdict.facts.values() if f["max_abs_error"] is not None]
+            largest = f", largest error {max(errors):g}" if errors else ""
+            _say(f"{verdict.archive}: verified, {sum(f['chunks'] for f in verdict.facts.values())} chunks{largest}")
+        if delete:
+            pair = originals[verdict.archive]
+            reason = check.removable(pair, verdict)
+            name = pair.source.name if pair.source is not None else verdict.archive
+            if reason is not None:
+                print(f"vcinr: {name}: is kept, {reason}", file=sys.stderr)
+            elif dry_run:
+                _say(f"{name}: would be removed")
+            else:
+                check.remove_original(pair)
+                _say(f"{name}: removed")
+            found[verdict.archive]["original"] = {
+                "name": name,
+                "kept": reason,
+                "removed": reason is None and not dry_run,
+            }
+    if as_json:
+        print(json.dumps(found, indent=2), flush=True)
+    if failed:
+        print(f"vcinr: {failed} of {len(found)} archives have problems", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ import xarray as xr
 from vcinr.archive import metadata
 from vcinr.errors import NOT_DAMAGE, InputError, VcinrError, one_line
 
+READING = threading.RLock()
+"""Held while a file is opened, read or closed: the libraries for netCDF and HDF5 do one of these at a time."""
 CHUNK_VALUES = 1 << 25
 """Most values in a chunk of whole signals, so that encoding it takes about a gigabyte."""
 _PIECE_VALUES = 1 << 22  # most values in a chunk of an array that nobody asked to compress
@@ -68,7 +71,8 @@ def read_block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, .
     """
     part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))
     try:
-        block = np.asarray(values[part].values)
+        with READING:
+            block = np.asarray(values[part].values)
     except (VcinrError, *NOT_DAMAGE):
         raise
     except Exception as error:  # every format's library has its own for a damaged file
@@ -80,7 +84,9 @@ def read_block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, .
 
 def text_digest(values: xr.DataArray) -> str:
     """Digest a variable of text or the like, read whole."""
-    return hashlib.blake2b(repr(values.values.ravel().tolist()).encode(errors="replace"), digest_size=16).hexdigest()
+    with READING:
+        texts = values.values.ravel().tolist()
+    return hashlib.blake2b(repr(texts).encode(errors="replace"), digest_size=16).hexdigest()
 
 
 def source_digest(blocks: Mapping[str, Sequence[str]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +12,14 @@ from xarray.backends import NetCDF4DataStore
 
 from vcinr.errors import InputError, one_line
 
-Parts = Iterator[tuple[tuple[slice, ...], np.ndarray]]
-"""Parts of a variable and their values."""
+Stream = Iterator[tuple[str, tuple[slice, ...], np.ndarray]]
+"""Names of variables, parts of them, and the values of these."""
 
 
 def write_group(
-    file: Path, group: str, mode: Literal["w", "a"], dataset: xr.Dataset, parts: Callable[[str], Parts | None]
-) -> None:
+    file: Path, group: str, mode: Literal["w", "a"], dataset: xr.Dataset, streamed: Collection[str],
+    stream: Callable[[list[str]], Stream],
+) -> None:  # fmt: skip
     """Write one group to a netCDF file.
 
     Parameters
@@ -31,9 +32,11 @@ def write_group(
         ``w`` for a new file, ``a`` to add to one.
     dataset
         The group undecoded, lazily; what netCDF knows of it (types, fill values, record dimensions) is made of it.
-    parts
-        Called with the name of a variable of numbers; returns its values part by part, each in memory when it is its
-        turn, or None for a variable whose values are taken from `dataset`, at once.
+    streamed
+        Names of variables of numbers whose values come part by part; those of others are taken from `dataset`, at once.
+    stream
+        Called with these names in the file's order; returns all their parts, in any order. Each is in memory when it is
+        its turn.
 
     Raises
     ------
@@ -52,15 +55,16 @@ def write_group(
     try:
         with _refusals(file, group):
             declared.dump_to_store(store, writer=targets, unlimited_dims=unlimited)
+        names = []
         for name, (target, values) in targets.items.items():
-            stream = parts(name)
-            if stream is None or dataset[name].dtype.kind not in "fiub":
-                with _refusals(file, group):
-                    target[...] = np.asarray(values)
+            if name in streamed and dataset[name].dtype.kind in "fiub":
+                names.append(name)
                 continue
-            for part, block in stream:
-                with _refusals(file, group):
-                    target[part] = block.astype("i1") if block.dtype.kind == "b" else block
+            with _refusals(file, group):
+                target[...] = np.asarray(values)
+        for name, part, block in stream(names):
+            with _refusals(file, group):
+                targets.items[name][0][part] = block.astype("i1") if block.dtype.kind == "b" else block
     finally:
         store.close()
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vcinr.archive import metadata
-from vcinr.archive.blocks import CHUNK_VALUES, pieces, read_block, source_digest, text_digest
+from vcinr.archive.blocks import CHUNK_VALUES, READING, pieces, read_block, source_digest, text_digest
 from vcinr.archive.jobs import Job, Limits, Models, default_variables, jobs_of, known_as
 from vcinr.archive.metadata import Groups
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
@@ -105,7 +105,8 @@ def plan(
         For a model that was not made for these variables.
     """
     requests = {"rel_error": None, "point_rel_error": None, "psnr": None, "rate": None, "iou": None, **(bounds or {})}
-    return [_array(job, chunk) for job in jobs_of(groups, model, abs_error, requests, variables, limits)]
+    with READING:
+        return [_array(job, chunk) for job in jobs_of(groups, model, abs_error, requests, variables, limits)]
 
 
 def signals_of(points: int) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from vcinr.archive import metadata, models, netcdf
@@ -147,7 +150,11 @@ def info(path: str | Path) -> dict[str, Any]:
     }
 
 
-def decompress(path: str | Path, target: str | Path) -> None:
+Decoder = Callable[[Archive, list[str]], netcdf.Stream]
+"""Gives the values of variables of an archive, by their full names, part by part in any order."""
+
+
+def decompress(path: str | Path, target: str | Path, decoder: Decoder | None = None) -> None:
     """Write an archive with its groups as a netCDF file.
 
     Parameters
@@ -156,6 +163,8 @@ def decompress(path: str | Path, target: str | Path) -> None:
         The archive: a folder, a zip file or an fsspec URL.
     target
         The file to write; its name ends in .nc or .nc4. It appears when it is whole.
+    decoder
+        Who decodes; by default this process, one chunk after another.
 
     Raises
     ------
@@ -180,28 +189,58 @@ def decompress(path: str | Path, target: str | Path) -> None:
     try:
         with written_aside(target) as aside:
             for i, group in enumerate(archive.groups()):
-                _write_group(archive, group, aside, first=i == 0)
+                _write_group(archive, group, aside, decoder or _decoded, first=i == 0)
     except OSError as error:
         raise InputError(f"{target}: cannot write ({error.strerror or error})") from None
     except InputError as error:
         raise InputError(str(error).replace(aside.name, target.name)) from None
 
 
-def _write_group(archive: Archive, group: str, file: Path, *, first: bool) -> None:
+def _write_group(archive: Archive, group: str, file: Path, decoder: Decoder, *, first: bool) -> None:
     arrays = {name: array for name, array in archive.arrays() if name.rpartition("/")[0] == group}
+    streamed = {name.rpartition("/")[2] for name, array in arrays.items() if codec_of(array)}
 
-    def parts(short: str) -> netcdf.Parts | None:
-        name = metadata.join(group, short)
-        return _parts(archive, name, arrays[name]) if codec_of(arrays[name]) else None
+    def stream(names: list[str]) -> netcdf.Stream:
+        for name, part, values in decoder(archive, [metadata.join(group, short) for short in names]):
+            yield name.rpartition("/")[2], part, values
 
     with opened(archive, group, decode=False) as dataset:
-        netcdf.write_group(file, group, "w" if first else "a", dataset, parts)
+        netcdf.write_group(file, group, "w" if first else "a", dataset, streamed, stream)
 
 
-def _parts(archive: Archive, name: str, array: Any) -> netcdf.Parts:
-    """Every part of a variable of numbers, checked against the manifest."""
+def _decoded(archive: Archive, names: list[str]) -> netcdf.Stream:
+    arrays = dict(archive.arrays())
+    for name in names:
+        for part, values in parts_of(archive, name, arrays[name]):
+            yield name, part, values
+
+
+def parts_of(
+    archive: Archive, name: str, array: Any, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Decode chunks of a variable of numbers, each compared with the manifest.
+
+    Parameters
+    ----------
+    archive
+        The archive.
+    name, array
+        One of its variables.
+    start, stop
+        Number of the first chunk, in C order, and of the one after the last; by default all.
+
+    Yields
+    ------
+    tuple of slice, numpy.ndarray
+        The part of the variable that the chunk holds, and its values.
+
+    Raises
+    ------
+    CorruptError
+        Where a chunk is not as it was written.
+    """
     sums = archive.manifest.checksums(name, counts_of(array))
-    for chunk in chunks_of(name, array):
+    for chunk in itertools.islice(chunks_of(name, array), start, stop):
         try:
             values, _ = archive.load(array, chunk, int(sums[chunk.number]))
         except VcinrError as error:

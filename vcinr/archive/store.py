@@ -19,6 +19,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from vcinr.archive import repository
 from vcinr.archive.metadata import RESERVED
 from vcinr.errors import CorruptError, InputError, one_line
 from vcinr.places import ABSENT, is_url, remove
@@ -35,7 +36,7 @@ def open_store(place: str | Path) -> Store:
     Parameters
     ----------
     place
-        A folder, a zip file, or an fsspec URL.
+        A folder, a zip file, an fsspec URL, or an icechunk repository (:mod:`vcinr.archive.repository`).
 
     Returns
     -------
@@ -47,6 +48,8 @@ def open_store(place: str | Path) -> Store:
     InputError
         When nothing is there that could be an archive.
     """
+    if repository.is_repository(place):
+        return repository.open_store(place)
     if is_url(place):
         url = f"zip::{place}" if str(place).endswith(".zip") and "::" not in str(place) else str(place)
         try:
@@ -128,6 +131,11 @@ def occupant(place: str | Path) -> Literal["nothing", "archive", "other"]:
     InputError
         For a URL that fsspec does not know.
     """
+    if repository.is_repository(place):
+        if not repository.holds_anything(place):
+            return "nothing"
+        held = open_store(place)
+        return "archive" if get(held, ROOT) is not None and get(held, _FIRST) is not None else "other"
     fs, inner = _filesystem(place) if is_url(place) else (fsspec.filesystem("file"), str(place))
     if not is_url(place) and os.path.islink(inner) and not os.path.exists(inner):
         return "other"
@@ -148,6 +156,8 @@ def occupant(place: str | Path) -> Literal["nothing", "archive", "other"]:
 
 def total_bytes(place: str | Path) -> int:
     """Return the size of a whole archive in bytes."""
+    if repository.is_repository(place):
+        return repository.total_bytes(place)
     if is_url(place):
         fs, inner = _filesystem(place)
         return int(fs.du(inner, total=True))
@@ -158,7 +168,8 @@ def total_bytes(place: str | Path) -> int:
 def workplace(place: str | Path) -> Path:
     """Return the local folder where an archive is built: beside its place, or in the user's cache for a URL."""
     if not is_url(place):
-        return Path(place).with_name(f".{Path(place).name}.part")
+        beside = Path(repository.inner(place))
+        return beside.with_name(f".{beside.name}.part")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vcinr"
     return cache / hashlib.sha256(str(place).encode()).hexdigest()[:16]
 
@@ -173,7 +184,12 @@ def restore(work: Path, place: str | Path) -> None:
     place
         Where the archive belongs.
     """
-    if not is_url(place) and (work / OLD).exists() and not os.path.lexists(place):
+    if (
+        not is_url(place)
+        and not repository.is_repository(place)
+        and (work / OLD).exists()
+        and not os.path.lexists(place)
+    ):
         (work / OLD).rename(place)
     remove(work / OLD)
 
@@ -195,6 +211,9 @@ def publish(tree: Path, place: str | Path, present: Collection[str] = ()) -> Non
     OSError
         Where the place cannot be written; the archive that was there is then there again.
     """
+    if repository.is_repository(place):
+        repository.publish(tree, place)
+        return
     zipped = str(place).endswith(".zip")
     if zipped:
         file = tree.with_suffix(".zip")
@@ -237,6 +256,11 @@ def _zip(tree: Path, file: Path) -> None:
             # Chunks do not deflate, and where they are stored a part of the file is the chunk.
             method = zipfile.ZIP_DEFLATED if path.name == ROOT else zipfile.ZIP_STORED
             archive.writestr(entry, path.read_bytes(), method, 9)
+
+
+def takes_chunks(place: str | Path) -> bool:
+    """Whether chunks can be written to their keys in a place before the archive is published: the URL of a folder."""
+    return is_url(place) and not repository.is_repository(place) and not str(place).endswith(".zip")
 
 
 def begin(place: str) -> None:

@@ -14,6 +14,7 @@ import xarray as xr
 import zarr
 
 from vcinr.archive import metadata, models
+from vcinr.archive.blocks import READING
 from vcinr.archive.contents import Archive, chunks_of, codec_of, counts_of, open_contents
 from vcinr.archive.manifest import line
 from vcinr.archive.members import Members, members_of, peak_of
@@ -308,7 +309,8 @@ def _original(originals: metadata.Groups, name: str, array: zarr.Array[Any]) -> 
 
 def _part(values: xr.DataArray, part: tuple[slice, ...]) -> np.ndarray:
     try:
-        return np.asarray(values[part].values)
+        with READING:
+            return np.asarray(values[part].values)
     except (VcinrError, *NOT_DAMAGE):
         raise
     except Exception as error:  # every format's library has its own for a damaged file

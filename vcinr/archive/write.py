@@ -24,7 +24,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import vcinr
 from vcinr.archive import metadata, models, store
-from vcinr.archive.blocks import source_digest, text_digest
+from vcinr.archive.blocks import READING, source_digest, text_digest
 from vcinr.archive.contents import chunks_of
 from vcinr.archive.jobs import Models
 from vcinr.archive.manifest import KEY, Manifest, compact, metadata_digest
@@ -202,7 +202,8 @@ def assemble(
     shutil.rmtree(tree, ignore_errors=True)
     asked = [a for a in arrays if a.job.asked]
     for path, group in groups.items():
-        _write_group(tree, path, group, arrays, "; ".join(f"{a.job.name} {a.job.promise}" for a in asked))
+        with READING:
+            _write_group(tree, path, group, arrays, "; ".join(f"{a.job.name} {a.job.promise}" for a in asked))
     root = zarr.open_group(tree, mode="r+", zarr_format=3)
     for array in arrays:
         if array.numeric:

@@ -7,10 +7,8 @@ import json
 import logging
 import os
 import random
-import resource
 import socket
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -18,11 +16,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self, TypeVar
 
 from vcinr.archive import metadata
-from vcinr.archive.blocks import index_of
+from vcinr.archive.blocks import READING, index_of
 from vcinr.archive.jobs import Models, limits_of_pieces
 from vcinr.archive.manifest import MALFORMED
 from vcinr.archive.metadata import Groups
 from vcinr.archive.plan import ArrayPlan
+from vcinr.archive.store import takes_chunks
 from vcinr.archive.work import ChunkFacts, encode_chunk, task_of
 from vcinr.archive.write import compress
 from vcinr.bulk import done
@@ -63,7 +62,7 @@ class Receipt:
         where it was there already.
     failed
         Why an archive could not be made, by the name of its input.
-    host, pid, began, seconds, cpu_seconds, peak_bytes
+    host, pid, began, seconds, peak_bytes
         Who did it, when (seconds since 1970), for how long, and the most memory that the process has ever taken.
     """
 
@@ -77,7 +76,6 @@ class Receipt:
     pid: int = 0
     began: float = 0.0
     seconds: float = 0.0
-    cpu_seconds: float = 0.0
     peak_bytes: int = 0
 
     def facts(self) -> dict[str, ChunkFacts]:
@@ -102,7 +100,7 @@ class Receipt:
 
 def chunks_place(item: Item, place: str) -> Place:
     """Where the chunks of an archive are written: in their own place behind a URL, else in the staging place."""
-    if is_url(item.target) and not item.target.endswith(".zip"):
+    if takes_chunks(item.target):
         return Place(item.target)
     return Place(Place(place).path(f"{CHUNKS}/{item.key}"))
 
@@ -145,18 +143,12 @@ def _of_item(batch: Batch, request: Request, staging: Place, clock: _Clock) -> R
     if request.concat is None:  # else each batch would ask for thousands of files
         check_unchanged(item.source)
     if batch.stage == "check":
-        groups, variables = open_source(item.source, request, place, item.key)
-        there = done.standing(
-            item,
-            groups,
-            variables,
-            request,
-            staged_models(batch.place, request, batch.models),
-            overwrite=batch.overwrite,
-        )
+        models = staged_models(place, request, batch.models)
+        opened = open_source(item.source, request, place, item.key)
+        there = done.standing(item, opened, request, models, overwrite=batch.overwrite)
         return clock.receipt(batch.id, archives={} if there is None else {item.target: there})
     if batch.stage == "scan":
-        groups, _ = open_source(item.source, request, place, item.key)
+        groups = open_source(item.source, request, place, item.key).groups
         limits = {name: _limits(groups, name, start, stop) for name, start, stop in batch.spans}
         receipt = clock.receipt(batch.id, limits=limits)
     else:
@@ -230,14 +222,14 @@ def _whole(batch: Batch, request: Request, staging: Place, clock: _Clock) -> Rec
 def _made(item: Item, batch: Batch, request: Request, models: Models) -> dict[str, Any]:
     """Make one archive, unless it is there; returns what `vcinr.archive.read.info` says of it."""
     check_unchanged(item.source)
-    groups, variables = open_source(item.source, request)
-    there = done.standing(item, groups, variables, request, models, overwrite=batch.overwrite)
+    opened = open_source(item.source, request)
+    there = done.standing(item, opened, request, models, overwrite=batch.overwrite)
     if there is not None:
         return there
     return compress(
-        groups, item.target, model=models, abs_error=request.abs_error, rel_error=request.rel_error,
+        opened.groups, item.target, model=models, abs_error=request.abs_error, rel_error=request.rel_error,
         point_rel_error=request.point_rel_error, psnr=request.psnr, rate=request.rate, iou=request.iou,
-        variables=request.variables or variables, chunk=request.chunk, effort=request.effort,
+        variables=request.variables or opened.variables, chunk=request.chunk, effort=request.effort,
         overwrite=batch.overwrite, threads=1, watch=report,
     )  # fmt: skip
 
@@ -260,28 +252,36 @@ class _Clock:
     """Times a batch."""
 
     def __init__(self) -> None:
-        self.began, self._start, self._cpu = time.time(), time.perf_counter(), time.thread_time()
+        self.began, self._start = time.time(), time.perf_counter()
 
     def receipt(self, name: str, **found: Any) -> Receipt:
         """The receipt of a batch that ends now."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Receipt(
             name, **found, host=socket.gethostname(), pid=os.getpid(), began=self.began,
-            seconds=time.perf_counter() - self._start, cpu_seconds=time.thread_time() - self._cpu, peak_bytes=peak,
+            seconds=time.perf_counter() - self._start, peak_bytes=_peak_bytes(),
         )  # fmt: skip
 
 
-_LAST = threading.local()
+def _peak_bytes() -> int:
+    """The most memory that this process has ever taken; 0 on systems that do not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+_PLANNED: dict[Any, tuple[Groups, list[ArrayPlan]]] = {}
 
 
 def prepared(item: Item, request: Request, place: str, names: Mapping[str, str]) -> tuple[Groups, list[ArrayPlan]]:
-    """The data set of an item and the plan of its arrays; the last one of each thread is kept open."""
-    key = (item.key, tuple(sorted(item.limits.items())))
-    if getattr(_LAST, "key", None) != key:
-        groups, variables = open_source(item.source, request, place, item.key)
-        _LAST.made = (
-            groups,
-            arrays_of(groups, variables, request, staged_models(place, request, names), item.known_limits),
-        )
-        _LAST.key = key
-    return _LAST.made
+    """The data set of an item and the plan of its arrays; all threads share the last one."""
+    key = (item.key, place, tuple(sorted(item.limits.items())))
+    with READING:
+        if key not in _PLANNED:
+            _PLANNED.clear()
+            opened = open_source(item.source, request, place, item.key)
+            models = staged_models(place, request, names)
+            arrays = arrays_of(opened.groups, opened.variables, request, models, item.known_limits)
+            _PLANNED[key] = opened.groups, arrays
+        return _PLANNED[key]

@@ -51,9 +51,14 @@ class Claims:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._staging.remove(self._file(self.run))
+        self.end()
+
+    def end(self) -> None:
+        """Give all marks up; more than once does nothing."""
+        if not self._ended.is_set():
+            self._ended.set()
+            self._thread.join()
+            self._staging.remove(self._file(self.run))
 
     def take(self, name: str) -> bool:
         """Claim a batch or any other work by its name; False where a run that lives has it."""

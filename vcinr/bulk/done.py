@@ -16,12 +16,14 @@ from vcinr.archive.manifest import MALFORMED, fetch
 from vcinr.archive.metadata import PREFIX, Groups
 from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.read import info
+from vcinr.archive.repository import is_repository
 from vcinr.archive.spool import clear, digest_of
 from vcinr.archive.store import occupant, workplace
 from vcinr.archive.verify import verify
 from vcinr.bulk.place import Place
 from vcinr.bulk.plan import Item, arrays_of
 from vcinr.bulk.request import Request
+from vcinr.bulk.source import Opened
 from vcinr.errors import InputError, VcinrError
 from vcinr.places import is_url
 
@@ -35,7 +37,7 @@ def read(staging: Place, item: Item) -> dict[str, Any] | None:
         facts: dict[str, Any] = note["facts"]
     except MALFORMED:
         return None
-    return facts if is_url(item.target) or os.path.lexists(item.target) else None
+    return facts if is_url(item.target) or is_repository(item.target) or os.path.lexists(item.target) else None
 
 
 def write(staging: Place, item: Item, facts: dict[str, Any]) -> None:
@@ -49,17 +51,15 @@ def keys(staging: Place) -> set[str]:
     return {name.removesuffix(".json") for name in staging.sizes(_FOLDER)}
 
 
-def standing(
-    item: Item, groups: Groups, variables: list[str] | None, request: Request, models: Models, *, overwrite: bool
-) -> dict[str, Any] | None:
+def standing(item: Item, opened: Opened, request: Request, models: Models, *, overwrite: bool) -> dict[str, Any] | None:
     """Look whether an archive is there already.
 
     Parameters
     ----------
     item
         The archive.
-    groups, variables
-        Its input, as :func:`vcinr.bulk.source.open_source` opens it.
+    opened
+        Its input.
     request, models
         What is asked.
     overwrite
@@ -88,7 +88,7 @@ def standing(
         raise InputError(f"{item.target}: exists already and is no archive; choose another name")
     try:
         facts = info(item.target)
-        if _newer(item) and _answers(item, groups, variables, request, models):
+        if _newer(item) and _answers(item, opened, request, models):
             clear(workplace(item.target))
             return {**facts, "skipped": True}
     except VcinrError:
@@ -103,7 +103,7 @@ def standing(
 
 def _newer(item: Item) -> bool:
     """Whether an archive is newer than its input, as far as this can be seen."""
-    if is_url(item.target) or any(map(is_url, item.source.paths)):
+    if is_url(item.target) or is_repository(item.target) or any(map(is_url, item.source.paths)):
         return True
     target = Path(item.target)
     written = (target / "zarr.json" if target.is_dir() else target).stat().st_mtime
@@ -113,15 +113,15 @@ def _newer(item: Item) -> bool:
     return written >= max(f.stat().st_mtime for f in files)
 
 
-def _answers(item: Item, groups: Groups, variables: list[str] | None, request: Request, models: Models) -> bool:
+def _answers(item: Item, opened: Opened, request: Request, models: Models) -> bool:
     """Whether an archive is sound, of these values, and has the codecs that this request gives its arrays."""
     archive = open_contents(item.target)
-    arrays = arrays_of(groups, variables, request, models, item.known_limits)
+    arrays = arrays_of(opened.groups, opened.variables, request, models, item.known_limits)
     stored = dict(archive.arrays())
     for array in arrays:
         if array.job.name not in stored or not _same(array, stored[array.job.name]):
             return False
-    return is_made_of(archive, groups)
+    return is_made_of(archive, opened.groups)
 
 
 def _same(array: ArrayPlan, stored: Any) -> bool:

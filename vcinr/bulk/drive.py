@@ -7,10 +7,10 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vcinr.archive.store import begin, occupant
+from vcinr.archive.store import begin, occupant, takes_chunks
 from vcinr.bulk import done
 from vcinr.bulk.batch import RECEIPTS, Receipt, run_batch
 from vcinr.bulk.claims import Claims, of_target
@@ -19,9 +19,8 @@ from vcinr.bulk.engines import Engine, run
 from vcinr.bulk.place import Place, patiently
 from vcinr.bulk.plan import BATCH_SECONDS, Batch, BulkPlan, Item, note_models, plan, staging
 from vcinr.bulk.request import Request
-from vcinr.bulk.source import note_joined
-from vcinr.errors import InputError, VcinrError, WorkerLost, one_line
-from vcinr.places import is_url
+from vcinr.bulk.source import close_sources, note_joined
+from vcinr.errors import InputError, VcinrError, one_line
 from vcinr.progress import Clock, Progress, Watch, silent
 
 POLL_S = 1.0
@@ -41,11 +40,14 @@ class Outcome:
         Why an input has no archive, by its name.
     place
         The staging place, where something is left in it; None where all is done.
+    left
+        The plan of the archives that are still to be committed; None where there are none.
     """
 
     archives: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     place: str | None = None
+    left: BulkPlan | None = None
 
     def check(self, inputs: int) -> None:
         """Raise InputError that names what failed, if anything did, of so many inputs."""
@@ -100,25 +102,29 @@ def compress(
 
 
 def drive(
-    made: BulkPlan, engine: Engine, *, part: tuple[int, int] | None = None, stall_s: float = 600.0,
-    watch: Watch = silent,
+    made: BulkPlan, engine: Engine, *, part: tuple[int, int] | None = None, commits: bool = True,
+    stall_s: float = 600.0, watch: Watch = silent,
 ) -> Outcome:  # fmt: skip
-    """Carry out a plan; arguments and errors as of `compress`."""
+    """Carry out a plan.
+
+    Arguments and errors are as of `compress`. Without `commits`, large inputs become archives when the outcome's `left`
+    is given to `commit`.
+    """
     with _staged(made.place) as claims:
-        work = _Run(made, engine, claims, part, stall_s, watch)
+        work = _Run(made, engine, claims, part, stall_s, watch, commits and part is None)
         work.look_around()
         work.scan()
         work.encode()
         return work.finish()
 
 
-def commit(output: str, watch: Watch = silent) -> Outcome:
-    """Make the archives of a run in parts, whose batches are done.
+def commit(output: str | BulkPlan, watch: Watch = silent) -> Outcome:
+    """Make the archives whose batches are done.
 
     Parameters
     ----------
     output
-        What the parts were given as output.
+        What the parts of a run were given as output, or the plan that a run without `commits` has left.
     watch
         Is told of each archive.
 
@@ -132,18 +138,19 @@ def commit(output: str, watch: Watch = silent) -> Outcome:
     InputError
         Where no run was begun.
     """
-    for folder in (True, False):
-        place = Place(staging(output, folder=folder))
-        data = place.get(PLAN)
-        if data is not None:
-            break
-    else:
-        raise InputError(f"{output}: nothing was begun there that could be finished; run vcinr compress first")
-    made = BulkPlan.from_node(json.loads(data))
+    made = output if isinstance(output, BulkPlan) else _begun(output)
     with _staged(made.place) as claims:
         work = _Run(made, None, claims, None, 0.0, watch)
         work.commit_all()
         return work.finish()
+
+
+def _begun(output: str) -> BulkPlan:
+    """The plan of a run that was begun."""
+    for folder in (True, False):
+        if (data := Place(staging(output, folder=folder)).get(PLAN)) is not None:
+            return BulkPlan.from_node(json.loads(data))
+    raise InputError(f"{output}: nothing was begun there that could be finished; run vcinr compress first")
 
 
 @contextmanager
@@ -152,6 +159,7 @@ def _staged(place: str) -> Iterator[Claims]:
     try:
         with Claims(Place(place)) as claims:
             yield claims
+        close_sources()
     except OSError as error:
         reason = "no space left" if error.errno == errno.ENOSPC else error.strerror or one_line(error)
         raise InputError(
@@ -165,8 +173,9 @@ class _Run:
 
     def __init__(
         self, made: BulkPlan, engine: Engine | None, claims: Claims, part: tuple[int, int] | None, stall_s: float,
-        watch: Watch,
+        watch: Watch, commits: bool = True,
     ) -> None:  # fmt: skip
+        self.commits = commits
         self.made, self.engine, self.claims, self.part = made, engine, claims, part
         self.stall_s, self.watch = stall_s, watch
         self.staging = Place(made.place)
@@ -223,7 +232,7 @@ class _Run:
             if batch.stage == "encode":
                 key = batch.items[0].key
                 left[key].discard(batch.id)
-                if not left[key] and self.part is None:
+                if not left[key] and self.commits:
                     self._commit(items[key])
         self._commit_waiting()
 
@@ -243,9 +252,14 @@ class _Run:
         """Remove the staging place where nothing is left to do, and nobody else is at it."""
         self.outcome.place = self.made.place
         complete = {item.target for item in self.made.items} <= set(self.outcome.archives)
-        if not self.outcome.failed and complete and not self.claims.others():
-            self.staging.remove()
-            self.outcome.place = None
+        # What parts have left is for `commit`, also where there is nothing to commit: it says so, and clears up.
+        if self.part is None and complete and not self.outcome.failed:
+            self.claims.end()  # first: of runs that end together, one at least sees no other
+            if not self.claims.others():
+                self.staging.remove()
+                self.outcome.place = None
+        self._leave_out()
+        self.outcome.left = replace(self.made, failed=dict(self.outcome.failed)) if self.made.items else None
         return self.outcome
 
     # --- what they share
@@ -259,7 +273,7 @@ class _Run:
 
     def _begin(self, item: Item) -> None:
         """Take an archive that is to be replaced away, where its chunks are written straight to their places."""
-        if is_url(item.target) and not item.target.endswith(".zip") and self.staging.get(f"begun/{item.key}") is None:
+        if takes_chunks(item.target) and self.staging.get(f"begun/{item.key}") is None:
             patiently(lambda: begin(item.target))
             self.staging.put(f"begun/{item.key}", b"")
 
@@ -333,10 +347,10 @@ class _Run:
                 progress = True
                 if isinstance(result, Receipt):
                     yield batch, counter.add(batch, result)
-                elif isinstance(result, WorkerLost) and len(batch.items) > 1:
-                    alone += [self.made.of_whole([item]) for item in batch.items]
                 elif isinstance(result, OSError):
                     raise result
+                elif len(batch.items) > 1:  # by the fault of one of them
+                    alone += [self.made.of_whole([item]) for item in batch.items]
                 else:
                     counter.add(batch, None)
                     self.outcome.failed[batch.items[0].source.name] = one_line(result)

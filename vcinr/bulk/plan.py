@@ -20,6 +20,7 @@ from vcinr.archive import metadata
 from vcinr.archive.jobs import Limits, Models, count_pieces
 from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.plan import plan as plan_arrays
+from vcinr.archive.repository import inner
 from vcinr.bulk.place import Place
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import Source, joined, open_source, source_of, targets
@@ -30,7 +31,11 @@ from vcinr.models import AnyModel, from_bytes, load_model
 from vcinr.patches.model import PatchModel
 
 BATCH_SECONDS = 60.0
-"""Work in a batch, about, where a file has so much."""
+"""Work in a batch at most, about."""
+_LEAST_SECONDS = 10.0  # work in a batch at least, where there is so much: opening its file takes a few hundredths of it
+_SHARES = 8  # batches of a file that has enough work, so that many workers share one
+_WHOLE_SECONDS = 20.0  # work in a file that is not opened for the plan
+_MANY = 64  # inputs from which on there are batches enough without opening any that has no more work than a batch
 RATES = {"fast": 12e6, "best": 0.6e6}
 """Values that a core encodes in a second, about, by effort: measured on fields of model output with a bound."""
 _MODEL_SLOWER = 2.0  # times that a model makes the search for fewest bytes longer
@@ -243,7 +248,7 @@ class BulkPlan:
         spent = 0.0
         for item in items:
             seconds = self._seconds_whole(item)
-            if pool and spent + seconds > self.batch_seconds:
+            if pool and spent + seconds > min(self.batch_seconds, _LEAST_SECONDS):
                 yield self.of_whole(pool)
                 pool, spent = [], 0.0
             pool, spent = [*pool, item], spent + seconds
@@ -252,12 +257,14 @@ class BulkPlan:
 
     def _cut(self, item: Item, stage: Stage, arrays: list[tuple[str, int, _Cost]]) -> Iterator[Batch]:
         """Deal chunks, or pieces, of arrays to batches: in C order, so that a file is read from front to back."""
+        whole = sum(count * cost.seconds for _, count, cost in arrays)
+        most = min(self.batch_seconds, max(_LEAST_SECONDS, whole / _SHARES))
         spans: list[Span] = []
         values, seconds, memory, size, first, position = 0, 0.0, 0, 0, 0, 0
         for name, count, cost in arrays:
             start = 0
             while start < count:
-                room = max(0.0, self.batch_seconds - seconds) / cost.seconds if cost.seconds else math.inf
+                room = max(0.0, most - seconds) / cost.seconds if cost.seconds else math.inf
                 taken = int(min(count - start, max(room, 0 if spans else 1)))
                 if taken:
                     spans.append((name, start, start + taken))
@@ -399,6 +406,7 @@ def plan(
     place = staging(output, folder=not single)
     items: list[Item] = []
     failed: dict[str, str] = {}
+    unopened = batch_seconds if len(jobs) >= _MANY else min(batch_seconds, _WHOLE_SECONDS)
     empty = BulkPlan(place, output, request, names, (), overwrite, batch_seconds)
     for paths, target in jobs:
         try:
@@ -406,7 +414,7 @@ def plan(
             item = Item(source, target, _key(source, target, request, names))
             if request.concat is not None:
                 empty = replace(empty, joined={item.key: joined(paths, request.concat)})
-            if request.concat is not None or whole_seconds(source.bytes, request) > batch_seconds:
+            if request.concat is not None or whole_seconds(source.bytes, request) > unopened:
                 item = _opened(item, empty, models)
             items.append(item)
         except VcinrError as error:
@@ -421,7 +429,7 @@ def plan(
 
 def staging(output: str, *, folder: bool) -> str:
     """Where a run keeps what is finished: in the output where that is a folder of archives, else beside the archive."""
-    output = output.rstrip("/")
+    output = inner(output).rstrip("/")
     if folder:
         return f"{output}/.vcinr-bulk"
     head, slash, name = output.rpartition("/")
@@ -508,8 +516,8 @@ def _opened(item: Item, made: BulkPlan, models: Models) -> Item:
     """An item with what is in its file."""
     request = made.request
     wanted = _Wanted(item.limits, 2.0 if request.iou is None else 1.0)  # until it is known, all are shapes or none is
-    groups, variables = open_source(item.source, request, made.place, item.key, made.joined.get(item.key))
-    arrays = arrays_of(groups, variables, request, models, wanted)
+    opened = open_source(item.source, request, made.place, item.key, made.joined.get(item.key))
+    groups, arrays = opened.groups, arrays_of(opened.groups, opened.variables, request, models, wanted)
     known = tuple(
         Array(a.job.name, tuple(a.job.values.shape), a.shape, a.dtype.str, a.job.asked, a.job.model is not None)
         for a in arrays if a.numeric
@@ -583,7 +591,7 @@ def estimate(made: BulkPlan) -> dict[str, Any]:
         "batches": [
             {
                 "id": b.id, "stage": b.stage, "inputs": [item.source.name for item in b.items], "bytes": b.bytes,
-                "seconds": round(b.seconds, 2), "memory": b.memory,
+                "seconds": round(b.seconds, 6), "memory": b.memory,
             }
             for b in batches
         ],

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vcinr.archive import metadata
+from vcinr.archive.blocks import READING
 from vcinr.archive.metadata import Groups
+from vcinr.archive.repository import is_repository
 from vcinr.bulk.place import Place, file_system, patiently
 from vcinr.bulk.request import Request
 from vcinr.errors import InputError, one_line
@@ -105,9 +107,9 @@ def targets(inputs: Iterable[str] | str, output: str, *, concat: bool = False) -
     paths = expand(given)
     if concat:
         return _apart([(tuple(paths), output)])
-    if len(paths) == 1 and not is_pattern(given[0]) and output.endswith((".zarr", ".zip")):
+    if len(paths) == 1 and not is_pattern(given[0]) and is_archive_name(output):
         return _apart([((paths[0],), output)])
-    if output.endswith((".zarr", ".zip")) and len(paths) > 1:
+    if is_archive_name(output) and len(paths) > 1:
         raise InputError(
             f"{output}: {len(paths)} inputs become an archive each, and this is the name of one; give a folder, or "
             "the dimension along which they are joined (--concat)"
@@ -127,6 +129,11 @@ def _apart(jobs: list[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str, ...
             if (path if is_url(path) else os.path.realpath(path)) == own:
                 raise InputError(f"{path}: the archive would replace its own input; choose another output")
     return jobs
+
+
+def is_archive_name(place: str) -> bool:
+    """Whether a name is that of one archive, and not of a folder of archives."""
+    return place.endswith((".zarr", ".zip")) or is_repository(place)
 
 
 def is_pattern(path: str) -> bool:
@@ -213,7 +220,8 @@ def joined(paths: tuple[str, ...], dim: str) -> Concat:
     """Look into all files that are joined along a dimension; errors as of :func:`vcinr.formats.concat.open_concat`."""
     from vcinr.formats.concat import facts_of, merge
 
-    return merge((facts_of(path, dim) for path in paths), paths, dim)
+    with READING:
+        return merge((facts_of(path, dim) for path in paths), paths, dim)
 
 
 def note_joined(place: str, key: str, whole: Concat) -> None:
@@ -231,9 +239,32 @@ def _noted(place: str, key: str) -> Concat:
     return concat_of(json.loads(data))
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """The data set that becomes an archive.
+
+    Parameters
+    ----------
+    groups
+        By path, as they are stored (:func:`vcinr.archive.metadata.stored`), lazily.
+    variables
+        Those that hold the signals of a file which is one, such as an image; None of any other.
+    files
+        What was opened.
+    """
+
+    groups: Groups
+    variables: list[str] | None
+    files: Groups
+
+
+_OPEN: dict[Any, Opened] = {}
+_KEPT = 2  # data sets that a process keeps open for what comes next
+
+
 def open_source(
     source: Source, request: Request, place: str = "", key: str = "", whole: Concat | None = None
-) -> tuple[Groups, list[str] | None]:  # fmt: skip
+) -> Opened:  # fmt: skip
     """Open the data set that becomes an archive.
 
     Parameters
@@ -249,23 +280,37 @@ def open_source(
 
     Returns
     -------
-    groups : dict
-        By path, as they are stored (:func:`vcinr.archive.metadata.stored`), lazily.
-    variables : list of str or None
-        Those that hold the signals of a file which is one, such as an image; None of any other.
+    Opened
+        All threads of this process share it while it is among the last ones. HDF5 2.2 crashes where a file with text is
+        open twice and one of the two is closed.
 
     Raises
     ------
     InputError
         As :func:`vcinr.formats.open.open_groups`.
     """
-    if request.concat is None:
-        groups, variables = _opened(source.paths, request)
-    else:
-        from vcinr.formats.concat import opened
+    known = (source, request.concat, request.kind, request.resolution)
+    with READING:
+        if known in _OPEN:
+            return _OPEN[known]
+        close_sources(_KEPT - 1)
+        if request.concat is None:
+            files, variables = _opened(source.paths, request)
+        else:
+            from vcinr.formats.concat import opened
 
-        groups, variables = opened(_noted(place, key) if whole is None else whole), None
-    return {path: metadata.stored(group, path) for path, group in metadata.as_groups(groups).items()}, variables
+            files, variables = opened(_noted(place, key) if whole is None else whole), None
+        groups = {path: metadata.stored(group, path) for path, group in metadata.as_groups(files).items()}
+        _OPEN[known] = Opened(groups, variables, files)
+        return _OPEN[known]
+
+
+def close_sources(kept: int = 0) -> None:
+    """Close what `open_source` keeps open, but for the last `kept`; where values are asked for, it opens again."""
+    with READING:
+        while len(_OPEN) > kept:
+            for group in _OPEN.pop(next(iter(_OPEN))).files.values():
+                group.close()
 
 
 def _opened(paths: tuple[str, ...], request: Request) -> tuple[Groups, list[str] | None]:

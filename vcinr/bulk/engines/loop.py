@@ -36,7 +36,8 @@ def run(
     engine : Engine
         Which workers; they are started when the first result is asked for, and ended with the iterator.
     call : callable
-        A function of a batch. It is pickled for workers in other processes, and so are batches and results.
+        A function of a batch, of a module that workers can import. Batches and results are pickled for workers in
+        other processes.
     batches : iterable
         May be endless: batches are drawn as workers become free for them.
     stall_s : float

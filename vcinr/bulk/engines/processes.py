@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from queue import Empty, SimpleQueue
+from types import ModuleType
 from typing import Any
 
 from vcinr.bulk.engines.base import Engine, Pool
@@ -80,8 +82,8 @@ class _Processes(Executor):
             self._all.discard(worker)
             ends.append(worker.end())
         raise EngineLost(
-            f"worker processes end while they start ({', '.join(ends)}); a script that starts them needs "
-            "`if __name__ == '__main__':` around its work; --engine threads needs no processes"
+            f"worker processes end while they start ({', '.join(ends)}), and may have said why; the engine threads "
+            "needs no processes"
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
@@ -105,7 +107,8 @@ class _Worker:
         self.pipe, other = context.Pipe()
         level = logging.getLogger("vcinr").getEffectiveLevel()
         self.process = context.Process(target=_serve, args=(other, level), daemon=True, name="vcinr-worker")
-        self.process.start()
+        with _without_main():
+            self.process.start()
         other.close()  # so that the pipe ends with the process
 
     def ready(self) -> bool:
@@ -143,6 +146,21 @@ class _Worker:
         if code >= 0:
             return f"ended with exit status {code}"
         return f"was killed by {signal.Signals(-code).name}"
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are started in this block do not import the program that starts them.
+
+    `multiprocessing` has them do so for functions of the program itself. It would run a script without
+    ``if __name__ == "__main__"`` again, and import all of Prefect under a flow.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(pipe: Connection, level: int) -> None:
