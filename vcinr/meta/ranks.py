@@ -133,6 +133,11 @@ def of_several() -> bool:
     return distributed.is_available() and distributed.is_torchelastic_launched()
 
 
+def is_first() -> bool:
+    """Whether this process speaks for all that torchrun started; a process that it did not start does."""
+    return not of_several() or os.environ.get("RANK") == "0"
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Meet the other processes that torchrun started; a process that it did not start is `ALONE`.

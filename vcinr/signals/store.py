@@ -19,6 +19,8 @@ from vcinr.errors import InputError
 from vcinr.signals.domain import Domain, Grid, Points
 from vcinr.signals.stored import SHA256, Stored, blocks
 
+_CHUNK, _SHARD = 1 << 20, 1 << 26  # bytes of values that a chunk and a shard hold at most, unless a signal has more
+
 
 @dataclass(frozen=True, eq=False)
 class SignalSet:
@@ -391,8 +393,8 @@ class Growing:
     def __init__(self, group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any) -> None:
         length, rest = shape[0], shape[1:]
         item = max(1, math.prod(rest) * np.dtype(dtype).itemsize)
-        chunk = max(1, min(length, 2**20 // item))
-        self._shard = chunk * max(1, min(math.ceil(length / chunk), 2**26 // (item * chunk)))
+        chunk = max(1, min(length, _CHUNK // item))
+        self._shard = chunk * max(1, min(math.ceil(length / chunk), _SHARD // (item * chunk)))
         self._array = group.create_array(
             name, shape=shape, dtype=dtype, chunks=(chunk, *rest), shards=(self._shard, *rest)
         )

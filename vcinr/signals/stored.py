@@ -25,7 +25,7 @@ class Stored:
         The array in the store.
     """
 
-    def __init__(self, array: zarr.Array) -> None:
+    def __init__(self, array: zarr.Array[Any]) -> None:
         self._array: Any = array
         self._reader: ThreadPoolExecutor | None = None
         self._ahead: tuple[np.ndarray, Future[np.ndarray]] | None = None
