@@ -73,7 +73,7 @@ def learned(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 def farthest(one: dict, other: dict) -> float:
     assert one.keys() == other.keys()
-    return max(float(np.abs(np.subtract(one[k], other[k])).max()) for k in one)
+    return max(float(np.abs(np.asarray(one[k]) - np.asarray(other[k])).max()) for k in one)
 
 
 # --- Two processes against one

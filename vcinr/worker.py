@@ -20,7 +20,6 @@ from vcinr.places import written_aside
 from vcinr.processes import PROGRESS, RESULT, TOLD
 from vcinr.progress import Progress
 
-
 STAGES: dict[str, Callable[..., dict[str, Any]]] = {"learn": stages.learn, "complete": stages.complete}
 """The stages that several processes can run together."""
 

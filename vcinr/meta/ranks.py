@@ -10,6 +10,7 @@ a word (https://github.com/pytorch/pytorch/issues/63929).
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from torch import distributed
 from vcinr.errors import ConfigError
 
 _PATIENCE = timedelta(days=1)  # for the longest work of the first process alone; torchrun notices a dead one at once
+_MEETINGS = itertools.count()
 _T = TypeVar("_T")
 
 
@@ -138,6 +140,16 @@ def is_first() -> bool:
     return not of_several() or os.environ.get("RANK") == "0"
 
 
+def _meeting() -> str:
+    """A name for this meeting of the processes, under which none has left its address before.
+
+    The store in which processes find each other is torchrun's, and outlives them: those that are started again would
+    find the addresses of the dead, and wait for them.
+    """
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return f"vcinr/{os.environ['TORCHELASTIC_RESTART_COUNT'] if kept else 0}/{next(_MEETINGS)}"
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Meet the other processes that torchrun started; a process that it did not start is `ALONE`.
@@ -156,13 +168,17 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ALONE
         return
     if device == "cuda":
-        own, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if own >= count:
-            raise ConfigError(f"device: cuda: process {own} of this machine needs a GPU of its own, and it has {count}")
+        own, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= gpus:
+            raise ConfigError(f"device: cuda: process {own} of this machine needs a GPU of its own, and it has {gpus}")
         torch.cuda.set_device(own)
+    store, rank, world = next(distributed.rendezvous("env://", timeout=_PATIENCE))
     # What the first process decides goes over gloo in any case.
-    distributed.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=_PATIENCE)
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(
+        backend, store=distributed.PrefixStore(_meeting(), store), rank=rank, world_size=world, timeout=_PATIENCE
+    )
     try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+        yield Ranks(rank, world)
     finally:
         distributed.destroy_process_group()
