@@ -17,7 +17,7 @@ CASES: dict[str, Params] = {
     "gates": small(meta={**STEPS, "batch": 6}),
     "micro": small(method="basis", meta={**STEPS, "batch": 16, "micro_batch": 3}),
     "sparse": small(method="mscn", meta={**STEPS, "batch": 7, "micro_batch": 2, "inner_rate": 0.1}),
-    "long": small(meta={**STEPS, "steps": 40, "validate_every": 10}),
+    "long": small(method="basis", meta={**STEPS, "steps": 40, "validate_every": 10, "batch": 8}),
 }
 """Parameters by the name of the case. `long` is that of the run in which a process is killed."""
 QUANTISED = {"factorised": {"kind": "factorised"}, "hyperprior": {"kind": "hyperprior"}, "joint": {"joint_steps": 4}}
