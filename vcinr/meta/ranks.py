@@ -172,12 +172,13 @@ def joined(device: str) -> Iterator[Ranks]:
         if own >= gpus:
             raise ConfigError(f"device: cuda: process {own} of this machine needs a GPU of its own, and it has {gpus}")
         torch.cuda.set_device(own)
-    store, rank, world = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+    own_store = distributed.PrefixStore(_meeting(), store)  # type: ignore[attr-defined]
     # What the first process decides goes over gloo in any case.
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(
-        backend, store=distributed.PrefixStore(_meeting(), store), rank=rank, world_size=world, timeout=_PATIENCE
-    )
+    distributed.init_process_group(backend, store=own_store, rank=rank, world_size=world, timeout=_PATIENCE)
     try:
         yield Ranks(rank, world)
     finally:
