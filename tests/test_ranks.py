@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from vcinr.meta.extract import extract_modulations, latents_of
 from vcinr.meta.inner import batch_of, solve
 from vcinr.meta.principal import Moments, principal_axes, principal_axes_by_moments
 from vcinr.meta.ranks import ALONE, Ranks, joined, of_several
-from vcinr.signals import Signals, SignalSet, read_signals, write_signals
+from vcinr.signals import Signals, SignalSet, write_signals
 from vcinr.signals.store import normalisation_of
 
 LIMIT = 240  # seconds for what takes about 30 on one core that is busy
@@ -251,5 +250,4 @@ def test_experts_learn_in_one_process(ran, tmp_path):
         small(meta={"micro_batch": 0})
     with pytest.raises(ConfigError, match="processes"):
         small(processes=0)
-    assert not list(tmp_path.iterdir()) and shutil.which("python")
-    assert read_signals(ran / "signals.zarr").splits["train"].features.dtype == np.float32
+    assert not list(tmp_path.iterdir())
