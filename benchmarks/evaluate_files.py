@@ -60,7 +60,7 @@ def evaluate_files(
     tested = dict(separated(data if isinstance(data, dict) else {"": data}))
     tested = {Path(name).stem: dataset for name, dataset in tested.items()}
     spec = spec_of(source.kind, list(tested.values()))
-    learned = read_signals(signals).splits["train"].features
+    learned = read_signals(signals).splits["train"].features[:]
     learned = learned[..., 0] if learned.shape[-1] == 1 else learned
     with processes() as pool:
         found = compare(spec, tested, learned, model, pool, watch)

@@ -34,11 +34,11 @@ def fetch_package(package: Package, raw: Path) -> None:
 
 
 @task(name="ingest", cache_policy=NO_CACHE, retry_delay_seconds=RETRY_DELAYS, retry_condition_fn=worth_retrying)
-def ingest_signals(source: Source, raw: Path, out: Path) -> dict[str, Any]:
+def ingest_signals(source: Source, raw: Path, out: Path, memory: float) -> dict[str, Any]:
     """Cut the source's data into signals."""
     from vcinr.datasets.ingest import ingest
 
-    return ingest(source, raw, out, watcher("ingest"))
+    return ingest(source, raw, out, watcher("ingest"), memory=memory)
 
 
 @flow(name="ingest")
@@ -49,7 +49,7 @@ def ingest(params: str = PARAMS) -> dict[str, Any]:
     for package in p.active.packages:
         fetch_package(package, places.raw)
     retries = tries_after_the_first(s.path for s in (*p.active.train, *p.active.archive))
-    summary = ingest_signals.with_options(retries=retries)(p.active, places.raw, places.signals)
+    summary = ingest_signals.with_options(retries=retries)(p.active, places.raw, places.signals, p.memory)
     record("ingest", summary, places.metrics / "ingest.json")
     return summary
 

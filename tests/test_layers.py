@@ -15,9 +15,10 @@ import pytest
 import vcinr
 
 ROOMS = [
+    ["__main__"],
     ["cli"],
     ["warm_up"],
-    ["training", "files"],
+    ["training", "files", "worker"],
     ["bulk"],
     ["stages"],
     ["archive"],
@@ -32,6 +33,7 @@ ROOMS = [
     ["formats"],
     ["signals"],
     ["coding"],
+    ["processes"],
     ["quality", "places", "progress", "config", "plugins", "errors", "compiled", "container"],
 ]
 """From top to bottom; a room may import rooms below it, and its own members and those on its own line."""

@@ -100,10 +100,17 @@ def train(
             "--minutes", min=0.01, help="Time budget in minutes: training ends by then, with the best model so far."
         ),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes", min=1, help="Processes of this machine that train the network together. Default: 1."
+        ),
+    ] = None,
 ) -> None:
     """Train a model and its quantiser on a data set. If interrupted, the same command resumes."""
     try:
         from vcinr import kinds
+        from vcinr.meta.ranks import is_first
         from vcinr.training import train as run
         from vcinr.training import usual_params
     except ImportError as error:
@@ -115,7 +122,7 @@ def train(
     chosen = None
     if params:
         chosen = kinds.load(params)
-    elif method or profile or steps is not None or minutes is not None:
+    elif method or profile or steps is not None or minutes is not None or processes is not None:
         chosen = usual_params(inputs, kind or None, method, profile or "cpu")
     if chosen is not None and chosen.method == "experts" and (steps is not None or minutes is not None):
         raise InputError(
@@ -126,12 +133,15 @@ def train(
         chosen = chosen.model_copy(update={"meta": chosen.meta.model_copy(update={"steps": steps})})
     if chosen is not None and minutes is not None:
         chosen = chosen.model_copy(update={"minutes": minutes})
+    if chosen is not None and processes is not None:
+        chosen = chosen.model_copy(update={"processes": processes})
     model = run(
         inputs, out, variables=var or (), signal_dims=[d for d in dims.split(",") if d] or None,
         feature_dim=features or None, system=system, eigenvectors=eigenvectors, kind=kind or None, params=chosen,
         watch=_watch,
     )  # fmt: skip
-    _say(f"{out}: model {model.sha256[:12]}, {len(model.data):,} bytes, for {', '.join(model.normalisation)}")
+    if is_first():
+        _say(f"{out}: model {model.sha256[:12]}, {len(model.data):,} bytes, for {', '.join(model.normalisation)}")
 
 
 @app.command()

@@ -194,7 +194,10 @@ class Meta(_Frozen):
     steps : int
         Number of outer steps. With 0 the network stays as it is initialised, and is fitted to each signal at encoding.
     batch : int
-        Number of signals in each outer step.
+        Number of signals in each outer step, over all processes.
+    micro_batch : int, optional
+        Largest number of signals of which a process computes gradients at once, which limits memory. What is left of
+        its part of the batch follows, and gradients are added up. By default the whole part is computed at once.
     points : int or "all"
         Number of coordinates that each outer step draws.
     inner : str
@@ -230,6 +233,7 @@ class Meta(_Frozen):
 
     steps: Annotated[int, Field(ge=0)] = 4000
     batch: Positive = 16
+    micro_batch: Positive | None = None
     points: Points = 2048
     inner: str = "closed-form"
     inner_steps: Positive = 3
@@ -499,7 +503,13 @@ class Params(_Frozen):
     seed : int
         Seed of all random numbers of training.
     threads : int
-        Number of torch's threads.
+        Number of torch's threads, of each process.
+    processes : int
+        Number of processes that train a network together. The model is that of one process but for rounding. With
+        ``device: cuda`` each of them needs a GPU of its own.
+    memory : float
+        Gigabytes of memory that signals may take, in each process. Those of a larger data set stay in their store, and
+        training reads them as it needs them; what is learned is the same.
     minutes : float, optional
         Time budget of all of training. With one, what is learned depends on the speed of the machine; without one, all
         steps are done and the result is reproducible.
@@ -517,6 +527,8 @@ class Params(_Frozen):
     profile: Literal["cpu", "gpu"] = "cpu"
     seed: int = 0
     threads: Positive = 2
+    processes: Positive = 1
+    memory: Annotated[float, Field(ge=0)] = 4.0
     minutes: PositiveFloat | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     sources: dict[str, Source] = {}

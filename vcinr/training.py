@@ -24,6 +24,7 @@ from vcinr.formats.open import open_dataset, open_groups
 from vcinr.kinds.base import PATCHES_IN_A_TILE, Kind
 from vcinr.kinds.files import expanded, kind_of_data, kind_of_files
 from vcinr.kinds.scenes import join
+from vcinr.meta.ranks import joined, of_several
 from vcinr.models import AnyModel, load_model
 from vcinr.progress import Watch, silent
 from vcinr.scenes.sets import views_of
@@ -73,6 +74,12 @@ def train(
     watch : callable
         Is told of progress.
 
+    Notes
+    -----
+    Where torchrun has started several processes, and all of them call this function with the same arguments, they train
+    the network together, and the first one does all the rest. All of them return the model. Otherwise a single process
+    starts others to train the network where `params` ask for more than one.
+
     Returns
     -------
     Model or PatchModel
@@ -85,11 +92,13 @@ def train(
     ConfigError
         For parameters that do not fit together.
     """
-    began, out = time.monotonic(), Path(out)
+    began, out, several = time.monotonic(), Path(out), of_several()
     if out.is_dir():
         raise InputError(f"{out}: this is a folder; name the model's file, for example {out / 'model.vcinr'}")
     work_folder = out.with_name(f".{out.name}.work")
     if isinstance(inputs, xr.Dataset):
+        if several:
+            raise InputError("several processes of torchrun train on files; write the data set to one")
         _make(work_folder, out)
         inputs.to_netcdf(work_folder / "input.nc")
         inputs = work_folder / "input.nc"
@@ -97,6 +106,10 @@ def train(
     kind = kind or kind_of_data(open_groups(paths[0])[""]) or "grid"
     of_files = kind_of_files(kind)
     params = params or _usual(kind)
+    if several:
+        params = params.model_copy(update={"processes": 1})  # they are there already
+    if params.method == "experts" and (several or params.processes > 1):
+        raise InputError(f"{paths[0]}: the method experts learns in one process; leave --processes and torchrun out")
     if kind == "scenes":
         _train_scenes(paths, out, params, watch)
         return load_model(out)
@@ -119,27 +132,31 @@ def train(
     signals = work_folder / "signals.zarr"
     _make(work_folder, out)
     try:
-        ingest(source, work_folder, signals, watch)
-        budget = None if params.minutes is None else max(1.0, 60 * params.minutes - (time.monotonic() - began))
-        folder, modulations, started = work_folder / "training", work_folder / "modulations.zarr", time.monotonic()
-        summary = stages.learn(
-            params, signals, folder, work_folder / "checkpoint",
-            seconds=None if budget is None else META_SHARE * budget, watch=watch,
-        )  # fmt: skip
-        # Those of meta-training in runs that were interrupted:
-        resumed_seconds = max(0.0, summary["seconds"] - (time.monotonic() - started))
-        trained = folder / stages.TRAINED
-        if params.method != "experts":  # which are complete without
-            stages.extract(params, signals, trained, modulations, watch)
-        remaining = None if budget is None else _quantiser_seconds(budget, resumed_seconds + time.monotonic() - started)
-        stages.complete(
-            params, signals, trained, modulations, out, work_folder / "quantiser.csv", seconds=remaining, watch=watch
-        )
+        with joined(params.device) as ranks:
+            watch = watch if ranks.first else silent
+            ranks.once(lambda: ingest(source, work_folder, signals, watch, memory=params.memory))
+            budget = None if params.minutes is None else max(1.0, 60 * params.minutes - (time.monotonic() - began))
+            folder, modulations, started = work_folder / "training", work_folder / "modulations.zarr", time.monotonic()
+            summary = stages.learn(
+                params, signals, folder, work_folder / "checkpoint",
+                seconds=None if budget is None else META_SHARE * budget, ranks=ranks, watch=watch,
+            )  # fmt: skip
+            # Those of meta-training in runs that were interrupted:
+            resumed_seconds = max(0.0, summary["seconds"] - (time.monotonic() - started))
+            trained = folder / stages.TRAINED
+            if params.method != "experts":  # which are complete without
+                ranks.once(lambda: stages.extract(params, signals, trained, modulations, watch))
+            spent = resumed_seconds + time.monotonic() - started
+            stages.complete(
+                params, signals, trained, modulations, out, work_folder / "quantiser.csv",
+                seconds=None if budget is None else _quantiser_seconds(budget, spent), ranks=ranks, watch=watch,
+            )  # fmt: skip
+            model = ranks.once(lambda: load_model(out))
     except InputError:
         shutil.rmtree(work_folder, ignore_errors=True)
         raise
     shutil.rmtree(work_folder, ignore_errors=True)
-    return load_model(out)
+    return model
 
 
 def _train_scenes(paths: Sequence[str], out: Path, params: Params, watch: Watch) -> None:

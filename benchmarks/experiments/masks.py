@@ -88,12 +88,12 @@ def _spaces(model: Model, data: Signals, phi: np.ndarray) -> dict[str, np.ndarra
 
 def _labels(kind: str, name: str, data: Signals) -> dict[str, np.ndarray]:
     if kind != CLIMATE:
-        return tiles.labels_of(kind, data.splits[SPLIT].features)
+        return tiles.labels_of(kind, data.splits[SPLIT].features[:])
     return _hadgem_labels(data) if name == "HadGEM" else {"variable": np.array(data.attrs["pooled"][SPLIT])}
 
 
 def _hadgem_labels(data: Signals) -> dict[str, np.ndarray]:
-    maps = data.splits[SPLIT].features.reshape(len(data.splits[SPLIT]), -1)
+    maps = data.splits[SPLIT].features[:].reshape(len(data.splits[SPLIT]), -1)
     mean = maps.mean(1)
     third = np.searchsorted(np.quantile(mean, [1 / 3, 2 / 3]), mean)
     # The maps are of the years 1860 to 2099, and the split has those from index 140 on.

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 
 from vcinr.config import Selection, Source
 from vcinr.datasets.fetch import fetch
@@ -30,10 +33,22 @@ from vcinr.places import is_url
 from vcinr.progress import Progress, Watch, silent
 from vcinr.signals import Layout, Points, Signals, SignalSet, layout_of, split, write_signals
 from vcinr.signals.graph import PLAIN, graph_of, spectral_coordinates, system_of
-from vcinr.signals.store import PATCH_LENGTH, normalisation_of
+from vcinr.signals.store import (
+    PATCH_LENGTH,
+    Growing,
+    normalisation_by_range,
+    normalisation_of,
+    range_of,
+    split_of,
+    written_store,
+)
+
+_PIECE = 1 << 26  # bytes that are read at once of data that are larger than memory
 
 
-def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[str, Any]:
+def ingest(
+    source: Source, raw: Path, out: Path, watch: Watch = silent, *, memory: float | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Write the signals of a source to a store (see :func:`vcinr.signals.write_signals`).
 
     Parameters
@@ -46,6 +61,9 @@ def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[
         The store to write.
     watch : callable
         Is told of progress.
+    memory : float, optional
+        Gigabytes that signals may take in memory. Larger data are read twice, some signals at a time: first to see what
+        there is, then to write it. The store is the same. Default: no limit.
 
     Returns
     -------
@@ -67,9 +85,16 @@ def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[
     infinite and fill values, whose feature is 0. A signal without any valid value is left out.
     """
     kind, options = kind_of(source), options_of(source)
-    signals = kind.signals(source, options) if kind.signals else _from_files(source, Path(raw), watch)
+    if kind.signals is None:
+        files = _open_all(source, Path(raw), watch)
+        if memory is not None and sum(_bytes(source, o) for o in (files.training, files.archive)) > memory * 1e9:
+            return _written_in_pieces(source, files, out, watch)
+        signals = _from_files(source, files, watch)
+    else:
+        signals = kind.signals(source, options)
     write_signals(out, signals)
-    return _summary(signals)
+    facts = {name: _Split.of(split) for name, split in signals.splits.items()}
+    return _summary(signals, facts)
 
 
 def open_archive(source: Source, raw: Path, watch: Watch = silent) -> list[tuple[str, xr.Dataset | Groups]]:
@@ -147,42 +172,186 @@ def _matching(path: str, folder: Path | None) -> list[str]:
     return names
 
 
-def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
-    """The signals of a source of files, in their splits."""
+@dataclass(frozen=True)
+class _Files:
+    """The opened data sets of a source.
+
+    Attributes
+    ----------
+    training, archive : list of (str, xarray.Dataset)
+        Those that a model learns from, and those on which it is judged.
+    lengths : dict
+        Lengths that were chosen to suit the files, for the attributes of the signals.
+    """
+
+    training: Opened
+    archive: Opened
+    lengths: Mapping[str, Any]
+
+
+def _open_all(source: Source, raw: Path, watch: Watch) -> _Files:
+    """Open the data sets of a source, and take what is learned from them."""
     training = archive = _open(source, source.train, raw, watch)
     same = source.archive == source.train and not source.test  # files need not be opened, nor tiles be cut, twice
     if not same:
         archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
     options, lengths = _suited(source, training, archive)
-    training, archive = _learnable(source, training, options), [] if same else _learnable(source, archive, options)
-    archive = training if same else archive
-    layout, known, dropped = _collect(source, training, None, "ingest train", watch)
-    layout, test, dropped_test = _collect(source, archive, layout, "ingest test", watch)
-    held = _every(known, source.valid_every)
-    variables = dict.fromkeys(known.variable)
-    extra = [v for v in dict.fromkeys(test.variable) if v not in variables]
+    learned = _learnable(source, training, options)
+    return _Files(learned, learned if same else _learnable(source, archive, options), lengths)
+
+
+def _bytes(source: Source, opened: Opened) -> int:
+    """About how much memory the signals of opened data sets take, with their masks."""
+    total = 0
+    for path, stored in opened:
+        dataset = _decoded(stored)
+        fields = [field(dataset, name, path) for name in archive_variables(source, stored)]
+        total += sum(data.size * (data.dtype.itemsize + 1) for data in fields)
+    return total
+
+
+def _from_files(source: Source, files: _Files, watch: Watch) -> Signals:
+    """The signals of a source of files, in their splits."""
+    layout, known, dropped = _collect(source, files.training, None, "ingest train", watch)
+    layout, test, dropped_test = _collect(source, files.archive, layout, "ingest test", watch)
+    held = _every(known.variable, source.valid_every)
+    _check_variables(source, known.variable, test.variable)
+    splits = {"train": _take(known, ~held), "valid": _take(known, held), "test": test}
+    dropped_all = {"training": dropped, "test": dropped_test}
+    return _signals(source, files, layout, splits, normalisation_of(known), dropped_all)
+
+
+def _signals(
+    source: Source, files: _Files, layout: Layout, splits: Mapping[str, SignalSet],
+    normalisation: Mapping[str, tuple[float, float]], dropped: dict[str, int],
+) -> Signals:  # fmt: skip
+    """Splits of signals with what is known of them."""
+    return Signals(
+        splits,
+        layout.dims,
+        layout.grid.columns,
+        layout.system,
+        normalisation,
+        {
+            "files": {"train": [p for p, _ in files.training], "archive": [p for p, _ in files.archive]},
+            "package": source.package.model_dump() if source.package else None,
+            **_own_packages(source),
+            "units": _units(files.training, tuple(normalisation)),
+            "left_out": dropped,
+            **files.lengths,
+        },
+        layout.feature_dim,
+        kind_of(source).training is not None and _by_index(layout),
+    )
+
+
+def _check_variables(source: Source, known: tuple[str, ...], test: tuple[str, ...]) -> None:
+    """Raise InputError where the data to be archived have a variable that those to learn from lack."""
+    variables = dict.fromkeys(known)
+    extra = [v for v in dict.fromkeys(test) if v not in variables]
     if extra:
         raise InputError(
             f"{source.archive[0].path}: variable {extra[0]!r} is not in the training data "
             f"({', '.join(variables)}); name the variables to use under variables:"
         )
-    return Signals(
-        {"train": _take(known, ~held), "valid": _take(known, held), "test": test},
-        layout.dims,
-        layout.grid.columns,
-        layout.system,
-        normalisation_of(known),
-        {
-            "files": {"train": [p for p, _ in training], "archive": [p for p, _ in archive]},
-            "package": source.package.model_dump() if source.package else None,
-            **_own_packages(source),
-            "units": _units(training, tuple(variables)),
-            "left_out": {"training": dropped, "test": dropped_test},
-            **lengths,
-        },
-        layout.feature_dim,
-        kind_of(source).training is not None and _by_index(layout),
-    )
+
+
+@dataclass
+class _Seen:
+    """What a first reading finds of the signals of opened data sets, without keeping them.
+
+    Attributes
+    ----------
+    variable : list of str
+        The variable of each signal with a valid value.
+    ranges : dict
+        Least and greatest valid value of each variable.
+    dtype : numpy.dtype or None
+        The common type of all features.
+    shape : tuple of int
+        That of a signal's features.
+    masked : bool
+        Whether any point is masked.
+    dropped : int
+        Number of signals without a valid value.
+    """
+
+    variable: list[str] = dataclass_field(default_factory=list)
+    ranges: dict[str, tuple[float, float] | None] = dataclass_field(default_factory=dict)
+    dtype: np.dtype[Any] | None = None
+    shape: tuple[int, ...] = ()
+    masked: bool = False
+    dropped: int = 0
+
+    def add(self, piece: _Piece) -> None:
+        """Merge what a piece adds."""
+        self.variable += [piece.name] * len(piece.values)
+        self.dtype = piece.values.dtype if self.dtype is None else np.result_type(self.dtype, piece.values.dtype)
+        self.shape, self.dropped = piece.values.shape[1:], self.dropped + piece.dropped
+        self.masked = self.masked or not piece.mask.all()
+        own, before = range_of(piece.values, piece.mask), self.ranges.get(piece.name)
+        if len(piece.values):
+            self.ranges.setdefault(piece.name, None)
+        if own is not None:
+            self.ranges[piece.name] = own if before is None else (min(before[0], own[0]), max(before[1], own[1]))
+
+
+def _written_in_pieces(source: Source, files: _Files, out: Path, watch: Watch) -> dict[str, Any]:
+    """Write the store of signals that are larger than memory, and summarise it: the same store as of `_from_files`."""
+    known, test = _Seen(), _Seen()
+    layout: Layout | None = None
+    for seen, opened, stage in ((known, files.training, "scan train"), (test, files.archive, "scan test")):
+        for piece in _pieces(source, opened, layout, stage, watch, _PIECE):
+            layout = piece.layout
+            seen.add(piece)
+        _check_any(opened, stage, seen.variable)
+    assert layout is not None
+    held = _every(tuple(known.variable), source.valid_every)
+    _check_variables(source, tuple(known.variable), tuple(test.variable))
+    names = {
+        "train": [v for v, h in zip(known.variable, held, strict=True) if not h],
+        "valid": [v for v, h in zip(known.variable, held, strict=True) if h],
+        "test": test.variable,
+    }
+    dropped = {"training": known.dropped, "test": test.dropped}
+    signals = _signals(source, files, layout, {}, normalisation_by_range(known.ranges), dropped)
+    facts = {name: _Split(len(variable)) for name, variable in names.items()}
+    with written_store(out, signals) as root:
+        grown = {name: _Grown(root, name, names[name], test if name == "test" else known) for name in names}
+        row = 0
+        for piece in _pieces(source, files.training, layout, "ingest train", watch, _PIECE):
+            rows, row = held[row : row + len(piece.values)], row + len(piece.values)
+            for name, chosen in (("train", ~rows), ("valid", rows)):
+                facts[name].add(piece.name, *grown[name].add(piece.values[chosen], piece.mask[chosen]))
+        for piece in _pieces(source, files.archive, layout, "ingest test", watch, _PIECE):
+            facts["test"].add(piece.name, *grown["test"].add(piece.values, piece.mask))
+        for split in grown.values():
+            split.close()
+    return _summary(signals, facts)
+
+
+class _Grown:
+    """The arrays of a split in a store, to which signals are added."""
+
+    def __init__(self, root: zarr.Group, name: str, variable: list[str], seen: _Seen) -> None:
+        group, count = split_of(root, name, variable), len(variable)
+        self._dtype = seen.dtype
+        self._features = Growing(group, "features", (count, *seen.shape), seen.dtype)
+        self._mask = Growing(group, "mask", (count, *seen.shape[:-1]), np.dtype(bool)) if seen.masked else None
+
+    def add(self, values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Add signals; returns them as they are stored, and their mask."""
+        values = values.astype(self._dtype, copy=False)
+        self._features.add(values)
+        if self._mask is not None:
+            self._mask.add(mask)
+        return values, mask
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._features.close()
+        if self._mask is not None:
+            self._mask.close()
 
 
 def _own_packages(source: Source) -> dict[str, Any]:
@@ -232,15 +401,68 @@ def _collect(
     dropped : int
         Number of the others.
     """
-    features: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    variable: list[str] = []
-    dropped = 0
+    pieces = list(_pieces(source, opened, layout, stage, watch))
+    variable = tuple(piece.name for piece in pieces for _ in range(len(piece.values)))
+    _check_any(opened, stage, variable)
+    mask = np.concatenate([piece.mask for piece in pieces])
+    whole = SignalSet(
+        np.concatenate([piece.values for piece in pieces]), None if mask.all() else mask, variable
+    )  # fmt: skip
+    return pieces[0].layout, whole, sum(piece.dropped for piece in pieces)
+
+
+def _check_any(opened: Opened, stage: str, variable: Sequence[str]) -> None:
+    """Raise InputError where there is no signal."""
+    if not variable:
+        where = opened[0][0] if opened else stage
+        raise InputError(f"{where}: no signal with a valid value; check files and selection")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Signals of a variable that are read at once.
+
+    Attributes
+    ----------
+    layout : Layout
+        The grid of the source.
+    name : str
+        The variable.
+    values, mask : numpy.ndarray
+        Features ``[N, *grid, d_out]``, 0 at masked points, and bool ``[N, *grid]``, of the signals with a valid value.
+    dropped : int
+        Number of the others.
+    """
+
+    layout: Layout
+    name: str
+    values: np.ndarray
+    mask: np.ndarray
+    dropped: int
+
+
+def _pieces(
+    source: Source, opened: Opened, layout: Layout | None, stage: str, watch: Watch, most: int | None = None
+) -> Iterator[_Piece]:
+    """Read the signals of opened data sets in their order, a variable at a time.
+
+    Parameters
+    ----------
+    source, opened
+        The source and its data sets.
+    layout : Layout or None
+        The grid that they must have; None stands for that of the first variable.
+    stage, watch
+        Name of the work, and who is told of progress.
+    most : int, optional
+        Bytes that may be read at once: longer variables are read in pieces along their first dimension that counts
+        signals.
+    """
     origin = source.train[0].path
     usual_feature = kind_of(source).feature_dim
+    features, signals = None, 0
     for step, (path, stored) in enumerate(opened):
-        # Times stay numbers, as in the archive, so that a model gets the same coordinates from both.
-        dataset = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
+        dataset = _decoded(stored)
         names = archive_variables(source, stored)
         if source.tiling.system == "spectral" and not source.variables:
             names = tuple(n for n in names if not {n, stored[n].attrs.get("cf_role")} & set(PLAIN))
@@ -266,24 +488,35 @@ def _collect(
                     f"{path}: variable {name!r} of {without} has one value a point, that of {having} several features "
                     f"along {layout.feature_dim or field_layout.feature_dim!r}; one source has one number of features"
                 )
-            values, mask = _valid(_values(data, layout, path))
-            if features and values.shape[-1] != features[0].shape[-1]:
-                raise InputError(
-                    f"{path}: variable {name!r} has {values.shape[-1]} features along {layout.feature_dim!r}, those of "
-                    f"{origin} have {features[0].shape[-1]}; one source has one number of features"
-                )
-            has_values = mask.reshape(len(mask), -1).any(axis=1)
-            dropped += int((~has_values).sum())
-            features.append(values[has_values])
-            masks.append(mask[has_values])
-            variable += [name] * int(has_values.sum())
-        watch(Progress(stage, step + 1, len(opened), {"signals": float(len(variable))}))
-    if layout is None or not variable:
-        where = opened[0][0] if opened else stage
-        raise InputError(f"{where}: no signal with a valid value; check files and selection")
-    mask = np.concatenate(masks)
-    whole = SignalSet(np.concatenate(features), None if mask.all() else mask, tuple(variable))
-    return layout, whole, dropped
+            for part in _cut(data, layout, most):
+                values, mask = _valid(_values(part, layout, path))
+                features = values.shape[-1] if features is None else features
+                if values.shape[-1] != features:
+                    raise InputError(
+                        f"{path}: variable {name!r} has {values.shape[-1]} features along {layout.feature_dim!r}, "
+                        f"those of {origin} have {features}; one source has one number of features"
+                    )
+                has_values = mask.reshape(len(mask), -1).any(axis=1)
+                signals += int(has_values.sum())
+                yield _Piece(layout, name, values[has_values], mask[has_values], int((~has_values).sum()))
+        watch(Progress(stage, step + 1, len(opened), {"signals": float(signals)}))
+
+
+def _decoded(stored: xr.Dataset) -> xr.Dataset:
+    """A data set with its values unpacked. Times stay numbers, so that a model gets the same coordinates from both."""
+    return xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
+
+
+def _cut(data: xr.DataArray, layout: Layout, most: int | None) -> Iterator[xr.DataArray]:
+    """A variable in pieces of at most about so many bytes, along its first dimension that counts signals."""
+    index = [dim for dim in data.dims if dim not in layout.value_dims]
+    if most is None or not index:
+        yield data
+        return
+    length = data.sizes[index[0]]
+    step = max(1, most * length // max(1, data.size * data.dtype.itemsize))
+    for start in range(0, length, step):
+        yield data.isel({index[0]: slice(start, start + step)})
 
 
 def _on_graph(source: Source, dataset: xr.Dataset, name: str, feature_dim: str | None) -> Layout:
@@ -352,14 +585,14 @@ def _axis(axis: np.ndarray) -> str:
     return f"{len(axis)} values from {axis[0]:g} to {axis[-1]:g}"
 
 
-def _every(signals: SignalSet, every: int) -> np.ndarray:
-    """Which signals are held out for validation, bool ``[N]``.
+def _every(variable: tuple[str, ...], every: int) -> np.ndarray:
+    """Which signals are held out for validation, bool ``[N]``, given the variable of each.
 
     Of each variable it is the last of every `every` signals, and at least one.
     """
-    held = np.zeros(len(signals), bool)
-    names = np.array(signals.variable)
-    for name in dict.fromkeys(signals.variable):
+    held = np.zeros(len(variable), bool)
+    names = np.array(variable)
+    for name in dict.fromkeys(variable):
         rows = np.flatnonzero(names == name)
         if len(rows) < 2:
             raise InputError(
@@ -384,27 +617,54 @@ def _units(opened: Opened, variables: tuple[str, ...]) -> dict[str, str]:
     return {v: str(variable_attrs[0].get("units", "")) if variable_attrs else "" for v, variable_attrs in attrs.items()}
 
 
-def _summary(signals: Signals) -> dict[str, Any]:
+@dataclass
+class _Split:
+    """What the summary says of a split, gathered piece by piece.
+
+    Attributes
+    ----------
+    signals : int
+        Number of its signals.
+    points, masked : int
+        Number of their points, and of those that are masked.
+    digests : list of bytes
+        Digests of the signals, by which equal ones are found.
+    """
+
+    signals: int
+    points: int = 0
+    masked: int = 0
+    digests: list[bytes] = dataclass_field(default_factory=list)
+
+    @classmethod
+    def of(cls, signals: SignalSet) -> _Split:
+        """That of signals in memory."""
+        split = cls(len(signals))
+        for i, name in enumerate(signals.variable):
+            mask = np.ones(1, bool) if signals.mask is None else signals.mask[i : i + 1]
+            split.add(name, signals.features[i : i + 1], mask)
+        return split
+
+    def add(self, name: str, values: np.ndarray, mask: np.ndarray) -> None:
+        """Add signals of a variable."""
+        self.points, self.masked = self.points + mask.size, self.masked + mask.size - int(mask.sum())
+        self.digests += [
+            hashlib.blake2b(name.encode() + np.ascontiguousarray(row).tobytes()).digest() for row in values
+        ]
+
+
+def _summary(signals: Signals, splits: Mapping[str, _Split]) -> dict[str, Any]:
     """What `ingest` returns."""
-    train = set(_fingerprints(signals.splits["train"]))
-    shared = {n: sum(f in train for f in _fingerprints(signals.splits[n])) for n in ("valid", "test")}
+    train = set(splits["train"].digests)
     return {
-        "signals": {name: len(chosen) for name, chosen in signals.splits.items()},
+        "signals": {name: split.signals for name, split in splits.items()},
         "grid": dict(zip(signals.dims, signals.domain.shape, strict=True)),
         "system": signals.system["system"],
         "masked_share": {
-            name: 0.0 if chosen.mask is None else 1.0 - float(chosen.mask.mean())
-            for name, chosen in signals.splits.items()
+            name: 1.0 - (split.points - split.masked) / split.points if split.masked else 0.0
+            for name, split in splits.items()
         },
         "normalisation": {name: list(pair) for name, pair in signals.normalisation.items()},
-        "also_in_train": shared,
+        "also_in_train": {name: sum(d in train for d in splits[name].digests) for name in ("valid", "test")},
         **signals.attrs,
     }
-
-
-def _fingerprints(signals: SignalSet) -> list[bytes]:
-    """Digests of the signals, by which equal ones are found."""
-    return [
-        hashlib.blake2b(name.encode() + np.ascontiguousarray(row).tobytes()).digest()
-        for name, row in zip(signals.variable, signals.features, strict=True)
-    ]

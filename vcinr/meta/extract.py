@@ -127,7 +127,7 @@ def _parts(signals: int, points: int, model: Model) -> Iterator[slice]:
 
 def extract_modulations(
     signals: str | Path, model: str | Path, out: str | Path, *, threads: int, steps: int | None = None,
-    device: str = "cpu", watch: Watch = silent,
+    device: str = "cpu", memory: float | None = None, watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Find the latents of every signal and write them to a Zarr store.
 
@@ -143,6 +143,8 @@ def extract_modulations(
         Number of torch's threads.
     steps, device
         As in `find_latents`.
+    memory : float, optional
+        As in meta-training.
     watch : callable
         Is told of progress.
 
@@ -160,7 +162,7 @@ def extract_modulations(
     """
     torch.set_num_threads(threads)
     torch_device = device_of(device)
-    data, artifact = read_signals(signals), load_model(model)
+    data, artifact = read_signals(signals, memory), load_model(model)
     if coordinates.dimension(data.system) != artifact.spec.d_in:
         raise InputError(f"{signals}: signals do not fit the model {model}; train it on them first")
     out = Path(out)

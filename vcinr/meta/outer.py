@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +25,13 @@ from vcinr.inr.spec import InrSpec, Params
 from vcinr.meta.checkpoint import load_checkpoint, save_checkpoint
 from vcinr.meta.inner import Batch, InnerLoop, adapt, batch_of, drawn, inner_loop, signal_loss, solve
 from vcinr.meta.pace import Pace
-from vcinr.meta.principal import principal_axes
+from vcinr.meta.principal import Moments, principal_axes, principal_axes_by_moments
+from vcinr.meta.ranks import ALONE, Ranks
 from vcinr.places import written_aside
 from vcinr.progress import Progress, Watch, silent
 from vcinr.quality import psnr_of
 from vcinr.signals import Signals, coordinates, fixed_known_points, read_signals
+from vcinr.signals.stored import Stored, sha256_of
 
 HISTORY = ("step", "seconds", "train_loss", "train_psnr_db", "valid_psnr_db", "rate_factor")
 """Columns of a learning curve."""
@@ -40,6 +43,7 @@ MAX_RESTARTS = 4
 """Largest number of restarts after collapses."""
 GROWTH_DB = 0.01
 """Least growth of held-out PSNR that resets the patience."""
+_T = TypeVar("_T")
 
 
 def meta_train(
@@ -53,6 +57,8 @@ def meta_train(
     checkpoint: str | Path,
     device: str = "cpu",
     seconds: float | None = None,
+    memory: float | None = None,
+    ranks: Ranks = ALONE,
     watch: Watch = silent,
 ) -> dict[str, Any]:
     """Meta-train an INR and write ``out/model.vcinr`` and ``out/history.csv``.
@@ -77,6 +83,11 @@ def meta_train(
     seconds : float, optional
         Time budget, in which earlier, interrupted runs are included. Training ends when it is spent, and the schedule
         of learning rates fits into it. Without a budget the result is deterministic.
+    memory : float, optional
+        Gigabytes that the signals may take in memory; see `read_signals`. The result does not depend on it.
+    ranks : Ranks
+        The processes that train together, each of which calls this function with the same arguments. The first one
+        writes. The result is that of one process but for rounding.
     watch : callable
         Is told of progress.
 
@@ -89,9 +100,9 @@ def meta_train(
     Raises
     ------
     InputError
-        Where there is no signal to learn from.
+        Where there is no signal to learn from, and where processes do not read the same data and checkpoint.
     ConfigError
-        For a device, or a network, that is not possible.
+        For a device, or a network, that is not possible, and for more processes than signals in a batch.
 
     Notes
     -----
@@ -100,13 +111,19 @@ def meta_train(
     """
     torch.set_num_threads(threads)
     torch_device = device_of(device)
-    data = signals if isinstance(signals, Signals) else read_signals(signals)
+    data = signals if isinstance(signals, Signals) else read_signals(signals, memory)
     train = data.splits["train"]
     if len(train) == 0:
         raise InputError("the training split holds no signal; widen the source's train selection")
     spec = spec_of(inr, coordinates.dimension(data.system), train.features.shape[-1])
     fingerprint = _fingerprint(data, inr, meta, seed)
     run = _State.resumed(load_checkpoint(checkpoint, fingerprint), meta, torch_device)
+    if not ranks.same((fingerprint, None if run is None else run.step)):
+        raise InputError(
+            f"{checkpoint}: the processes read different signals or checkpoints; all machines need the same files, at "
+            "the same paths, and the same vcinr"
+        )
+    watch = watch if ranks.first else silent
     if run is None:
         run = _State.fresh(spec, meta, seed, len(data.normalisation), torch_device)
     else:
@@ -118,16 +135,31 @@ def meta_train(
     constant_psnr = _constant_psnr(held_out_batch)
     pace = Pace(meta.steps, seconds, done=run.step, spent=run.history[-1]["seconds"] if run.history else 0.0)
     batch_size = min(meta.batch, len(train))
-    while (stopped := run.stopped(meta, pace)) is None:
-        position = pace.position(run.step)
+    parts = ranks.parts(batch_size, meta.micro_batch)
+
+    def drawn_signals(rng: np.random.Generator) -> np.ndarray:
+        return np.sort(rng.choice(len(train), batch_size, replace=False))
+
+    def agreed(by_clock: _T) -> _T:
+        return by_clock if seconds is None else ranks.once(lambda: by_clock)
+
+    while (stopped := agreed(run.stopped(meta, pace))) is None:
+        position = agreed(pace.position(run.step))
         for group, base in zip(run.optimiser.param_groups, _rates(meta), strict=True):
             group["lr"] = run.factor * base * schedule(position, meta.steps, meta.warmup, run.since, meta.decay)
-        chosen = np.sort(run.rng.choice(len(train), batch_size, replace=False))
-        batch = batch_of(data, "train", x, chosen, drawn(run.rng, known_points, meta.points))
+        chosen = drawn_signals(run.rng)
+        where = drawn(run.rng, known_points, meta.points)
         relaxed, penalty = cond.relax(spec, run.parameters, run.rng)
-        loss = meta_step(spec, relaxed, batch, meta.inner_steps, meta.inner)
+        # The next step will draw these signals; should it draw others, they are read then.
+        after = drawn_signals(copy.deepcopy(run.rng)) if train.streamed else chosen
         run.optimiser.zero_grad()
-        (loss + penalty).backward()
+        loss = torch.zeros((), device=torch_device)
+        for own, following in zip(parts, [*(chosen[part] for part in parts[1:]), after[parts[0]]], strict=True):
+            batch = batch_of(data, "train", x, chosen[own], where)
+            train.read_ahead(following)
+            share = len(chosen[own]) / batch_size
+            loss += _descended(spec, relaxed, penalty, batch, share, meta, last=own == parts[-1])
+        ranks.sum_gradients(run.parameters.values(), loss)
         torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), meta.clip)
         run.optimiser.step()
         with torch.no_grad():
@@ -135,19 +167,23 @@ def meta_train(
                 0.0, meta.inner_rate_max
             )  # with a negative step size a step would climb the loss
         run.step += 1
-        if pace.look_due() or run.step % meta.validate_every == 0 or run.step in (*_early(meta), meta.steps):
-            before, valid, in_training = _judged(spec, run.parameters, held_out_batch, meta)
+        due = agreed(pace.look_due())
+        if due or run.step % meta.validate_every == 0 or run.step in (*_early(meta), meta.steps):
+            before, valid, in_training, spent = ranks.once(
+                lambda: (*_judged(spec, run.parameters, held_out_batch, meta), pace.spent)
+            )
             mse = max(loss.item(), 1e-12)
-            row = (run.step, round(pace.spent, 2), mse, float(psnr_of(mse)), valid, run.factor)
+            row = (run.step, round(spent, 2), mse, float(psnr_of(mse)), valid, run.factor)
             run.history.append(dict(zip(HISTORY, row, strict=True)))
             shown = dict(zip(HISTORY[2:5], row[2:5], strict=True))
             watch(Progress("meta-train", run.step, meta.steps, shown, pace.left(run.step)))
-            run.judge(spec, meta, seed, pace.position(run.step), valid, _dead(before, in_training, constant_psnr))
-            save_checkpoint(checkpoint, fingerprint, run.saved())
+            position = agreed(pace.position(run.step))
+            run.judge(spec, meta, seed, position, valid, _dead(before, in_training, constant_psnr))
+            if ranks.first:
+                save_checkpoint(checkpoint, fingerprint, run.saved())
     if not run.history:  # not meta-trained: the network is fitted to each signal at encoding
-        run.best_psnr = validate(
-            *_finished(spec, run.parameters), held_out_batch, meta.encode_steps, meta.encode or meta.inner
-        )
+        fitted, loop = _finished(spec, run.parameters), meta.encode or meta.inner
+        run.best_psnr = ranks.once(lambda: validate(*fitted, held_out_batch, meta.encode_steps, loop))
         run.history.append(dict(zip(HISTORY, (0, 0.0, math.nan, math.nan, run.best_psnr, 1.0), strict=True)))
     reached = run.best_psnr if run.best is not None else run.history[-1]["valid_psnr_db"]
     if stopped != "steps":
@@ -155,11 +191,13 @@ def meta_train(
         watch(Progress(f"meta-train: stopped by {stopped}", run.step, run.step, final))
     arrays = _arrays(run.best or run.parameters)
     if cond.linear:
-        arrays = in_principal_axes(spec, arrays, data, x.cpu())
+        arrays = in_principal_axes(spec, arrays, data, x.cpu(), ranks)
     spec, arrays = cond.finish(spec, arrays)
     facts = {"method": cond.title, "seed": seed, "steps": run.step}
     if stopped != "steps":
         facts |= {"stopped": stopped, "best_step": run.best_step}
+    if ranks.world > 1:  # on which the last bits of the parameters depend
+        facts["processes"] = ranks.world
     model = freeze(
         Model(
             spec, arrays, data.system, data.dims,
@@ -169,7 +207,7 @@ def meta_train(
             nodes=np.stack(data.axes).astype(np.float32) if data.system["system"] == "spectral" else None,
         )
     )  # fmt: skip
-    _write(Path(out), model, run.history)
+    ranks.once(lambda: _write(Path(out), model, run.history))
     return {"valid_psnr_db": reached, "model_bytes": len(model.data), "sha256": model.sha256,
             "parameters": sum(v.size for v in model.params.values()), "restarts": run.restarts,
             "steps": run.step, "best_step": run.best_step, "stopped": stopped,
@@ -371,6 +409,18 @@ def meta_step(
     return outer_loss(spec, parameters, batch, inner_steps)
 
 
+def _descended(
+    spec: InrSpec, relaxed: Params, penalty: Any, batch: Batch, share: float, meta: Meta, *, last: bool
+) -> torch.Tensor:  # fmt: skip
+    """Add the gradients of a part of a step's batch, which is such a `share` of it, and return its part of the loss.
+
+    Parts share what relaxation computed, which is kept for all but the `last` one.
+    """
+    loss = meta_step(spec, relaxed, batch, meta.inner_steps, meta.inner)
+    ((loss + penalty) * share).backward(retain_graph=not last)
+    return loss.detach() * share
+
+
 def psnr(spec: InrSpec, parameters: Mapping[str, torch.Tensor], batch: Batch, phi: torch.Tensor) -> torch.Tensor:
     """PSNR in dB of each signal ``[B]`` for its latents phi; the peak is 1, the range of the training data."""
     with torch.no_grad():
@@ -414,16 +464,29 @@ def held_out(data: Signals, x: torch.Tensor) -> Batch:
 
 
 def in_principal_axes(
-    spec: InrSpec, arrays: dict[str, np.ndarray], data: Signals, x: torch.Tensor
+    spec: InrSpec, arrays: dict[str, np.ndarray], data: Signals, x: torch.Tensor, ranks: Ranks = ALONE
 ) -> dict[str, np.ndarray]:
-    """Apply `principal_axes`, with all training signals, at a fixed part of the points where there are many."""
-    where = fixed_known_points(data, "train", 8192)
+    """Apply `principal_axes`, with all training signals, at a fixed part of the points where there are many.
+
+    Several processes solve for the latents of a part of the signals each, and add up what the axes depend on.
+    """
+    where, variable = fixed_known_points(data, "train", 8192), data.variable_index("train")
     parameters = {k: torch.from_numpy(v) for k, v in arrays.items()}
-    latents = []
-    for i in range(0, len(data.splits["train"]), 16):
-        batch = batch_of(data, "train", x, slice(i, i + 16), where)
-        latents.append(solve(spec, parameters, batch).numpy())
-    return principal_axes(spec, arrays, x[where].numpy(), np.concatenate(latents), data.variable_index("train"))
+    starts = range(0, len(variable), 16)[ranks.share(-(-len(variable) // 16))]
+
+    def solved() -> Iterator[np.ndarray]:
+        for i in starts:
+            batch = batch_of(data, "train", x, slice(i, i + 16), where)
+            data.splits["train"].read_ahead(np.arange(i + 16, min(i + 32, len(variable))))
+            yield solve(spec, parameters, batch).numpy()
+
+    if ranks.world == 1:
+        return principal_axes(spec, arrays, x[where].numpy(), np.concatenate(list(solved())), variable)
+    moments = Moments.none(*arrays["phi_0"].shape)
+    for i, phi in zip(starts, solved(), strict=True):
+        moments.add(phi - arrays["phi_0"][variable[i : i + 16]], variable[i : i + 16])
+    ranks.sum_([torch.from_numpy(v) for v in (moments.count, moments.first, moments.second)])
+    return principal_axes_by_moments(spec, arrays, x[where].numpy(), moments)
 
 
 def _constant_psnr(batch: Batch) -> float:
@@ -480,8 +543,8 @@ def _fingerprint(data: Signals, inr: Inr, meta: Meta, seed: int) -> str:
     for split in (data.splits["train"], data.splits["valid"]):
         digest.update(json.dumps(split.variable).encode())
         for array in (split.features, split.mask):
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).tobytes())
+            if array is not None:  # of an array that stays in its store, what ingestion has noted of it
+                digest.update((array.sha256 if isinstance(array, Stored) else sha256_of(array)).encode())
     for room in ("inr", "meta"):  # a checkpoint of other code is not resumed
         for path in sorted((Path(__file__).parents[1] / room).rglob("*.py")):
             digest.update(path.read_bytes())

@@ -8,7 +8,6 @@ Yang & Mandt 2023, who train so from the start).
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,9 +20,10 @@ from vcinr.inr.model import Model, freeze
 from vcinr.meta.extract import latents_of, torch_params
 from vcinr.meta.inner import adapt, batch_of, inner_loop, signal_loss
 from vcinr.meta.outer import device_of, in_principal_axes
+from vcinr.meta.ranks import ALONE, Ranks
 from vcinr.progress import Watch
 from vcinr.quantise.factorised import FactorisedPrior
-from vcinr.quantise.variational import Group, Task, descend, learn, relax, through
+from vcinr.quantise.variational import Group, Relaxation, Task, descend, learn, through
 from vcinr.signals import Signals
 
 _STEPS = 3  # steps of a gradient inner loop
@@ -32,7 +32,7 @@ _RATE = 0.03  # theta's learning rate relative to the quantiser's; small, since 
 
 def fine_tune(
     model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, device: str = "cpu",
-    seconds: float | None = None, watch: Watch,
+    seconds: float | None = None, ranks: Ranks = ALONE, watch: Watch,
 ) -> tuple[Model, dict[str, np.ndarray]]:  # fmt: skip
     """Train network and quantiser together for ``cfg.joint_steps`` steps.
 
@@ -48,6 +48,8 @@ def fine_tune(
         As in meta-training.
     seconds : float, optional
         Time budget. Half of it is for training that factorised quantiser beforehand.
+    ranks : Ranks
+        The processes that train together.
     watch : callable
         Is told of progress.
 
@@ -73,7 +75,8 @@ def fine_tune(
         )
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
     learning_seconds = None if seconds is None else seconds / 2
-    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device, learning_seconds)
+    latents = {name: values - start[name] for name, values in phi.items()}
+    task = Task(model, data, latents, device, learning_seconds, ranks)
     rates, d = len(cfg.lambdas), model.spec.latent
     learned = learn(task, cfg, lambda _, g: FactorisedPrior(rates, d, 4.0, g), seed=seed, watch=watch)
     torch_device = device_of(device)
@@ -91,10 +94,11 @@ def fine_tune(
         ([log_gain, *prior.parameters()], 5.0),
     ]
     generator, rng = torch.Generator().manual_seed(seed + 1), np.random.default_rng(seed + 1)
-    relaxed = partial(relax, how=cfg.relaxation, generator=generator)
     x = torch.from_numpy(data.inputs).to(torch_device)
 
-    def objective(k: int, chosen: np.ndarray, where: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def objective(
+        k: int, chosen: np.ndarray, where: np.ndarray, relaxed: Relaxation
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         batch = batch_of(data, "train", x, chosen, where)
         phi_found = adapt(model.spec, theta, batch, _STEPS, loop=model.encode_loop, create_graph=True)
         origin = theta["phi_0"][batch.variable]
@@ -105,12 +109,12 @@ def fine_tune(
     # A linear head fits anything where there are as many latents as points: the solve needs many more points.
     points = cfg.points if cfg.points == "all" else max(cfg.points, 16 * d)
     history = descend(
-        task, cfg, groups, objective, rng, steps=cfg.joint_steps, points=points, stage="joint", watch=watch
+        task, cfg, groups, objective, rng, generator, steps=cfg.joint_steps, points=points, stage="joint", watch=watch
     )
     arrays = {k: v.detach().cpu().numpy() for k, v in theta.items()}
     if conditioning(model.spec.conditioning).linear:
-        arrays = in_principal_axes(model.spec, arrays, data, x.cpu())
+        arrays = in_principal_axes(model.spec, arrays, data, x.cpu(), ranks)
     facts = {**model.provenance, "joint_steps": int(history[-1]["step"])}
     tuned = freeze(replace(model, params=arrays, provenance=facts))
     at = ModelAt(tuned, data.inputs)
-    return tuned, {name: latents_of(at, data, name, device=torch_device) for name in phi}
+    return tuned, ranks.once(lambda: {name: latents_of(at, data, name, device=torch_device) for name in phi})

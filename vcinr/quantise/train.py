@@ -16,6 +16,7 @@ from vcinr.errors import ConfigError, InputError
 from vcinr.inr.at import ModelAt, slack_of
 from vcinr.inr.model import Model, freeze, load_model, save_model, with_quantiser
 from vcinr.meta.outer import write_history
+from vcinr.meta.ranks import ALONE, Ranks
 from vcinr.plugins import lookup
 from vcinr.progress import Watch, silent
 from vcinr.quality import psnr_of
@@ -39,7 +40,7 @@ _MOST_SLACK = 0.01  # as a fraction of the range; with more, hardly any error bo
 def train_quantiser(
     signals: str | Path, model: str | Path, modulations: str | Path, quantiser: config.Quantiser, *,
     seed: int, threads: int, out: str | Path, history: str | Path, device: str = "cpu", seconds: float | None = None,
-    watch: Watch = silent,
+    memory: float | None = None, ranks: Ranks = ALONE, watch: Watch = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the quantiser of a model and write the completed model.
 
@@ -56,6 +57,8 @@ def train_quantiser(
         Files to write: the model, and the learning curve (CSV).
     seconds : float, optional
         Time budget of the training; without one the result is deterministic.
+    memory, ranks
+        As in meta-training.
     watch : callable
         Is told of progress.
 
@@ -71,7 +74,8 @@ def train_quantiser(
         Where the modulations belong to another model.
     """
     torch.set_num_threads(threads)
-    data, artifact = read_signals(signals), load_model(model)
+    data, artifact = read_signals(signals, memory), load_model(model)
+    watch = watch if ranks.first else silent
     root: Any = zarr.open_group(modulations, mode="r")
     if root.attrs.get("model") != artifact.sha256:
         raise InputError(f"{modulations}: modulations of another model; run the extract_modulations stage again")
@@ -79,18 +83,24 @@ def train_quantiser(
     if quantiser.joint_steps:
         seconds = None if seconds is None else seconds / 2
         artifact, phi = fine_tune(
-            artifact, data, phi, quantiser, seed=seed, device=device, seconds=seconds, watch=watch
+            artifact, data, phi, quantiser, seed=seed, device=device, seconds=seconds, ranks=ranks, watch=watch
         )
-    trained, rows = fit(artifact, data, phi, quantiser, seed=seed, device=device, seconds=seconds, watch=watch)
-    save_model(trained, out)
-    write_history(Path(history), rows)
-    result = {"sha256": trained.sha256, "model_bytes": len(trained.data)}
-    return {**result, "splits": {name: assess(trained, data, name, phi[name]) for name in phi}}
+    trained, rows = fit(
+        artifact, data, phi, quantiser, seed=seed, device=device, seconds=seconds, ranks=ranks, watch=watch
+    )
+
+    def written() -> dict[str, Any]:
+        save_model(trained, out)
+        write_history(Path(history), rows)
+        result = {"sha256": trained.sha256, "model_bytes": len(trained.data)}
+        return {**result, "splits": {name: assess(trained, data, name, phi[name]) for name in phi}}
+
+    return ranks.once(written)
 
 
 def fit(
     model: Model, data: Signals, phi: dict[str, np.ndarray], cfg: config.Quantiser, *, seed: int, device: str = "cpu",
-    seconds: float | None = None, watch: Watch = silent,
+    seconds: float | None = None, ranks: Ranks = ALONE, watch: Watch = silent,
 ) -> tuple[Model, History]:  # fmt: skip
     """Train a quantiser and complete a model with it.
 
@@ -103,7 +113,7 @@ def fit(
     cfg : config.Quantiser
         Names the kind: a function ``(task, cfg, *, seed, watch) -> (Quantiser, History)``, one of `KINDS` or an entry
         point of the group ``vcinr.quantisers``.
-    seed, device, seconds, watch
+    seed, device, seconds, ranks, watch
         As in `train_quantiser`.
 
     Returns
@@ -120,7 +130,7 @@ def fit(
     """
     train = lookup("quantisers", KINDS, cfg.kind)
     start = {name: model.params["phi_0"][data.variable_index(name)] for name in phi}
-    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device, seconds)
+    task = Task(model, data, {name: values - start[name] for name, values in phi.items()}, device, seconds, ranks)
     state, history = train(task, cfg, seed=seed, watch=watch)
     state = replace(state, coders=coders_of(cfg.coder, state.hyper))
     rates = {"bits": list(cfg.bits)} if cfg.kind == "uniform" else {"lambdas": list(cfg.lambdas)}

@@ -6,11 +6,12 @@ every signal.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from vcinr.meta.extract import torch_params
 from vcinr.meta.inner import batch_of, drawn, signal_loss
 from vcinr.meta.outer import device_of, schedule
 from vcinr.meta.pace import Pace
+from vcinr.meta.ranks import ALONE, Ranks
 from vcinr.progress import Progress, Watch
 from vcinr.quality import psnr_of
 from vcinr.quantise.state import analyse, synthesise
@@ -32,6 +34,7 @@ MAX_SYMBOLS = 1024
 """Largest number of symbols of a table, besides the escape."""
 History = list[dict[str, float]]
 """One or more rows of a learning curve, all with the same names."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Task:
         Where training by gradient runs.
     seconds : float, optional
         Time budget of that training.
+    ranks : Ranks
+        The processes that train together; all have the same latents.
     """
 
     model: Model
@@ -57,6 +62,7 @@ class Task:
     latents: Mapping[str, np.ndarray]
     device: str = "cpu"
     seconds: float | None = None
+    ranks: Ranks = ALONE
 
     @property
     def reached(self) -> np.ndarray:
@@ -96,21 +102,27 @@ class Learned:
         return np.rint(y).astype(np.int64)
 
 
-def relax(y: torch.Tensor, how: Literal["noise", "straight-through"], generator: torch.Generator) -> torch.Tensor:
+def relax(
+    y: torch.Tensor, how: Literal["noise", "straight-through"], generator: torch.Generator, batch: int | None = None,
+    own: slice = slice(None),
+) -> torch.Tensor:  # fmt: skip
     """A differentiable stand-in for rounding, with the gradient of the identity.
 
     Parameters
     ----------
     y : torch.Tensor
-        What is to be rounded.
+        What is to be rounded, ``[n, ...]``.
     how : str
         ``noise``: y + u with u from U(-1/2, 1/2) (Ballé et al. 2017, section 3); ``straight-through``: y rounded (Theis
         et al. 2017).
     generator : torch.Generator
         Source of the noise.
+    batch, own : int, slice
+        Number of signals in the batch of all processes, and which of them are the n of this one, by default all. Each
+        process draws the noise of the whole batch.
     """
     if how == "noise":
-        return y + torch.rand(y.shape, generator=generator).to(y.device) - 0.5
+        return y + torch.rand((batch or len(y), *y.shape[1:]), generator=generator)[own].to(y.device) - 0.5
     return y + (torch.round(y) - y).detach()
 
 
@@ -142,15 +154,17 @@ def through(
     return y, synthesise(params, depth, y / gain)
 
 
+Relaxation = Callable[[torch.Tensor], torch.Tensor]
+"""A stand-in for rounding of the chosen signals' codes."""
 Group = tuple[list[torch.Tensor], float]
 """Tensors that share a learning rate, and that rate as a multiple of the quantiser's."""
-Objective = Callable[[int, np.ndarray, np.ndarray], tuple[torch.Tensor, torch.Tensor]]
-"""Function (index of the rate, chosen signals, chosen points) -> bits per value and distortion."""
+Objective = Callable[[int, np.ndarray, np.ndarray, Relaxation], tuple[torch.Tensor, torch.Tensor]]
+"""Function (index of the rate, chosen signals, chosen points, relaxation) -> bits per value and distortion."""
 
 
 def descend(
-    task: Task, cfg: config.Quantiser, groups: list[Group], objective: Objective, rng: np.random.Generator, *,
-    steps: int, points: int | Literal["all"], stage: str, watch: Watch,
+    task: Task, cfg: config.Quantiser, groups: list[Group], objective: Objective, rng: np.random.Generator,
+    generator: torch.Generator, *, steps: int, points: int | Literal["all"], stage: str, watch: Watch,
 ) -> History:  # fmt: skip
     """Minimise bits + lambda * distortion by Adam, with the rates in turn.
 
@@ -166,6 +180,8 @@ def descend(
         What is minimised.
     rng : numpy.random.Generator
         Draws signals and points.
+    generator : torch.Generator
+        Draws the noise of the relaxation.
     steps : int
         Number of steps; with a time budget the largest number.
     points : int or "all"
@@ -187,19 +203,35 @@ def descend(
     tensors_learned = [tensor for tensors, _ in groups for tensor in tensors]
     history: History = []
     pace, step, finished = Pace(steps, task.seconds), 0, False
+    batch, train, ranks = min(cfg.batch, signals), task.data.splits["train"], task.ranks
+    (own,) = ranks.parts(batch)
+    share = (own.stop - own.start) / batch
+
+    def drawn_signals(rng: np.random.Generator) -> np.ndarray:
+        return np.sort(rng.choice(signals, batch, replace=False))
+
+    def agreed(by_clock: _T) -> _T:
+        return by_clock if task.seconds is None else ranks.once(lambda: by_clock)
+
     while not finished:
+        position = agreed(pace.position(step))
         for group, (_, factor) in zip(optimiser.param_groups, groups, strict=True):
-            group["lr"] = factor * cfg.rate * schedule(pace.position(step), steps, 50)
+            group["lr"] = factor * cfg.rate * schedule(position, steps, 50)
         k = step % rates
-        chosen = np.sort(rng.choice(signals, min(cfg.batch, signals), replace=False))
-        rate, distortion = objective(k, chosen, drawn(rng, known, points))
+        chosen, where = drawn_signals(rng), drawn(rng, known, points)
+        relaxed = partial(relax, how=cfg.relaxation, generator=generator, batch=batch, own=own)
+        rate, distortion = objective(k, chosen[own], where, relaxed)
+        if train.streamed and cfg.distortion == "signal":
+            train.read_ahead(drawn_signals(copy.deepcopy(rng))[own])
         optimiser.zero_grad()
-        (rate + cfg.lambdas[k] * distortion).backward()
+        ((rate + cfg.lambdas[k] * distortion) * share).backward()
+        rate, distortion = rate.detach() * share, distortion.detach() * share
+        ranks.sum_gradients(tensors_learned, rate, distortion)
         torch.nn.utils.clip_grad_norm_(tensors_learned, cfg.clip)
         optimiser.step()
         step += 1
         # Even when time runs out, all rates get the same number of steps.
-        finished = step == steps or (k == rates - 1 and pace.out_of_time)
+        finished = step == steps or (k == rates - 1 and agreed(pace.out_of_time))
         if (step % max(1, steps // 20) < rates and k == rates - 1) or finished:
             row = {"step": float(step), "bits_per_value": rate.item(), "distortion": distortion.item()}
             if cfg.distortion == "signal":
@@ -247,9 +279,10 @@ def learn(
     learned = [v.requires_grad_(True) for k, v in params.items() if k not in ("mean", "std")]
     prior = entropy_model(torch.exp(log_gain).detach().cpu().numpy(), generator).to(device)
     theta, x = torch_params(model, device), torch.from_numpy(task.data.inputs).to(device)
-    relaxed = partial(relax, how=cfg.relaxation, generator=generator)
 
-    def objective(k: int, chosen: np.ndarray, where: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def objective(
+        k: int, chosen: np.ndarray, where: np.ndarray, relaxed: Relaxation
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         y, restored = through(params, cfg.depth, torch.exp(log_gain[k]), latents[chosen], relaxed)
         rate = prior(y, k, relaxed).mean() / task.values
         if cfg.distortion == "latent":
@@ -259,8 +292,9 @@ def learn(
 
     groups: list[Group] = [(learned, 1.0), ([log_gain, *prior.parameters()], 5.0)]
     history = descend(
-        task, cfg, groups, objective, rng, steps=cfg.steps, points=cfg.points, stage="quantiser", watch=watch
-    )
+        task, cfg, groups, objective, rng, generator, steps=cfg.steps, points=cfg.points, stage="quantiser",
+        watch=watch,
+    )  # fmt: skip
     arrays = {k: v.detach().cpu().numpy() for k, v in params.items()}
     return Learned(arrays, torch.exp(log_gain).detach().cpu().numpy(), prior.cpu(), history)
 

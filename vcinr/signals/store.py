@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,9 @@ import zarr
 
 from vcinr.errors import InputError
 from vcinr.signals.domain import Domain, Grid, Points
+from vcinr.signals.stored import SHA256, Stored, blocks
+
+_CHUNK, _SHARD = 1 << 20, 1 << 26  # bytes of values that a chunk and a shard hold at most, unless a signal has more
 
 PATCH_LENGTH = "patch_length"
 """Attribute of signals of one dimension: the length of patches that suits them, where it is not the usual one."""
@@ -26,9 +31,9 @@ class SignalSet:
 
     Parameters
     ----------
-    features : numpy.ndarray
-        Values ``[N, *grid, d_out]`` in the data's own units and dtype.
-    mask : numpy.ndarray or None
+    features : numpy.ndarray or Stored
+        Values ``[N, *grid, d_out]`` in the data's own units and dtype. They are in memory, or stay in their store.
+    mask : numpy.ndarray, Stored or None
         bool ``[N, *grid]``: True at points that count, where all features have a value. None where all points do.
     variable : tuple of str
         The variable that each signal belongs to, ``[N]``.
@@ -38,17 +43,30 @@ class SignalSet:
     The arrays must not be changed, because what is derived from them is computed once.
     """
 
-    features: np.ndarray
-    mask: np.ndarray | None
+    features: np.ndarray | Stored
+    mask: np.ndarray | Stored | None
     variable: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the features stay in their store."""
+        return isinstance(self.features, Stored)
+
+    def read_ahead(self, rows: np.ndarray) -> None:
+        """Begin to read the signals that are needed next, where they are in a store."""
+        for array in (self.features, self.mask):
+            if isinstance(array, Stored):
+                array.read_ahead(rows)
+
     @cached_property
     def known_points(self) -> np.ndarray | None:
         """Sorted indices of the points at which at least one signal has a value; None where nothing is masked."""
-        return None if self.mask is None else np.flatnonzero(self.mask.any(axis=0))
+        if self.mask is None:
+            return None
+        return np.flatnonzero(np.logical_or.reduce([block.any(axis=0) for block in blocks(self.mask)]))
 
     @cached_property
     def known_share(self) -> np.ndarray:
@@ -57,7 +75,9 @@ class SignalSet:
         A signal without any value counts as having one, so that weights stay finite.
         """
         assert self.mask is not None and self.known_points is not None
-        counts = np.count_nonzero(self.mask.reshape(len(self), -1), axis=1)
+        counts = np.concatenate(
+            [np.count_nonzero(block.reshape(len(block), -1), axis=1) for block in blocks(self.mask)]
+        )
         return np.maximum(counts, 1) / max(1, len(self.known_points))
 
 
@@ -130,8 +150,15 @@ class Signals:
 
     def variable_index(self, split: str) -> np.ndarray:
         """Position in `normalisation` of the variable of each signal of a split, int64 ``[N]``."""
-        order = {name: i for i, name in enumerate(self.normalisation)}
-        return np.array([order[v] for v in self.splits[split].variable], np.int64)
+        known = self._variable_indices
+        if split not in known:
+            order = {name: i for i, name in enumerate(self.normalisation)}
+            known[split] = np.array([order[v] for v in self.splits[split].variable], np.int64)
+        return known[split]
+
+    @cached_property
+    def _variable_indices(self) -> dict[str, np.ndarray]:
+        return {}
 
     def normalised(self, split: str, index: Any = slice(None)) -> tuple[np.ndarray, np.ndarray | None]:
         """Normalise whole signals, as an encoder does.
@@ -179,11 +206,11 @@ class Signals:
         signals = self.splits[split]
         rows, columns = np.arange(len(signals))[index], points[:, None]
         # In memory, points come before signals: sums over them are then taken in one order, however signals are stored.
-        flat = signals.features.reshape(len(signals), -1, signals.features.shape[-1])[rows, columns].swapaxes(0, 1)
+        flat = _at(signals.features, rows, columns, signals.features.shape[-1:]).swapaxes(0, 1)
         offset, scale = self._scaling(signals, index)
         if signals.mask is None:
             return normalise(flat, None, offset, scale)
-        mask = signals.mask.reshape(len(signals), -1)[rows, columns].swapaxes(0, 1)
+        mask = _at(signals.mask, rows, columns, ()).swapaxes(0, 1)
         share = signals.known_share[rows, None]
         if mask.all() and (share == 1.0).all():
             return normalise(flat, None, offset, scale)
@@ -195,6 +222,13 @@ class Signals:
         rows = np.arange(len(signals))[index]
         pairs = np.array([self.normalisation[signals.variable[i]] for i in rows], np.float64).reshape(len(rows), 2)
         return pairs[:, 0, None, None], pairs[:, 1, None, None]
+
+
+def _at(array: np.ndarray | Stored, rows: np.ndarray, columns: np.ndarray, rest: tuple[int, ...]) -> np.ndarray:
+    """Values ``[Q, B, *rest]`` of B signals, by their `rows`, at Q points, by their `columns` ``[Q, 1]``."""
+    if isinstance(array, Stored):
+        array, rows = array[rows], np.arange(len(rows))
+    return array.reshape(len(array), -1, *rest)[rows, columns]
 
 
 def normalise(
@@ -258,15 +292,26 @@ def normalisation_of(training: SignalSet) -> dict[str, tuple[float, float]]:
     InputError
         For a variable without any valid value.
     """
-    result = {}
+    ranges = {}
     for name in dict.fromkeys(training.variable):
         rows = np.array([v == name for v in training.variable])
-        values = training.features[rows]
-        if training.mask is not None:
-            values = values[training.mask[rows]]
-        if values.size == 0:
+        ranges[name] = range_of(training.features[rows], None if training.mask is None else training.mask[rows])
+    return normalisation_by_range(ranges)
+
+
+def range_of(features: np.ndarray, mask: np.ndarray | None) -> tuple[float, float] | None:
+    """The least and the greatest valid value of signals; None where there is none."""
+    values = features if mask is None else features[mask]
+    return None if values.size == 0 else (float(values.min()), float(values.max()))
+
+
+def normalisation_by_range(ranges: Mapping[str, tuple[float, float] | None]) -> dict[str, tuple[float, float]]:
+    """`normalisation_of` from the least and the greatest valid value of each variable."""
+    result = {}
+    for name, found in ranges.items():
+        if found is None:
             raise InputError(f"variable {name!r}: the training split holds no valid value")
-        low, high = float(values.min()), float(values.max())
+        low, high = found
         result[name] = (low, high - low if high > low else 1.0)
     return result
 
@@ -275,6 +320,33 @@ def write_signals(path: str | Path, signals: Signals) -> None:
     """Write signals as a Zarr v3 store, which replaces whatever is at `path`.
 
     Arrays are sharded, so that the store consists of few files.
+    """
+    with written_store(path, signals) as root:
+        for name, split in signals.splits.items():
+            group = split_of(root, name, split.variable)
+            for key, values in (("features", split.features), ("mask", split.mask)):
+                if values is not None:
+                    array = Growing(group, key, values.shape, values.dtype)
+                    for block in blocks(values):
+                        array.add(block)
+                    array.close()
+
+
+@contextmanager
+def written_store(path: str | Path, signals: Signals) -> Iterator[zarr.Group]:
+    """Write a store of signals split by split; it appears at `path` once it is whole.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store, which replaces whatever is there.
+    signals : Signals
+        All but the splits, which are ignored.
+
+    Yields
+    ------
+    zarr.Group
+        The root, for `split_of`.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
@@ -295,19 +367,87 @@ def write_signals(path: str | Path, signals: Signals) -> None:
     axes = [np.stack(signals.axes)] if spectral else signals.axes
     for dim, axis in zip(signals.dims, axes, strict=True):
         root.create_array(f"axes/{dim}", data=np.asarray(axis, np.float64))
-    for name, split in signals.splits.items():
-        names = list(dict.fromkeys(split.variable))
-        group = root.create_group(name, attributes={"variables": names})
-        _write_sharded(group, "features", np.asarray(split.features))
-        if split.mask is not None:
-            _write_sharded(group, "mask", np.asarray(split.mask))
-        group.create_array("variable", data=np.array([names.index(v) for v in split.variable], np.int32))
+    yield root
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
 
 
-def read_signals(path: str | Path) -> Signals:
-    """Read a store from `write_signals`; raises InputError, which names `path`, for anything else."""
+def split_of(root: zarr.Group, name: str, variable: Sequence[str]) -> zarr.Group:
+    """Add a split to a store: the group for its arrays ``features`` and, where points are masked, ``mask``."""
+    names = {v: i for i, v in enumerate(dict.fromkeys(variable))}
+    group = root.create_group(name, attributes={"variables": list(names)})
+    group.create_array("variable", data=np.array([names[v] for v in variable], np.int32))
+    return group
+
+
+class Growing:
+    """An array in a store to which rows are added in their order, and which is written by whole shards.
+
+    Chunks have about 1 MiB, and at least one row; shards about 64 MiB.
+
+    Parameters
+    ----------
+    group, name : zarr.Group, str
+        Where it lies.
+    shape, dtype : tuple of int, numpy.dtype
+        Its shape in the end, and its type.
+    """
+
+    def __init__(self, group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        length, rest = shape[0], shape[1:]
+        item = max(1, math.prod(rest) * np.dtype(dtype).itemsize)
+        chunk = max(1, min(length, _CHUNK // item))
+        self._shard = chunk * max(1, min(math.ceil(length / chunk), _SHARD // (item * chunk)))
+        self._array = group.create_array(
+            name, shape=shape, dtype=dtype, chunks=(chunk, *rest), shards=(self._shard, *rest)
+        )
+        self._waiting = np.empty((min(self._shard, length), *rest), dtype)
+        self._held, self._written, self._digest = 0, 0, hashlib.sha256()
+
+    def add(self, rows: np.ndarray) -> None:
+        """Add rows, which become of the array's type."""
+        while len(rows):
+            count = min(len(rows), len(self._waiting) - self._held)
+            self._waiting[self._held : self._held + count] = rows[:count]
+            self._held, rows = self._held + count, rows[count:]
+            if self._held == len(self._waiting):
+                self._write()
+
+    def close(self) -> None:
+        """Write what is left, and note the digest of all values."""
+        self._write()
+        assert self._written == self._array.shape[0]
+        self._array.attrs[SHA256] = self._digest.hexdigest()
+
+    def _write(self) -> None:
+        if self._held:
+            block = self._waiting[: self._held]
+            self._array[self._written : self._written + self._held] = block
+            self._digest.update(block.data)
+            self._written, self._held = self._written + self._held, 0
+
+
+def read_signals(path: str | Path, memory: float | None = None) -> Signals:
+    """Read a store from `write_signals`.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store.
+    memory : float, optional
+        Gigabytes that features and masks may take. Where they take more, they stay in the store, and what is needed of
+        them is read when it is needed. Default: all are read at once.
+
+    Returns
+    -------
+    Signals
+        The same values in either case.
+
+    Raises
+    ------
+    InputError
+        For anything else than such a store; the message names `path`.
+    """
     try:
         root = zarr.open_group(path, mode="r")
         attrs: dict[str, Any] = dict(root.attrs)
@@ -317,16 +457,18 @@ def read_signals(path: str | Path) -> Signals:
         system: dict[str, Any] = attrs.pop("system")
         axes = tuple(members[f"axes/{d}"][...] for d in dims)
         splits = {}
-        for name, group in sorted(root.groups()):  # folders are listed in any order
-            if name == "axes":
-                continue
-            arrays: Any = group
-            names = arrays.attrs["variables"]
-            splits[name] = SignalSet(
-                arrays["features"][...],
-                arrays["mask"][...] if "mask" in arrays else None,
-                tuple(names[i] for i in arrays["variable"][...]),
-            )
+        # Folders are listed in any order.
+        groups: dict[str, Any] = {name: group for name, group in sorted(root.groups()) if name != "axes"}
+        stored = {
+            (name, key): Stored(group[key]) for name, group in groups.items() for key in ("features", "mask")
+            if key in group
+        }  # fmt: skip
+        whole = memory is None or sum(array.nbytes for array in stored.values()) <= memory * 1e9
+        arrays = {key: array[:] if whole else array for key, array in stored.items()}
+        for name, group in groups.items():
+            names = group.attrs["variables"]
+            variable = tuple(names[i] for i in group["variable"][...])
+            splits[name] = SignalSet(arrays[name, "features"], arrays.get((name, "mask")), variable)
         return Signals(
             splits,
             dims,
@@ -339,15 +481,3 @@ def read_signals(path: str | Path) -> Signals:
         )
     except (FileNotFoundError, KeyError, zarr.errors.GroupNotFoundError) as error:
         raise InputError(f"{path}: not a store of signals ({error}); run the ingest stage first") from None
-
-
-def _write_sharded(group: zarr.Group, name: str, data: np.ndarray) -> None:
-    """Write an array in chunks of about 1 MiB, and shards of about 64 MiB, along its first axis."""
-    item = max(1, data[:1].nbytes)
-    chunk = max(1, min(len(data), 2**20 // item))
-    per_shard = max(1, min(math.ceil(len(data) / chunk), 2**26 // (item * chunk)))
-    rest = data.shape[1:]
-    array = group.create_array(
-        name, shape=data.shape, dtype=data.dtype, chunks=(chunk, *rest), shards=(chunk * per_shard, *rest)
-    )
-    array[...] = data
