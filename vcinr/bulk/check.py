@@ -28,6 +28,7 @@ from vcinr.bulk.source import (
     close_sources,
     expand,
     is_archive_name,
+    is_pattern,
     joined,
     open_source,
     source_of,
