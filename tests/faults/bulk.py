@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import xarray as xr
@@ -52,10 +53,10 @@ def _open(source, *rest):
 
 def run_marked(batch: batches.Batch) -> batches.Receipt:
     """`run_batch` with marks before and after it, and poison that kills."""
-    batches.encode_chunk, batches.open_source, batches.compress = _encode, _open, _compress  # type: ignore[assignment]
     note("begin", batch.id, os.getpid())
     time.sleep(float(os.environ.get(PAUSE, 0)))
-    receipt = batches.run_batch(batch)
+    with patch.multiple(batches, encode_chunk=_encode, open_source=_open, compress=_compress):
+        receipt = batches.run_batch(batch)
     note("end", batch.id, os.getpid())
     return receipt
 

@@ -253,10 +253,11 @@ class _Run:
         self.outcome.place = self.made.place
         complete = {item.target for item in self.made.items} <= set(self.outcome.archives)
         # What parts have left is for `commit`, also where there is nothing to commit: it says so, and clears up.
-        if self.part is None and complete and not self.outcome.failed and not self.claims.others():
-            self.claims.end()  # before: its thread would make the folder again
-            self.staging.remove()
-            self.outcome.place = None
+        if self.part is None and complete and not self.outcome.failed:
+            self.claims.end()  # first: of runs that end together, one at least sees no other
+            if not self.claims.others():
+                self.staging.remove()
+                self.outcome.place = None
         self._leave_out()
         self.outcome.left = replace(self.made, failed=dict(self.outcome.failed)) if self.made.items else None
         return self.outcome
