@@ -57,7 +57,7 @@ def commit(driven: Outcome) -> Outcome:
 
     if driven.left is None:
         return driven
-    last = commit(driven.left, watcher("compress-archive"))
+    last = commit(driven.left, watcher("compress-archive-commit"))
     return replace(last, archives=driven.archives | last.archives)
 
 

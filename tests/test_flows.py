@@ -33,7 +33,7 @@ from flows.pipeline import pipeline, stages
 from flows.train_quantiser import train_quantiser
 from vcinr.bulk.source import targets
 from vcinr.config import load
-from vcinr.errors import DownloadError, InputError, VcinrError
+from vcinr.errors import DownloadError, EngineLost, InputError, VcinrError
 from vcinr.progress import Progress
 
 SOURCE = {"train": [{"path": "e.nc"}], "archive": [{"path": "a.nc"}], "variables": ["t"]}
@@ -232,6 +232,7 @@ def test_what_is_tried_again():
         return error
 
     assert transient(DownloadError("package x: the download failed (no route)"))
+    assert transient(EngineLost("the Dask scheduler is gone"))
     assert transient(raised(InputError("https://x: cannot be read"), ConnectionResetError()))
     assert not transient(raised(InputError("x.nc: no such file"), FileNotFoundError()))
     assert not transient(raised(InputError("x.nc: no number"), ValueError()))
@@ -266,6 +267,9 @@ def test_an_archive_is_made_once_for_each_request(project):
         return facts.get("skipped", False)
 
     assert not run(abs_error=0.1)
+    shown = Artifact.get("compress-archive-progress")
+    assert shown.data == 100.0
+    assert all(word in shown.description for word in ("MB ", "MB/s ", "ratio ", "0:00 left", str(os.getpid())))
     assert run(abs_error=0.1)
     assert not run(abs_error=0.2)
     assert float(abs(xr.open_zarr("out.zarr")["t"] - values).max()) > 0.1
