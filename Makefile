@@ -74,9 +74,9 @@ speed: setup ## how fast we are beside SZ3 and SPERR, benchmarks/results/speed.j
 results: setup ## docs/results.md, its picture and the README's table, from the committed results
 	@python -m benchmarks.results
 
-experiments: setup ## those of the source papers, PROFILE=cpu: benchmarks/results/experiments; two hours, goes on where it stopped
-	@for name in learning sizes masks rate ablation; do \
-		python -m flows.experiment $$name --profile $(or $(PROFILE),cpu) || exit 1; done
+experiments: setup ## those of the source papers, PROFILE=cpu KIND=climate: benchmarks/results/experiments; two hours, goes on where it stopped
+	@for name in learning sizes masks rate $(if $(filter-out climate,$(KIND)),,ablation); do \
+		python -m flows.experiment $$name --profile $(or $(PROFILE),cpu) --kind $(or $(KIND),climate) || exit 1; done
 	@echo "Page: $(CURDIR)/benchmarks/results/experiments/index.html"
 
 fuzz: setup ## the decoders against mutated archives, SECONDS=60

@@ -1,7 +1,7 @@
-"""The source papers' experiments: ``python -m flows.experiment NAME [--profile cpu|gpu] [--kind KIND]``.
+"""The source papers' experiments: ``python -m flows.experiment NAME [--profile cpu|gpu|quick] [--kind KIND]``.
 
 They run on maps of climate data (benchmarks/dvc.yaml) or, all but the ablation, on tiles of images, sound, video or
-solid shapes: ``--kind image``.
+solid shapes: ``--kind image``. The profile quick only shows that an experiment runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flows.common import PARAMS, main, record, watcher
 from vcinr.config import Params
 from vcinr.kinds import load
 
-Profile = Literal["cpu", "gpu"]
+Profile = Literal["cpu", "gpu", "quick"]
 
 
 @task(name="experiment", cache_policy=NO_CACHE)
@@ -35,7 +35,7 @@ def experiment(name: str, profile: Profile = "cpu", params: str = PARAMS, kind: 
 
     Args:
         name: learning, sizes, masks, rate or ablation.
-        profile: which sizes of params.yaml to use; cpu takes half an hour on two cores.
+        profile: which sizes of params.yaml to use; cpu takes half an hour on two cores, quick a minute.
         params: the parameters file.
         kind: climate, or image, sound, video or voxels, of which tiles are taken.
     """
@@ -47,7 +47,7 @@ def experiment(name: str, profile: Profile = "cpu", params: str = PARAMS, kind: 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--profile", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--profile", choices=("cpu", "gpu", "quick"), default="cpu")
     parser.add_argument("--kind", choices=KINDS, default=CLIMATE)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # runs are done in parallel, each on one thread

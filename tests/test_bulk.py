@@ -263,6 +263,9 @@ def test_too_little_memory_is_refused_with_the_remedy(inputs, tmp_path):
     large.to_netcdf(tmp_path / "large.nc")
     with pytest.raises(InputError, match=r"'v' has chunks of 4,194,304 values.*--chunk"):
         plan(str(tmp_path / "large.nc"), str(tmp_path / "a.zarr"), Request(chunk=64), memory=600 << 20, batch_seconds=1)
+    options = {"memory": 600 << 20, "batch_seconds": 1e4}
+    found = drive.compress(str(tmp_path / "large.nc"), str(tmp_path / "a.zarr"), Request(chunk=64), SERIAL, **options)
+    assert "4,194,304 values" in next(iter(found.failed.values())) and not (tmp_path / "a.zarr").exists()
 
 
 def test_models_by_pattern(tiny_maps, tiny_model, tmp_path):

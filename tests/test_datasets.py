@@ -269,9 +269,10 @@ def test_hdf5_after_a_user_block_is_known(tmp_path: Path) -> None:
     assert numeric_fields(open_dataset(tmp_path / "a.dat")) == ["a"]
 
 
-def test_grib_behind_a_url_is_to_be_copied(tmp_path: Path) -> None:
+def test_grib_behind_a_url_needs_cfgrib_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vcinr.formats.grib.importlib.util.find_spec", lambda _: None)
     (tmp_path / "a.grib2").write_bytes(b"GRIB" + bytes(20))
-    with pytest.raises(InputError, match=r"a\.grib2: GRIB can only be read from local files; copy it"):
+    with pytest.raises(InputError, match=r"a\.grib2: reading GRIB needs cfgrib; pip install vcinr\[grib\]"):
         open_dataset(to_memory(str(tmp_path / "a.grib2")))
 
 

@@ -365,8 +365,10 @@ def test_tiles_have_no_coordinates_but_their_indices():
 def test_what_cannot_be_run_is_said(tmp_path):
     with pytest.raises(ConfigError, match=r"ablation does not run on 'image'; learning, .* run on climate, image"):
         conduct("ablation", parameters(), out=tmp_path, cache=tmp_path, kind="image")
-    with pytest.raises(ConfigError, match=r"no sizes of experiments on tiles; give experiments: \{tiles"):
+    with pytest.raises(ConfigError, match=r"no such sizes of experiments; give experiments: \{tiles"):
         conduct("rate", parameters(), out=tmp_path, cache=tmp_path, kind="image")
+    with pytest.raises(ConfigError, match=r"no such sizes of experiments; give experiments: \{quick"):
+        conduct("rate", parameters(), "quick", cache=tmp_path, kind="image")
     with pytest.raises(ConfigError, match="known: learning, sizes"):
         conduct("lerning", parameters(), out=tmp_path, cache=tmp_path)
     with pytest.raises(ConfigError, match="no sizes of experiments"):

@@ -21,7 +21,7 @@ from vcinr.config import Patches
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
-from vcinr.kinds import KINDS
+from vcinr.kinds import KINDS, deferred, files
 from vcinr.kinds.files import joined, kind_of_data, open_files, separated, write_files
 from vcinr.models import load_model
 from vcinr.patches.model import PatchModel
@@ -548,3 +548,68 @@ def test_a_problem_is_in_the_json_too(tmp_path):
     assert done.returncode == 1 and len(found["problems"]) == 1 and found["whole"] == {}
     first, second = found["variables"]["image"]["signals"]
     assert first["max_abs_error"] <= 2 < second["max_abs_error"], "the file that is another one is seen"
+
+
+# --- files that are read when their values are used
+
+
+def test_joined_files_are_read_as_arrays_are(tmp_path):
+    """Any part of signals that are stacked, or lie end to end, is what it is of arrays in memory."""
+    for i in range(4):
+        image(tmp_path / f"{i}.png", picture(9, 7, seed=i))
+        sound(tmp_path / f"{i}.wav", tones(50 + 10 * i, 2, seed=i).astype("i2"))
+    kinds_of = {"image": [(str(p), open_dataset(p)) for p in sorted(tmp_path.glob("*.png"))]}
+    kinds_of["sound"] = [(str(p), open_dataset(p)) for p in sorted(tmp_path.glob("*.wav"))]
+    keys = [
+        np.s_[:], np.s_[1], np.s_[1:3], np.s_[::-1], np.s_[3:0:-2], np.s_[2:2], np.s_[-1], np.s_[1:99:2],
+        np.s_[:, 1], np.s_[2, :1], np.s_[55:120:7, ::-1],
+    ]  # fmt: skip
+    for name, opened in kinds_of.items():
+        lazy, _ = open_files([path for path, _ in opened])
+        whole = joined(opened, name)[""]
+        assert isinstance(whole[name].variable._data, np.ndarray)
+        assert not isinstance(lazy[""][name].variable._data, np.ndarray)
+        xr.testing.assert_identical(lazy[""].compute(), whole)
+        for key in keys:
+            np.testing.assert_array_equal(lazy[""][name][key].values, whole[name][key].values, err_msg=str(key))
+        for key in ([3, 0], np.s_[[2, 1], 1:]):
+            np.testing.assert_array_equal(lazy[""][name][key].values, whole[name][key].values)
+
+
+def test_few_of_many_files_are_held(tmp_path, monkeypatch):
+    """An archive of many images holds a few of them at a time, reads each few times, and has the same bytes."""
+    (tmp_path / "in").mkdir()
+    for i in range(24):
+        image(tmp_path / "in" / f"{i:02}.png", picture(64, 48, seed=i))
+    size = 64 * 48 * 3
+    data = {path: open_dataset(path) for path in sorted((tmp_path / "in").iterdir())}
+    whole = joined([(str(p), d) for p, d in data.items()], "image")
+    vcinr.compress(whole, tmp_path / "a.zarr", abs_error=20, chunk=2, effort="fast", variables=["image"])
+    read, most = [], []
+    real, opened = files.open_dataset, deferred.Held.dataset
+
+    def counted(self, path, *rest):
+        result = opened(self, path, *rest)
+        most.append(sum(d["image"].nbytes for d in self._opened.values()))
+        return result
+
+    monkeypatch.setattr(files, "open_dataset", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr(deferred.Held, "dataset", counted)
+    monkeypatch.setattr(deferred.Held.__init__, "__defaults__", (3 * size,))
+    vcinr.compress(tmp_path / "in", tmp_path / "b.zarr", abs_error=20, chunk=2, effort="fast")
+    assert max(most) <= 3 * size and len(read) <= 3 * 24, "once to look, once for their range, once to encode"
+    chunks = [sorted((tmp_path / a / "image").rglob("*")) for a in ("a.zarr", "b.zarr")]
+    assert [f.read_bytes() for f in chunks[0] if f.is_file()] == [f.read_bytes() for f in chunks[1] if f.is_file()]
+
+
+def test_a_file_that_changes_meanwhile_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(deferred.Held.__init__, "__defaults__", (1,))
+    for i in range(2):
+        image(tmp_path / f"{i}.png", picture(20, 20, seed=i))
+    groups, _ = open_files([str(tmp_path)])
+    (tmp_path / "0.png").unlink()
+    image(tmp_path / "0.png", picture(21, 20))
+    with pytest.raises(InputError, match=r"0\.png: it has changed since it was opened"):
+        groups[""]["image"].values  # noqa: B018
+    with pytest.raises(InputError, match=r"0\.png: it has changed"):
+        vcinr.compress(groups, tmp_path / "a.zarr", abs_error=3, variables=["image"])

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import vcinr
 from vcinr import config, kinds
-from vcinr.config import Selection, Source
+from vcinr.config import Patches, Selection, Source
 from vcinr.datasets.ingest import archive_variables, ingest, open_archive
 from vcinr.errors import ConfigError, InputError
 from vcinr.formats.open import open_dataset
+from vcinr.formats.write import write_dataset
+from vcinr.kinds.sound import patch_length
+from vcinr.models import load_model
+from vcinr.patches.train import train_patches
 from vcinr.signals import read_signals
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -185,3 +190,52 @@ def test_a_package_that_cannot_be_loaded_is_left_out_with_a_warning(
     with caplog.at_level("WARNING", "vcinr"):
         assert "broken" not in kinds.every() and "grid" in kinds.every()
     assert "'broken' of outside_kinds:NONE cannot be loaded" in caplog.text
+
+
+# --- lengths of patches of sound
+
+
+@pytest.mark.parametrize(
+    ("rate", "length"), [(8000, None), (16000, None), (22050, 176), (44100, 352), (48000, 384), (192000, 512)]
+)
+def test_patches_of_sound_last_8_ms(rate, length):
+    minutes = [({"sample_rate": rate}, 30 * rate)] * 20
+    assert patch_length(minutes) == length
+    assert patch_length([({"sample_rate": np.array([rate])}, 30 * rate)] * 20) == length, "as an archive has it"
+
+
+def test_patches_of_sound_need_enough_to_learn_from():
+    of = {"sample_rate": 44100}
+    assert patch_length([(of, 44100)] * 30) == 192 <= np.sqrt(30 * 44100 / 32)
+    assert patch_length([(of, 44100)] * 10) is None
+    assert patch_length([(of, 2000)] * 10_000) == 240, "an eighth of a file"
+    assert patch_length([({}, 10**7)]) is patch_length([]) is None
+    some = [({"sample_rate": 16000}, 10**7), (of, 10**7), (of, 10**7)]
+    assert patch_length(some) == 352 and patch_length(some[:2]) is None, "the middle one, or the lower of two"
+
+
+@pytest.mark.parametrize(("rate", "size", "tile"), [(16000, 128, 4096), (44100, 352, 20 * 352)])
+def test_a_model_of_sound_has_patches_by_the_sample_rate(rate, size, tile, tmp_path):
+    """And applies to files of another rate; a length that is given is taken."""
+    rng, t = np.random.default_rng(0), np.arange(7200)
+    for i in range(560):
+        wave = 9000 * np.sin(t * rng.uniform(0.01, 0.1)) + 300 * rng.standard_normal(len(t))
+        data = xr.Dataset({"sound": ("time", np.rint(wave).astype("i2"), {"sample_rate": rate, "bits": 16})})
+        write_dataset(data, tmp_path / f"{i:03}.wav")
+    selection = Selection(path=str(tmp_path / "*.wav"))
+    source = Source(kind="sound", train=(selection,), archive=(Selection(path=str(tmp_path / "000.wav")),))
+    store = tmp_path / "signals.zarr"
+    assert ingest(source, tmp_path, store)["grid"] == {"time": tile}
+    quick = Patches(experts=1, rounds=1, count=3000)
+    train_patches(store, quick, seed=0, out=tmp_path / "a.vcinr")
+    model = load_model(tmp_path / "a.vcinr")
+    assert model.geometry.size == (1, 1, size) and model.geometry.back == (0, 0, 256)
+    assert ("patch_length" in model.provenance) == (size != 128)
+    given = train_patches(store, quick.model_copy(update={"size": (64,)}), seed=0, out=tmp_path / "b.vcinr")
+    assert given["model_bytes"] < 10**5 and load_model(tmp_path / "b.vcinr").geometry.size == (1, 1, 64)
+    other = data["sound"].copy(data=data["sound"].values)
+    other.attrs["sample_rate"] = 8000
+    (tmp_path / "other").mkdir()
+    write_dataset(other.to_dataset(), tmp_path / "other" / "slow.wav")
+    vcinr.compress(tmp_path / "other", tmp_path / "c.zarr", model=model, abs_error=300)
+    assert vcinr.verify(tmp_path / "c.zarr", tmp_path / "other")[0] == []

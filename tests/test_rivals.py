@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,3 +192,53 @@ def test_codecs_of_video_come_back():
             assert codec.size(data) == len(data) - 4 * len(video._unpack(data))
             found.append((codec.size(data), float(np.square(back.astype(float) - clip).mean())))
         assert found[0][0] > found[1][0] and found[0][1] < found[1][1] < 2000, (codec.name, found)
+
+
+# --- codecs of sound
+
+
+def wave(rate: int, channels: int, dtype: str) -> np.ndarray:
+    rng, t = np.random.default_rng(0), np.arange(rate // 2) / rate
+    tones = zip(rng.uniform(100, 2000, 6), rng.random(6), rng.uniform(0.02, 0.1, 6), strict=True)
+    whole = sum(a * np.sin(2 * np.pi * f * t + p) for f, p, a in tones)
+    whole = np.stack([whole, 0.5 * whole[::-1]], 1) if channels == 2 else whole
+    scale = {"i2": 2**15 - 1, "i4": 2**22, "f4": 1.0}[dtype]
+    return (np.rint(scale * whole) if dtype[0] == "i" else whole).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "dtype", "names"),
+    [
+        (16_000, 1, "i2", ["MP3", "Opus"]), (44_100, 1, "f4", ["MP3", "Opus", "AAC", "FLAC"]),
+        (44_100, 2, "i2", ["MP3", "Opus", "AAC", "FLAC"]), (48_000, 2, "f4", ["MP3", "Opus", "AAC", "FLAC"]),
+        (48_000, 1, "i4", ["MP3", "Opus", "AAC", "FLAC"]), (37_800, 1, "f4", ["Opus", "FLAC"]),
+    ],
+)  # fmt: skip
+def test_codecs_of_sound(rate, channels, dtype, names):
+    """Of floats and of two channels too: finer settings need more bytes, and are closer to what was coded."""
+    pytest.importorskip("av")
+    from benchmarks.measure.curves import psnr
+    from benchmarks.measure.files import USUAL, rival_codecs
+    from benchmarks.rivals import sound
+
+    values = wave(rate, channels, dtype)
+    codecs = rival_codecs(replace(USUAL["sound"], samples=rate), values)
+    assert [codec.name for codec in codecs] == names
+    for codec in codecs:
+        found = []
+        for setting in (codec.settings[0], codec.settings[-1]):
+            data = codec.encode(values, setting)
+            back = sound.aligned_to(values, codec.decode(data))
+            assert back.dtype == values.dtype and back.shape == values.shape
+            found.append((codec.size(data), psnr(values, back, 2 * sound.full_scale(values))))
+        (coarse, worse), (fine, better) = found
+        assert (coarse < fine < values.nbytes and better > worse) or len(codec.settings) == 1
+        assert better > (95 if codec.name == "FLAC" else 35), codec.name
+        if codec.name == "FLAC" and dtype[0] == "i":
+            np.testing.assert_array_equal(back, values)
+
+
+def test_sound_of_many_channels_has_no_rivals():
+    from benchmarks.measure.files import USUAL, rival_codecs
+
+    assert rival_codecs(USUAL["sound"], np.zeros((9, 6), "f4")) == ()

@@ -331,7 +331,8 @@ class Patches(_Frozen):
     Parameters
     ----------
     size : tuple of int, optional
-        Lengths of a patch along the dimensions of a signal. Default: (128,), (8, 8) or (4, 4, 4).
+        Lengths of a patch along the dimensions of a signal. Default: (128,), (8, 8) or (4, 4, 4); of sound it is longer
+        at more than 16 kHz (:func:`vcinr.kinds.sound.patch_length`).
     back, ahead : tuple of int, optional
         How far the prediction of a patch looks, before its first and beyond its last point along each dimension.
     motion : int
@@ -455,11 +456,13 @@ class Experiments(_Frozen):
     """Sizes of the experiments by profile: ``cpu``, half an hour each on two cores; ``gpu``, as published.
 
     ``tiles`` are those of the profile cpu for tiles of images, sound, video and solid shapes: some minutes each.
+    ``quick`` shows in a minute or so that an experiment runs; its figures mean nothing.
     """
 
     cpu: Experiment
     gpu: Experiment
     tiles: Experiment | None = None
+    quick: Experiment | None = None
 
 
 class Active(_Frozen):

@@ -21,7 +21,7 @@ from vcinr.config import META_SHARE, QUANTISER_SHARE, Params, Selection, Source,
 from vcinr.datasets.ingest import ingest
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
-from vcinr.kinds.base import Kind
+from vcinr.kinds.base import PATCHES_IN_A_TILE, Kind
 from vcinr.kinds.files import expanded, kind_of_data, kind_of_files
 from vcinr.kinds.scenes import join
 from vcinr.models import AnyModel, load_model
@@ -208,18 +208,22 @@ def _tile(paths: list[str], kind: Kind, method: str) -> tuple[dict[str, int], li
     """
     fields = kind.options.model_fields
     apart = int("frames" in fields)  # leading dimensions of which the tiles have a length of their own
-    lengths, sizes = [], []  # of each signal: those of its dimensions, and the number of its values
+    lengths, sizes, known = [], [], []  # of each signal: those of its dimensions, number of values, attributes
     for path in paths:
         dataset = open_dataset(path)
         # A file without such a signal counts as a long one, so that it is kept for a message that names it.
         signal = dataset[kind.variable].sizes if kind.variable in dataset else dict.fromkeys(kind.dims, sys.maxsize)
         lengths.append([signal.get(d, 0) for d in kind.dims])
         sizes.append(math.prod(signal.values()) if kind.variable in dataset else 0)
+        known.append(dataset[kind.variable].attrs if kind.variable in dataset else {})
     shortest = [min(n[apart:]) for n in lengths]
     frames = [n[0] for n in lengths]
     usual = int(fields["tile"].default)
     if method != "experts" and kind.network_tile is not None:
         usual = kind.network_tile
+    elif kind.patch_length is not None:
+        length = kind.patch_length([(attrs, n[0]) for attrs, n in zip(known, lengths, strict=True)])
+        usual = usual if length is None else PATCHES_IN_A_TILE * length
     own = {"tile": _reached(shortest, sizes, usual)}
     if apart:
         own["frames"] = _reached(frames, sizes, int(fields["frames"].default))

@@ -1,4 +1,4 @@
-"""The experiments of the source papers, one module each: ``python -m flows.experiment NAME [--profile cpu|gpu]``.
+"""The experiments of the source papers, one module each: ``python -m flows.experiment NAME [--profile cpu|gpu|quick]``.
 
 Those of `TILED` also run on tiles of images, sound, video or solid shapes: ``--kind image``.
 

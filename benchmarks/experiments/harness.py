@@ -42,7 +42,7 @@ from vcinr.signals import Signals, read_signals, write_signals
 
 RAW, CACHE = Path("data/raw"), Path("data/experiments")
 RESULTS = Path("benchmarks/results/experiments")
-Profile = Literal["cpu", "gpu"]
+Profile = Literal["cpu", "gpu", "quick"]
 TITLES = {
     "image": "photographs, 32x32", "sound": "speech, 512", "video": "video, 4x16x16", "voxels": "shapes, 16x16x16",
 }  # fmt: skip
@@ -165,7 +165,7 @@ class Lab:
         if name == "vcinr":
             inr = size.inr.model_copy(update={"latent": latent})
             return Params(seed=seed, inr=inr, meta=meta, quantiser=size.quantiser)
-        own = preset(name, self.profile)
+        own = preset(name, "gpu" if self.profile == "gpu" else "cpu")
         if name == "basis":
             shape: Row = {"latent": latent}
             effort: Row = {"steps": size.basis_steps, "validate_every": size.meta.validate_every}
@@ -336,7 +336,7 @@ class Outcome:
 
 
 def conduct(
-    name: str, params: Params, profile: Profile = "cpu", watch: Watch = silent, out: Path = RESULTS,
+    name: str, params: Params, profile: Profile = "cpu", watch: Watch = silent, out: Path | None = None,
     cache: Path = CACHE, kind: str = CLIMATE,
 ) -> Row:  # fmt: skip
     """Run an experiment and write ``out/NAME.json``, ``out/NAME.png`` and the page of all experiments.
@@ -347,12 +347,13 @@ def conduct(
         The experiment.
     params : Params
         Parameters of the pipeline, with the sizes of experiments.
-    profile : {"cpu", "gpu"}
-        Which sizes; files of "gpu" have it in their name.
+    profile : {"cpu", "gpu", "quick"}
+        Which sizes; files have it in their name where it is not "cpu".
     watch : callable
         Told of the progress.
     out, cache : Path
-        Folders of results and of finished runs.
+        Folders of results and of finished runs. Results are by default in `RESULTS`, and those of "quick", which show
+        nothing, in the folder ``quick`` of the cache.
     kind : str
         What it runs on, one of `KINDS`. Of other kinds than the maps of climate, the files' names begin with it, and
         the profile "cpu" has sizes of its own, `experiments.tiles`.
@@ -376,9 +377,12 @@ def conduct(
             f"experiment {name} does not run on {kind!r}; {', '.join(TILED)} run on {', '.join(KINDS)}, the others on "
             f"{CLIMATE}"
         )
-    size = getattr(params.experiments, profile if kind == CLIMATE or profile == "gpu" else "tiles")
+    out = out or (cache / "quick" if profile == "quick" else RESULTS)
+    out.mkdir(parents=True, exist_ok=True)
+    sizes = profile if kind == CLIMATE or profile != "cpu" else "tiles"
+    size = getattr(params.experiments, sizes)
     if size is None:
-        raise ConfigError("params: no sizes of experiments on tiles; give experiments: {tiles: ...}")
+        raise ConfigError(f"params: no such sizes of experiments; give experiments: {{{sizes}: ...}}")
     lab = Lab(name, profile, params, size, cache, watch, kind)
     outcome: Outcome = importlib.import_module(f"benchmarks.experiments.{name}").experiment(lab)
     stem = name if kind == CLIMATE else f"{kind}-{name}"

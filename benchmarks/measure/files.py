@@ -183,7 +183,8 @@ def rival_codecs(spec: Spec, signal: np.ndarray) -> tuple[Lossy, ...]:
             return bands.CODECS
         return images.codecs(spec.small) if signal.dtype == np.uint8 and signal.shape[2:] == (3,) else ()
     if spec.kind == "sound":
-        return sound.codecs(spec.samples) if signal.dtype == np.int16 and signal.ndim == 1 else ()
+        channels = 1 if signal.ndim == 1 else signal.shape[1]
+        return sound.codecs(spec.samples, channels, deep=signal.dtype != np.int16) if channels <= 2 else ()
     if spec.kind == "video":
         return video.CODECS if signal.dtype == np.uint8 and signal.shape[3:] == (3,) else ()
     return (volumes.HEVC,) if signal.ndim == 3 else ()
@@ -219,7 +220,7 @@ def within(codec: Lossy, values: np.ndarray, most: int, settings: Sequence[float
     for setting in settings:
         data = codec.encode(values, setting)
         size, back = codec.size(data), codec.decode(data)
-        if values.ndim == 1:
+        if values.ndim <= 2:  # sound
             back = sound.aligned_to(values, back)
         found.append((size, psnr(values, back, 255), back))
         if size > 2 * most:

@@ -27,13 +27,13 @@ def images(path: Path, crops: Mapping[str, np.ndarray]) -> None:
 
 
 def spectrograms(path: Path, clips: Mapping[str, np.ndarray], rate: int) -> None:
-    """Write the spectrograms of clips int16 ``[time]`` beside each other, with their titles, as a PNG."""
+    """Write the spectrograms of clips ``[time]``, on [-1, 1], beside each other, with their titles, as a PNG."""
     from matplotlib.figure import Figure
     from scipy.signal import spectrogram
 
     figure = Figure(figsize=(2.6 * len(clips), 2.4), dpi=90, layout="constrained")
     for place, (title, clip) in enumerate(clips.items(), 1):
-        frequencies, times, power = spectrogram(clip / 32768, rate, nperseg=512, noverlap=384)
+        frequencies, times, power = spectrogram(clip, rate, nperseg=512, noverlap=384)
         axes = figure.add_subplot(1, len(clips), place)
         axes.imshow(
             10 * np.log10(power + 1e-12), origin="lower", aspect="auto", cmap="magma", vmin=-110, vmax=-40,

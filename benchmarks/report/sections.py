@@ -743,7 +743,83 @@ def faults() -> str:
     )
 
 
+def scale() -> str:
+    """Return the section on bulk compression."""
+    file = f"{RESULTS}/scale.json"
+    results = read(file)
+    fast = results["scaling"]
+    runs = [
+        [f"`--effort {r['effort']}`", f"{r['bytes_in'] / 1e9:.2f}", str(r["workers"]), number(r["mbs"]),
+         number(r["bytes_in"] / r["bytes_out"]), *_checks(results, r["effort"]), *_memory(r)]
+        for r in results["runs"]
+    ]  # fmt: skip
+    engine = [
+        [f"vcinr, `fast`, {r['workers']} worker{'s' if r['workers'] > 1 else ''}", f"{r['bytes_in'] / 1e9:.2f}",
+         number(r["mbs"]), number(r["bytes_in"] / r["bytes_out"]), *_memory(r)]
+        for r in fast
+    ]  # fmt: skip
+    engine += [
+        [
+            r["rival"],
+            f"{r['bytes_in'] / 1e9:.2f}",
+            number(r["mbs"]),
+            number(r["bytes_in"] / r["bytes_out"]),
+            *_memory(r),
+        ]
+        for r in results["rivals"]
+    ]
+    one, plan = fast[0], results["plan"]
+    speedup = (
+        f"{fast[-1]['workers']} workers are {one['seconds'] / fast[-1]['seconds']:.2f} times as fast as one. "
+        if len(fast) > 1
+        else ""
+    )
+    return "\n".join(
+        [
+            "## Bulk compression",
+            "",
+            origin(
+                results, file,
+                f"{results['data']}; every variable within {percent(results['rel_error'])} of its range. MB of input a "
+                "second by the clock, with start, plan and commit.",
+            ),
+            "",
+            "All archives were verified against their originals, and written back as netCDF. Memory is the most that a "
+            "worker took, and by how much it rose from the second quarter of the run to the last:",
+            "",
+            markdown(
+                ["effort", "GB", "workers", "MB/s", "times smaller", "verify, MB/s", "decompress, MB/s", "peak, MiB",
+                 "rise, MiB"],
+                runs,
+            ),
+            "",
+            f"![Resident memory of each worker over time](../{RESULTS}/scale.png)",
+            "",
+            f"{speedup}Of one worker's time {100 * one['orchestration']:.1f} % was spent outside of batches, after "
+            f"{one['start_seconds']:.1f} s for the plan and the worker's start. A plan of {plan['files']:,} files took "
+            f"{plan['seconds']:.1f} s. [What 100 TB would cost](scale.md) follows from these figures.",
+            "",
+            "The same chunks by other codecs on the same engine, each decoded and checked as well:",
+            "",
+            markdown(["codec", "GB", "MB/s", "times smaller", "peak, MiB", "rise, MiB"], engine),
+        ]
+    )  # fmt: skip
+
+
+def _checks(results: Results, effort: str) -> list[str]:
+    """MB a second of verifying and of writing back."""
+    found = {check["what"]: check["mbs"] for check in results["checks"] if check["effort"] == effort}
+    return [number(found[what]) for what in ("verify", "decompress")]
+
+
+def _memory(run: Mapping[str, Any]) -> list[str]:
+    """Of the workers, the largest peak of memory, and the largest rise over a run."""
+    rises = [line["rise_mib"] for line in run["memory"] if line["rise_mib"] is not None]
+    peaks = [line["peak_mib"] for line in run["memory"]]
+    return [f"{max(peaks):.0f}" if peaks else "–", f"{max(rises):.0f}" if rises else "–"]
+
+
 SECTIONS = (
-    every_data_set, held_out, gaussian_bound, speed, kinds, scenes, occupancy, scattered, graphs, missing_data,
+    every_data_set, held_out, gaussian_bound, speed, scale, kinds, scenes, occupancy, scattered, graphs, missing_data,
     determinism, training, coinpp, experiments, faults,
 )  # fmt: skip

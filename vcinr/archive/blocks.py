@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from vcinr.archive import metadata
-from vcinr.errors import NOT_DAMAGE, InputError, one_line
+from vcinr.errors import NOT_DAMAGE, InputError, VcinrError, one_line
 
 READING = threading.RLock()
 """Held while a file is opened, read or closed: the libraries for netCDF and HDF5 do one of these at a time."""
@@ -73,7 +73,7 @@ def read_block(values: xr.DataArray, index: tuple[int, ...], shape: tuple[int, .
     try:
         with READING:
             block = np.asarray(values[part].values)
-    except NOT_DAMAGE:
+    except (VcinrError, *NOT_DAMAGE):
         raise
     except Exception as error:  # every format's library has its own for a damaged file
         raise InputError(

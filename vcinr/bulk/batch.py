@@ -27,7 +27,7 @@ from vcinr.archive.write import compress
 from vcinr.bulk import done
 from vcinr.bulk.engines import report
 from vcinr.bulk.place import Place
-from vcinr.bulk.plan import Batch, Item, arrays_of, staged_models
+from vcinr.bulk.plan import Batch, Item, arrays_of, check_memory, look_into, staged_models
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import check_unchanged, open_source
 from vcinr.errors import BoundError, CorruptError, InputError, ModelError, VcinrError, one_line
@@ -223,6 +223,8 @@ def _made(item: Item, batch: Batch, request: Request, models: Models) -> dict[st
     """Make one archive, unless it is there; returns what `vcinr.archive.read.info` says of it."""
     check_unchanged(item.source)
     opened = open_source(item.source, request)
+    if batch.allowed is not None:
+        check_memory(item.source.name, look_into(opened, request, models, {})[0], batch.allowed)
     there = done.standing(item, opened, request, models, overwrite=batch.overwrite)
     if there is not None:
         return there

@@ -28,6 +28,7 @@ from vcinr.bulk.source import (
     close_sources,
     expand,
     is_archive_name,
+    is_pattern,
     joined,
     open_source,
     source_of,
@@ -122,15 +123,17 @@ def pairs(archives: str, against: Iterable[str] | str | None, concat: str | None
 
 
 def is_archive(place: str) -> bool:
-    """Whether a place is one archive, and not a pattern or a folder of archives."""
-    if is_archive_name(place) and "*" not in place:
+    """Whether a place is that of one archive, and not a pattern or a folder of archives."""
+    if is_pattern(place):
+        return False
+    if is_archive_name(place) or not (place.endswith("/") if is_url(place) else os.path.isdir(place)):
         return True
-    return Place(place).get("zarr.json") is not None if "*" not in place else False
+    return Place(place).get("zarr.json") is not None
 
 
 def _archives_in(place: str) -> list[str]:
     """The archives that a pattern or a folder stands for, sorted."""
-    if "*" in place:
+    if is_pattern(place):
         return expand(place) if is_url(place) else sorted(glob.glob(place))
     if is_url(place):
         return [a for ending in (".zarr", ".zip") for a in _listed(f"{place.rstrip('/')}/*{ending}")]

@@ -23,7 +23,7 @@ from vcinr.archive.plan import plan as plan_arrays
 from vcinr.archive.repository import inner
 from vcinr.bulk.place import Place
 from vcinr.bulk.request import Request
-from vcinr.bulk.source import Source, joined, open_source, source_of, targets
+from vcinr.bulk.source import Opened, Source, joined, open_source, source_of, targets
 from vcinr.codec.chunk import VERSION
 from vcinr.errors import InputError, ModelError, VcinrError
 from vcinr.formats.concat import Concat
@@ -146,6 +146,8 @@ class Batch:
         Whether archives that are there are replaced.
     bytes, values, seconds, memory
         Estimates: bytes of input, values, seconds of a core, and bytes of memory that its worker takes at most.
+    allowed
+        Bytes of memory that its worker may take; None for any.
     """
 
     id: str
@@ -160,6 +162,7 @@ class Batch:
     values: int = 0
     seconds: float = 0.0
     memory: int = 0
+    allowed: int | None = None
 
     @property
     def name(self) -> str:
@@ -192,6 +195,8 @@ class BulkPlan:
         Why inputs cannot be planned, by their names.
     joined
         What is in files that are joined, by the key of their item; it has files of its own in the staging place.
+    allowed
+        Bytes of memory that a worker may take; None for any.
     """
 
     place: str
@@ -203,15 +208,14 @@ class BulkPlan:
     batch_seconds: float = BATCH_SECONDS
     failed: Mapping[str, str] = field(default_factory=dict)
     joined: Mapping[str, Concat] = field(default_factory=dict)
+    allowed: int | None = None
 
     def check(self, item: Item) -> Batch:
         """The batch that looks whether the archive that is there is what this run would make."""
         size = item.source.bytes
         values = int(size * _VALUES_A_BYTE)
         seconds = values / _SCAN_RATE
-        return self._batch(
-            f"{item.key}-check", "check", (item,), (), size, values, seconds, self._memory(1 << 22, False)
-        )
+        return self._batch(f"{item.key}-check", "check", (item,), (), size, values, seconds, _memory(1 << 22, False))
 
     def scans(self) -> Iterator[Batch]:
         """Batches that find least and greatest values."""
@@ -239,7 +243,7 @@ class BulkPlan:
         seconds = sum(self._seconds_whole(item) for item in chosen)
         digest = hashlib.sha256("".join(item.key for item in chosen).encode()).hexdigest()[:16]
         return self._batch(
-            f"w{digest}", "whole", chosen, (), size, values, seconds, self._memory(1 << 20, bool(self.models))
+            f"w{digest}", "whole", chosen, (), size, values, seconds, _memory(1 << 20, bool(self.models))
         )
 
     def _pooled(self, items: list[Item]) -> Iterator[Batch]:
@@ -289,19 +293,16 @@ class BulkPlan:
         small = tuple(replace(item, arrays=None) for item in items)
         return Batch(
             name, stage, self.place, self.request.as_node(), self.models, small, spans, self.overwrite, size, values,
-            seconds, memory,
+            seconds, memory, self.allowed,
         )  # fmt: skip
 
     def _cost(self, array: Array) -> _Cost:
         values = math.prod(array.chunk)
         slower = _MODEL_SLOWER if array.model and self.request.effort == "best" else 1.0
         return _Cost(
-            values, values / RATES[self.request.effort] * slower, self._memory(values, array.model),
+            values, values / RATES[self.request.effort] * slower, _memory(values, array.model),
             values * _itemsize(array.dtype),
         )  # fmt: skip
-
-    def _memory(self, values: int, model: bool) -> int:
-        return BASE_BYTES + values * (_MODEL_BYTES if model else VALUE_BYTES)
 
     def _seconds_whole(self, item: Item) -> float:
         return whole_seconds(item.source.bytes, self.request)
@@ -331,7 +332,7 @@ class BulkPlan:
         return {
             "vcinr": vcinr.__version__, "place": self.place, "output": self.output, "request": self.request.as_node(),
             "models": dict(self.models), "overwrite": self.overwrite, "batch_seconds": self.batch_seconds,
-            "failed": dict(self.failed), "items": [asdict(item) for item in self.items],
+            "allowed": self.allowed, "failed": dict(self.failed), "items": [asdict(item) for item in self.items],
         }  # fmt: skip
 
     @classmethod
@@ -353,7 +354,7 @@ class BulkPlan:
             items.append(Item(source, one["target"], one["key"], arrays, one["scan"], limits))
         return cls(
             node["place"], node["output"], Request.from_node(node["request"]), node["models"], tuple(items),
-            node["overwrite"], node["batch_seconds"], node["failed"],
+            node["overwrite"], node["batch_seconds"], node["failed"], allowed=node["allowed"],
         )  # fmt: skip
 
 
@@ -407,7 +408,7 @@ def plan(
     items: list[Item] = []
     failed: dict[str, str] = {}
     unopened = batch_seconds if len(jobs) >= _MANY else min(batch_seconds, _WHOLE_SECONDS)
-    empty = BulkPlan(place, output, request, names, (), overwrite, batch_seconds)
+    empty = BulkPlan(place, output, request, names, (), overwrite, batch_seconds, allowed=memory)
     for paths, target in jobs:
         try:
             source = source_of(paths)
@@ -421,10 +422,14 @@ def plan(
             if len(jobs) == 1:
                 raise
             failed[paths[0]] = str(error)
-    made = replace(empty, items=tuple(items), failed=failed)
-    if memory is not None:
-        _check_memory(made, memory)
-    return made
+    for item in items:
+        check_memory(item.source.name, item.arrays or (), memory)
+    if memory is not None and memory < _memory(1 << 20, False):
+        raise InputError(
+            f"a worker takes about {_memory(1 << 20, False) / 2**20:,.0f} MiB at least, more than the "
+            f"{memory / 2**20:,.0f} MiB allowed; allow more"
+        )
+    return replace(empty, items=tuple(items), failed=failed)
 
 
 def staging(output: str, *, folder: bool) -> str:
@@ -512,18 +517,40 @@ def arrays_of(
     )  # fmt: skip
 
 
-def _opened(item: Item, made: BulkPlan, models: Models) -> Item:
-    """An item with what is in its file."""
-    request = made.request
-    wanted = _Wanted(item.limits, 2.0 if request.iou is None else 1.0)  # until it is known, all are shapes or none is
-    opened = open_source(item.source, request, made.place, item.key, made.joined.get(item.key))
-    groups, arrays = opened.groups, arrays_of(opened.groups, opened.variables, request, models, wanted)
-    known = tuple(
+def look_into(opened: Opened, request: Request, models: Models, known: Limits) -> tuple[tuple[Array, ...], list[str]]:
+    """Say what is in a data set, and read no values of it.
+
+    Parameters
+    ----------
+    opened
+        The data set.
+    request, models
+        What is asked.
+    known
+        Limits as far as they are known.
+
+    Returns
+    -------
+    arrays : tuple of Array
+        Those of numbers.
+    wanted : list of str
+        Variables whose limits must be known, and are not.
+    """
+    wanted = _Wanted(known, 2.0 if request.iou is None else 1.0)  # until it is known, all are shapes or none is
+    arrays = arrays_of(opened.groups, opened.variables, request, models, wanted)
+    found = tuple(
         Array(a.job.name, tuple(a.job.values.shape), a.shape, a.dtype.str, a.job.asked, a.job.model is not None)
         for a in arrays if a.numeric
     )  # fmt: skip
-    scan = {name: count_pieces(metadata.member(groups, name).shape) for name in wanted.names}
-    return replace(item, arrays=known, scan=scan or item.scan)
+    return found, list(wanted.names)
+
+
+def _opened(item: Item, made: BulkPlan, models: Models) -> Item:
+    """An item with what is in its file."""
+    opened = open_source(item.source, made.request, made.place, item.key, made.joined.get(item.key))
+    arrays, wanted = look_into(opened, made.request, models, item.limits)
+    scan = {name: count_pieces(metadata.member(opened.groups, name).shape) for name in wanted}
+    return replace(item, arrays=arrays, scan=scan or item.scan)
 
 
 def _piece_cost(item: Item, name: str) -> _Cost:
@@ -538,22 +565,36 @@ def _itemsize(dtype: str) -> int:
     return int(dtype[2:])
 
 
-def _check_memory(made: BulkPlan, memory: int) -> None:
-    """Raise InputError where a batch takes more than it may, with a chunk size that does not."""
-    for item in made.items:
-        for array in item.arrays or ():
-            cost = made._cost(array)
-            if cost.memory > memory and array.asked:
-                raise InputError(
-                    f"{item.source.name}: variable {array.name!r} has chunks of {cost.values:,} values, for which a "
-                    f"worker takes about {cost.memory / 2**20:,.0f} MiB, more than the {memory / 2**20:,.0f} MiB "
-                    "allowed; ask for smaller chunks (--chunk), or allow more"
-                )
-    if made.items and memory < BASE_BYTES + (VALUE_BYTES << 20):
-        raise InputError(
-            f"a worker takes about {(BASE_BYTES + (VALUE_BYTES << 20)) / 2**20:,.0f} MiB at least, more than the "
-            f"{memory / 2**20:,.0f} MiB allowed; allow more"
-        )
+def _memory(values: int, model: bool) -> int:
+    """Bytes that a worker takes to encode a chunk of so many values."""
+    return BASE_BYTES + values * (_MODEL_BYTES if model else VALUE_BYTES)
+
+
+def check_memory(name: str, arrays: Iterable[Array], allowed: int | None) -> None:
+    """Check that a worker may take what the chunks of a file need.
+
+    Parameters
+    ----------
+    name
+        The file, for messages.
+    arrays
+        What is in it.
+    allowed
+        Bytes that a worker may take; None for any.
+
+    Raises
+    ------
+    InputError
+        Where it needs more.
+    """
+    for array in arrays:
+        values = math.prod(array.chunk)
+        if allowed is not None and array.asked and _memory(values, array.model) > allowed:
+            raise InputError(
+                f"{name}: variable {array.name!r} has chunks of {values:,} values, for which a worker takes about "
+                f"{_memory(values, array.model) / 2**20:,.0f} MiB, more than the {allowed / 2**20:,.0f} MiB allowed; "
+                "ask for smaller chunks (--chunk), or allow more"
+            )
 
 
 def estimate(made: BulkPlan) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from vcinr.errors import InputError, one_line
 from vcinr.formats.base import Groups
 from vcinr.formats.open import field
 from vcinr.kinds import kind_of, options_of
-from vcinr.kinds.base import Opened, cut
-from vcinr.kinds.files import joined
+from vcinr.kinds.base import PATCHES_IN_A_TILE, Opened, Options, cut
+from vcinr.kinds.deferred import Held
+from vcinr.kinds.files import deferred, joined
+from vcinr.kinds.per_file import TileOptions
 from vcinr.places import is_url
 from vcinr.progress import Progress, Watch, silent
 from vcinr.signals import Layout, Points, Signals, SignalSet, layout_of, split, write_signals
 from vcinr.signals.graph import PLAIN, graph_of, spectral_coordinates, system_of
-from vcinr.signals.store import normalisation_of
+from vcinr.signals.store import PATCH_LENGTH, normalisation_of
 
 
 def ingest(source: Source, raw: Path, out: Path, watch: Watch = silent) -> dict[str, Any]:
@@ -116,8 +119,11 @@ def archive_variables(source: Source, data: xr.Dataset | Groups) -> tuple[str, .
 
 
 def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Watch) -> Opened:
-    """The path, as given, and the undecoded data set of each selection, cut to it."""
-    kind, options = kind_of(source), options_of(source)
+    """The path, as given, and the undecoded data set of each selection, cut to it.
+
+    Of files of one signal each, values are read again when they are used.
+    """
+    kind, options, held = kind_of(source), options_of(source), Held()
     result = []
     for selection in selections:
         package = selection.package or source.package
@@ -125,7 +131,8 @@ def _open(source: Source, selections: Iterable[Selection], raw: Path, watch: Wat
         for name in _matching(selection.path, folder):
             path = str(folder / name) if folder else name
             member = selection.model_copy(update={"path": name})
-            result.append((name, kind.open(path, member, options, watch)))
+            read = partial(kind.open, path, member, options, watch)
+            result.append((name, read() if kind.variable is None else deferred(held, path, read, kind)))
     return result
 
 
@@ -142,12 +149,13 @@ def _matching(path: str, folder: Path | None) -> list[str]:
 
 def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
     """The signals of a source of files, in their splits."""
-    training = _learnable(source, _open(source, source.train, raw, watch))
-    if source.archive == source.train and not source.test:  # files need not be opened, nor tiles be cut, twice
-        archive = training
-    else:
+    training = archive = _open(source, source.train, raw, watch)
+    same = source.archive == source.train and not source.test  # files need not be opened, nor tiles be cut, twice
+    if not same:
         archive = [(p, cut(d, source.test, p)) for p, d in _open(source, source.archive, raw, watch)]
-        archive = _learnable(source, archive)
+    options, lengths = _suited(source, training, archive)
+    training, archive = _learnable(source, training, options), [] if same else _learnable(source, archive, options)
+    archive = training if same else archive
     layout, known, dropped = _collect(source, training, None, "ingest train", watch)
     layout, test, dropped_test = _collect(source, archive, layout, "ingest test", watch)
     held = _every(known, source.valid_every)
@@ -170,6 +178,7 @@ def _from_files(source: Source, raw: Path, watch: Watch) -> Signals:
             **_own_packages(source),
             "units": _units(training, tuple(variables)),
             "left_out": {"training": dropped, "test": dropped_test},
+            **lengths,
         },
         layout.feature_dim,
         kind_of(source).training is not None and _by_index(layout),
@@ -182,9 +191,28 @@ def _own_packages(source: Source) -> dict[str, Any]:
     return {"packages": own} if own else {}
 
 
-def _learnable(source: Source, opened: Opened) -> Opened:
+def _suited(source: Source, training: Opened, archive: Opened) -> tuple[Options, dict[str, int]]:
+    """The kind's options with tiles that suit the files, and the length of patches as an attribute of the signals.
+
+    Tiles that are longer than usual are no longer than the shortest file.
+    """
+    kind, options = kind_of(source), options_of(source)
+    if kind.patch_length is None:
+        return options, {}
+    signals = [d[kind.variable] for _, d in training if kind.variable in d]
+    length = kind.patch_length([(s.attrs, s.sizes.get(kind.dims[0], 0)) for s in signals])
+    if length is None:
+        return options, {}
+    if isinstance(options, TileOptions) and "tile" not in source.own:
+        shortest = min(d.sizes.get(kind.dims[0], 0) for _, d in (*training, *archive))
+        tile = max(options.tile, min(PATCHES_IN_A_TILE, shortest // length) * length)
+        options = options.model_copy(update={"tile": tile})
+    return options, {PATCH_LENGTH: length}
+
+
+def _learnable(source: Source, opened: Opened, options: Options) -> Opened:
     """What a model learns from, or is judged on, of data sets: by default all of them."""
-    training, options = kind_of(source).training, options_of(source)
+    training = kind_of(source).training
     if training is None:
         return opened
     return [(path, training(dataset, options, path)) for path, dataset in opened]

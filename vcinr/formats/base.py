@@ -14,7 +14,9 @@ import fsspec
 import h5py
 import numpy as np
 import xarray as xr
+from fsspec.caching import BlockCache
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -32,6 +34,8 @@ KIND_OF_SIGNAL = "kind_of_signal"
 
 VOXELS = "voxels_along_each_axis"
 """Attribute of the root group that says what meshes became when they were made shapes (:mod:`vcinr.kinds.shape`)."""
+
+_BLOCK, _BLOCKS = 4 << 20, 8  # bytes that a request asks for, and how many such blocks of a file are kept
 
 RAW: dict[str, Any] = {
     "mask_and_scale": False,
@@ -116,8 +120,15 @@ class File:
 
     @cached_property
     def stream(self) -> BinaryIO:
-        """The content of a file behind a URL; it stays open, because values are read through it later."""
-        return self.fs.open(self.inner, "rb")
+        """The content of a file behind a URL; it stays open, because values are read through it later.
+
+        Of what was fetched a few blocks are kept. File systems by themselves may keep all that was read, or read far
+        ahead.
+        """
+        stream = self.fs.open(self.inner, "rb")
+        if isinstance(stream, AbstractBufferedFile):
+            stream.cache = BlockCache(_BLOCK, stream._fetch_range, stream.size, maxblocks=_BLOCKS)
+        return stream
 
     @cached_property
     def head(self) -> bytes:

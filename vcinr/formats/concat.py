@@ -702,9 +702,13 @@ class _Files:
                 variable = self._open[place][path].variables[name]
                 self._check(file, path, name, variable)
                 return _native(np.asarray(variable[key].values))
-            except (VcinrError, *NOT_DAMAGE):
+            except NOT_DAMAGE:
+                raise
+            except VcinrError:
+                _close(self._open.pop(place))  # so that whoever tries again does so with a new connection
                 raise
             except Exception as error:  # every format's library has its own for a damaged file
+                _close(self._open.pop(place))
                 raise InputError(
                     f"{place}: variable {_full(path, name)!r} cannot be read ({one_line(error)}); is the file whole? "
                     "copy it again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from vcinr.places import stem
 from vcinr.progress import Watch
 from vcinr.signals import Signals
 
+PATCHES_IN_A_TILE = 32
+"""Of those of which a kind says how long they are."""
 Ranges = Mapping[str, tuple[int | None, int | None]]
 """Half-open index ranges by dimension name."""
 
@@ -90,6 +92,9 @@ class Kind:
         From a data set of the kind to one that formats write.
     patches : mapping
         Parameters of the method ``experts`` that suit such signals, where none are given.
+    patch_length : callable, optional
+        For signals of one dimension: from the attributes and the number of points of each training signal to the length
+        of patches that suits them, where none is given; None for the usual one. Tiles are then 32 patches long.
     join, separate : callable, optional
         For such a kind whose signals are not simply stacked: from paths and data sets of files to the groups that hold
         them all, and back to names of files and data sets.
@@ -118,6 +123,7 @@ class Kind:
     join: Callable[[Opened], Groups] | None = None
     separate: Callable[[Groups], Opened] | None = None
     patches: Mapping[str, Any] = field(default_factory=dict)
+    patch_length: Callable[[Sequence[tuple[Mapping[Any, Any], int]]], int | None] | None = None
 
 
 def cut(dataset: xr.Dataset, ranges: Ranges, path: str) -> xr.Dataset:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vcinr.formats.base import ITEM, KIND_OF_SIGNAL, NAME, ROW_SIZE, VOXELS, Gro
 from vcinr.formats.open import open_dataset, open_groups
 from vcinr.formats.write import write_dataset
 from vcinr.kinds.base import Kind, Opened
+from vcinr.kinds.deferred import Held, in_one
 from vcinr.kinds.shape import RESOLUTION
 from vcinr.places import is_url, suffix
 
@@ -123,7 +125,8 @@ def open_files(
                 f"compress files like {files[0]} one by one"
             )
         return first, None
-    opened = [(path, first[""] if path == files[0] else open_dataset(path)) for path in files]
+    held = Held()
+    opened = [(path, deferred(held, path, partial(open_dataset, path), spec)) for path in files]
     if spec.adapted is None and resolution is not None:
         raise InputError(f"{files[0]}: a resolution is for shapes, and this is of kind {seen}; leave it out")
     if spec.adapted is not None:
@@ -134,6 +137,24 @@ def open_files(
     if spec.adapted is not None and made:
         groups[""].attrs[VOXELS] = voxels
     return groups, [f"{path}/{spec.variable}".lstrip("/") for path in groups if groups[path].data_vars]
+
+
+def deferred(held: Held, path: str, read: Callable[[], xr.Dataset], kind: Kind) -> xr.Dataset:
+    """Open a file of a kind of which each is one signal, whose values are read again when they are used.
+
+    Parameters
+    ----------
+    held : Held
+        Holds few of the files.
+    path : str
+        The file.
+    read : callable
+        Opens it.
+    kind : Kind
+        Its kind. Where shapes are made of files, which takes long, or joined in a way of their own, they are read once.
+    """
+    once = kind.adapted is not None or kind.join is not None
+    return read() if once else held.deferred(path, read, partial(_is_shared, kind=kind))
 
 
 def joined(opened: Opened, kind: str) -> Groups:
@@ -323,12 +344,8 @@ def _whole(members: Opened, kind: Kind) -> xr.Dataset:
         if _is_shared(str(name), variable, kind):
             variables[str(name)] = variable
             continue
-        values = [np.asarray(dataset.variables[name].values) for _, dataset in members]
-        if kind.ragged:
-            dims, whole = variable.dims, np.concatenate(values, variable.dims.index(dim))
-        else:
-            dims, whole = (ITEM, *variable.dims), np.stack(values)
-        variables[str(name)] = xr.Variable(dims, whole, variable.attrs)
+        parts = [dataset.variables[name] for _, dataset in members]
+        variables[str(name)] = in_one(parts, dim if kind.ragged else ITEM, stacked=not kind.ragged)
     if kind.ragged:
         sizes = np.array([dataset.sizes[dim] for _, dataset in members], np.int64)
         variables[ROW_SIZE] = xr.Variable((ITEM,), sizes, {"sample_dimension": dim})

@@ -23,7 +23,7 @@ from vcinr.places import written_aside
 from vcinr.progress import Progress, Watch, silent
 from vcinr.quality import psnr_of
 from vcinr.signals import Signals
-from vcinr.signals.store import read_signals
+from vcinr.signals.store import PATCH_LENGTH, read_signals
 
 _JUDGED = (34, 50, 66, 82)  # rates, 6 dB apart, at which the model is judged
 _MOST = 64  # validation signals that are coded for that
@@ -31,9 +31,12 @@ _MARGIN = 1  # how far around a displaced patch one looks, where planes are in g
 _FINER = (18, 10, 0, -8, -13)  # what is lost in planes that others look at is lost in those too
 
 
-def geometry_of(settings: Patches, axes: int, features: int) -> Geometry:
-    """The geometry of patches of signals of so many axes and features; raises ConfigError where settings do not fit."""
-    default = usual(axes)
+def geometry_of(settings: Patches, axes: int, features: int, length: int | None = None) -> Geometry:
+    """The geometry of patches of signals of so many axes and features; raises ConfigError where settings do not fit.
+
+    `length` is that of patches along a single axis, where neither the settings nor the usual one are to count.
+    """
+    default = usual(axes) if length is None else replace(usual(axes), size=(1, 1, length))
     lengths = []
     for name, standard in (("size", default.size), ("back", default.back), ("ahead", default.ahead)):
         given = getattr(settings, name)
@@ -97,7 +100,7 @@ def train_patches(
     if any(split.mask is not None for split in data.splits.values()):
         raise InputError(f"{signals}: signals for patches must have a value everywhere; choose another method")
     features = data.splits["train"].features.shape[-1]
-    geometry = geometry_of(settings, len(data.dims), features)
+    geometry = geometry_of(settings, len(data.dims), features, data.attrs.get(PATCH_LENGTH))
     middle, predict, basis, history = learn(
         list(_arranged(data, "train")), geometry, experts=settings.experts, rounds=settings.rounds,
         patches=settings.count, psnr=settings.psnr, seed=seed, watch=watch,

@@ -16,6 +16,9 @@ import zarr
 from vcinr.errors import InputError
 from vcinr.signals.domain import Domain, Grid, Points
 
+PATCH_LENGTH = "patch_length"
+"""Attribute of signals of one dimension: the length of patches that suits them, where it is not the usual one."""
+
 
 @dataclass(frozen=True, eq=False)
 class SignalSet:
