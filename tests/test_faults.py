@@ -68,10 +68,11 @@ def test_killed_by_the_command_line_and_run_again(source, tmp_path):
             break
         if target.exists():
             shutil.rmtree(target)
-    if not target.exists():
+    again = not target.exists()  # else the last kill came after publication, and may have left the lock's file
+    if again:
         subprocess.run(command(target), check=True, capture_output=True)
     assert killed > 0 and vcinr.verify(target, vcinr.open_groups(source))[0] == []
-    assert not list(tmp_path.glob(".*part*")), "what a killed run left is cleared by the next"
+    assert not (again and list(tmp_path.glob(".*part*"))), "what a killed run left is cleared by the next"
     timed, made = vcinr.info(tmp_path / "timed.zarr"), vcinr.info(target)
     assert made["variables"] == timed["variables"]
 
