@@ -25,7 +25,10 @@ from vcinr.errors import InputError
 from vcinr.inr.model import Model
 from vcinr.patches.model import PatchModel
 
-_CUT_VALUES = 1 << 23  # most values in a chunk of a model of patches or tiles, so that cores share a large signal
+_CUT_VALUES = 1 << 24
+"""Most values in a chunk of a model of patches or tiles, so that cores share a large signal.
+
+A brain at 1 mm, of 9 million, stays whole: two chunks of it take 4 % more bytes."""
 _SOLID_VALUES = 1 << 23
 """Values in a chunk of truth values, or of integers that are 0 or 1.
 
