@@ -34,6 +34,7 @@ from flows.train_quantiser import train_quantiser
 from vcinr.bulk.source import targets
 from vcinr.config import load
 from vcinr.errors import DownloadError, EngineLost, InputError, VcinrError
+from vcinr.meta.ranks import Ranks
 from vcinr.progress import Progress
 
 SOURCE = {"train": [{"path": "e.nc"}], "archive": [{"path": "a.nc"}], "variables": ["t"]}
@@ -98,7 +99,7 @@ def test_meta_train(project, monkeypatch):
     assert fake.args[1].width == 128
     assert fake.named == {
         "seed": 7, "threads": 1, "device": "cpu", "seconds": None, "out": Path("training/s"),
-        "checkpoint": Path("training/s.checkpoint"),
+        "checkpoint": Path("training/s.checkpoint"), "memory": 4.0, "ranks": Ranks(),
     }  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_extract_modulations(project, monkeypatch):
     assert fake.args == [
         Path("data/signals/s.zarr"), Path("training/s/model.vcinr"), Path("data/modulations/s.zarr")
     ]  # fmt: skip
-    assert fake.named == {"threads": 1, "device": "cpu"}
+    assert fake.named == {"threads": 1, "device": "cpu", "memory": 4.0}
 
 
 def test_train_quantiser(project, monkeypatch):

@@ -487,7 +487,8 @@ def test_a_configuration_that_names_no_positions_is_an_error():
 
 
 def test_a_mesh_that_is_too_large_for_a_chunk_is_cut_as_before(tmp_path, monkeypatch):
-    monkeypatch.setattr("vcinr.archive.plan.CHUNK_VALUES", 500)
+    for module in ("plan", "jobs"):
+        monkeypatch.setattr(f"vcinr.archive.{module}.CHUNK_VALUES", 500)
     vcinr.compress(mesh_file(), tmp_path / "a.zarr", rel_error=0.01, variables=["temperature"])
     array = zarr.open_group(tmp_path / "a.zarr", mode="r")["temperature"]
     assert array.metadata.codecs[0].positions is None and array.chunks[1] < 600
