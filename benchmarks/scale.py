@@ -25,7 +25,8 @@ from benchmarks.measure.scale import Memory, Work, by_rival, decompressed, each,
 from vcinr.archive.work import cores
 from vcinr.bulk import drive
 from vcinr.bulk.engines import Engine, engine_of
-from vcinr.bulk.plan import BATCH_SECONDS, estimate, plan
+from vcinr.bulk.estimate import estimate
+from vcinr.bulk.plan import BATCH_SECONDS, plan
 from vcinr.bulk.request import Request
 from vcinr.codec.promise import Effort
 

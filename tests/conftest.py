@@ -1,7 +1,9 @@
 """Shared inputs: small synthetic maps, and the real HadGEM fields that the default pipeline compresses."""
 
 import contextlib
+import gc
 import os
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -241,6 +243,47 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class S3Server:
+    """An S3 server on loopback that can be stopped and started again; its objects stay."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+
+    def start(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+@pytest.fixture
+def s3(monkeypatch) -> Iterator[S3Server]:
+    """A running server with the bucket ``bucket``, which s3fs finds by the environment."""
+    pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    server = S3Server()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    server.start()
+    reset = urllib.request.Request(f"http://127.0.0.1:{server.port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()  # objects of other tests, which the process keeps
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("bucket")
+    yield server
+    server.stop()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of connections that s3fs leaves to the collector
+        s3fs.S3FileSystem.clear_instance_cache()
+        gc.collect()
 
 
 def healthy(api: str) -> bool:

@@ -18,7 +18,8 @@ from vcinr.archive import blocks, store
 from vcinr.bulk import batch as batch_module
 from vcinr.bulk import check, drive
 from vcinr.bulk.engines import engine_of
-from vcinr.bulk.plan import BulkPlan, estimate, plan, table
+from vcinr.bulk.estimate import estimate, table
+from vcinr.bulk.plan import BulkPlan, plan
 from vcinr.bulk.request import Request, models_of
 from vcinr.cli import app
 from vcinr.errors import InputError, ModelError

@@ -3,14 +3,12 @@
 Whatever is killed, the same call made again finishes; only batches that were under way are done again.
 """
 
-import gc
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
-import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -249,42 +247,3 @@ def test_an_s3_server_that_fails_for_twenty_seconds(source, expected, tmp_path, 
     found = {name.removeprefix("bucket/out.zarr/"): fs.cat_file(name) for name in fs.find("bucket/")}
     assert found == expected
     assert max(times(tmp_path, "encode").values()) == 1
-
-
-class Server:
-    """An S3 server on loopback that can be stopped and started again, with its objects kept."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def start(self) -> None:
-        from moto.server import ThreadedMotoServer
-
-        self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
-        self.server.start()
-
-    def stop(self) -> None:
-        self.server.stop()
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    import s3fs
-    from conftest import free_port
-
-    server = Server(free_port())
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    server.start()
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield server
-    server.stop()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of connections that s3fs leaves to the collector
-        s3fs.S3FileSystem.clear_instance_cache()
-        gc.collect()

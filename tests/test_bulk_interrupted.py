@@ -1,14 +1,12 @@
 """Faults of bulk runs: kills, full disks, servers that fail for a while, two runs at once. Nothing is lost."""
 
 import errno
-import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -120,45 +118,18 @@ def test_the_command_is_killed_with_its_workers_and_run_again(source, tmp_path):
     assert same(source / "plain.zarr", tmp_path / "out/a.zarr") and os.listdir(tmp_path / "out") == ["a.zarr"]
 
 
-@pytest.fixture
-def server(monkeypatch):
-    """An S3 server on loopback that can be stopped and started again; its objects stay."""
-    moto = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    one = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    one.start()
-    _, port = one.get_host_and_port()
-    url = f"http://127.0.0.1:{port}"
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1"),
-        ("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_ENDPOINT_URL", url),
-    ):  # fmt: skip
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-
-    def restart(seconds: float) -> None:
-        nonlocal one
-        one.stop()
-        time.sleep(seconds)
-        one = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=port)
-        one.start()
-
-    yield restart
-    one.stop()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of connections that s3fs leaves to the collector
-        s3fs.S3FileSystem.clear_instance_cache()
-        gc.collect()
-
-
-def test_an_s3_server_that_fails_for_a_while(server, source, tmp_path, monkeypatch):
+def test_an_s3_server_that_fails_for_a_while(s3, source, tmp_path, monkeypatch):
     monkeypatch.setattr(place, "WAITS", (0.2, 0.5, 1.0, 2.0, 4.0))
     stopped = []
 
+    def away():
+        s3.stop()
+        time.sleep(4.0)
+        s3.start()
+
     def watch(progress):
         if progress.stage == "compress" and progress.step == 8 and not stopped:
-            thread = threading.Thread(target=server, args=(4.0,))
+            thread = threading.Thread(target=away)
             thread.start()
             stopped.append(thread)
 

@@ -20,7 +20,7 @@ import pytest
 import xarray as xr
 
 import vcinr
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT
 from vcinr.errors import InputError
 from vcinr.formats.open import open_dataset, open_groups
 
@@ -297,26 +297,14 @@ def test_a_field_is_read_in_parts(large, name, place):
 
 
 @pytest.mark.slow
-def test_an_object_store_is_read_in_parts(large, tmp_path, monkeypatch):
-    server_of = pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(key, "fake")
-    port = free_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=port)
-    server.start()
-    try:
-        store = fsspec.filesystem("s3", endpoint_url=f"http://127.0.0.1:{port}")
-        store.mkdir("reading")
-        for name, form in (("four.nc", "NETCDF4"), ("three.nc", "NETCDF3_64BIT")):
-            with open_dataset(large / "a.nc") as data:
-                data.isel(t=slice(24)).to_netcdf(tmp_path / name, format=form)  # 96 MiB
-            store.put_file(str(tmp_path / name), f"reading/{name}")
-            body = "import s3fs\nbefore = kib('VmRSS')" + READ
-            assert risen(body, f"s3://reading/{name}") < 72, name
-    finally:
-        server.stop()
+def test_an_object_store_is_read_in_parts(large, tmp_path, s3):
+    store = fsspec.filesystem("s3")
+    for name, form in (("four.nc", "NETCDF4"), ("three.nc", "NETCDF3_64BIT")):
+        with open_dataset(large / "a.nc") as data:
+            data.isel(t=slice(24)).to_netcdf(tmp_path / name, format=form)  # 96 MiB
+        store.put_file(str(tmp_path / name), f"bucket/{name}")
+        body = "import s3fs\nbefore = kib('VmRSS')" + READ
+        assert risen(body, f"s3://bucket/{name}") < 72, name
 
 
 @pytest.mark.slow

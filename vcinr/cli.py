@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vcinr.errors import InputError, ModelError, VcinrError
+from vcinr.errors import InputError, ModelError, VcinrError, naming
 from vcinr.progress import Progress
 
 app = typer.Typer(
@@ -279,12 +279,13 @@ def _compress_in_bulk(
     part: tuple[int, int] | None, engine: Callable[[], Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Compress files to an archive each, or joined to one; show the plan alone where this is a dry run."""
-    from vcinr.bulk import plan as plans
     from vcinr.bulk.drive import drive
+    from vcinr.bulk.estimate import estimate, table
+    from vcinr.bulk.plan import plan
 
-    made = plans.plan(sources, target, request, overwrite=overwrite, memory=memory)
+    made = plan(sources, target, request, overwrite=overwrite, memory=memory)
     if dry_run:
-        print(json.dumps(plans.estimate(made), indent=2) if as_json else plans.table(made), flush=True)
+        print(json.dumps(estimate(made), indent=2) if as_json else table(made), flush=True)
         if made.failed:
             raise typer.Exit(1)
         return
@@ -307,28 +308,24 @@ def commit(
 
 def _outcome(outcome: Any, as_json: bool) -> None:
     """Print what a bulk run has come to; the exit status is 1 where an input has failed."""
+    import numpy as np
+
     if as_json:
         node = {"archives": outcome.archives, "failed": outcome.failed, "place": outcome.place}
         print(json.dumps(node, indent=2), flush=True)
     else:
         for place, facts in outcome.archives.items():
-            values = sum(v["values"] * _itemsize(v["dtype"]) for v in facts["variables"].values())
+            values = sum(v["values"] * np.dtype(v["dtype"]).itemsize for v in facts["variables"].values())
             stored = sum(v["bytes"] for v in facts["variables"].values())
             said = "there already, and sound" if facts.get("skipped") else f"ratio {values / max(1, stored):.1f}"
             _say(f"{place}: {facts['total_bytes']:,} bytes, {said}")
     for name, problem in outcome.failed.items():
-        text = problem if problem.startswith(name) else f"{name}: {problem}"
-        print(f"vcinr: {text}", file=sys.stderr)
+        print(f"vcinr: {naming(name, problem)}", file=sys.stderr)
     if outcome.failed:
         kept = f"; what is finished is kept in {outcome.place}, and the same command goes on from there"
         count = len(outcome.failed) + len(outcome.archives)
         print(f"vcinr: {len(outcome.failed)} of {count} inputs failed{kept}", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _itemsize(dtype: str) -> int:
-    """Bytes of a value of a dtype such as float32."""
-    return max(1, int("".join(c for c in dtype if c.isdigit()) or 8) // 8)
 
 
 def _engine(workers: int | None, name: str, address: str) -> Any:

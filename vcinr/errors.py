@@ -34,6 +34,11 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
+def naming(place: str, message: str) -> str:
+    """A message that begins with the place it is about."""
+    return message if message.startswith(place) else f"{place}: {message}"
+
+
 class InputError(VcinrError):
     """A file, variable or array that cannot be read or used."""
 

@@ -8,6 +8,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from vcinr.errors import InputError, one_line
 
 ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, KeyError)
 """What fsspec raises for a file that is not there; KeyError is that of its zip files before 2026.9."""
@@ -51,6 +54,16 @@ def _name_of(place: str | Path) -> str:
     text = str(place).split("::")[0]
     # Only URLs have a query: the name of a file may contain a question mark.
     return (text.split("?")[0] if "://" in text else text).rstrip("/")
+
+
+def file_system(url: str | Path) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it; raises InputError for a URL that fsspec does not know."""
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(str(url))
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{url}: {one_line(error)}; give a path or a URL that fsspec writes") from None
 
 
 @contextmanager

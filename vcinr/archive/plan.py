@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from vcinr.archive import metadata
-from vcinr.archive.blocks import CHUNK_VALUES, READING, pieces, read_block, source_digest, text_digest
-from vcinr.archive.jobs import Job, Limits, Models, default_variables, jobs_of, known_as
+from vcinr.archive.blocks import CHUNK_VALUES, READING, pieces, read_block
+from vcinr.archive.jobs import Job, Limits, Models, jobs_of, known_as
 from vcinr.archive.metadata import Groups
 from vcinr.archive.zarr_codec import VcinrCodec, encode_axis
 from vcinr.coding.bits import items_of
@@ -178,9 +178,3 @@ def _array(job: Job, chunk: int | None) -> ArrayPlan:
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         raise InputError(f"variable {job.name!r} is {values.dtype}, which no archive can hold; convert it to float64")
     return ArrayPlan(job, serializer, shape, metadata.native(values.dtype))
-
-
-__all__ = [
-    "CHUNK_VALUES", "ArrayPlan", "Job", "default_variables", "plan", "read_block", "signals_of", "source_digest",
-    "text_digest",
-]  # fmt: skip

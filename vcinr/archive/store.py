@@ -22,7 +22,7 @@ from zarr.core.sync import sync
 from vcinr.archive import repository
 from vcinr.archive.metadata import RESERVED
 from vcinr.errors import CorruptError, InputError, one_line
-from vcinr.places import ABSENT, is_url, remove
+from vcinr.places import ABSENT, file_system, is_url, remove
 
 ROOT = "zarr.json"
 OLD = "old"  # where an archive that is being replaced waits until the new one is in its place
@@ -136,7 +136,7 @@ def occupant(place: str | Path) -> Literal["nothing", "archive", "other"]:
             return "nothing"
         held = open_store(place)
         return "archive" if get(held, ROOT) is not None and get(held, _FIRST) is not None else "other"
-    fs, inner = _filesystem(place) if is_url(place) else (fsspec.filesystem("file"), str(place))
+    fs, inner = file_system(place) if is_url(place) else (fsspec.filesystem("file"), str(place))
     if not is_url(place) and os.path.islink(inner) and not os.path.exists(inner):
         return "other"
     if not fs.exists(inner):
@@ -159,7 +159,7 @@ def total_bytes(place: str | Path) -> int:
     if repository.is_repository(place):
         return repository.total_bytes(place)
     if is_url(place):
-        fs, inner = _filesystem(place)
+        fs, inner = file_system(place)
         return int(fs.du(inner, total=True))
     path = Path(place)
     return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
@@ -219,7 +219,7 @@ def publish(tree: Path, place: str | Path, present: Collection[str] = ()) -> Non
         file = tree.with_suffix(".zip")
         _zip(tree, file)
     if is_url(place):
-        fs, inner = _filesystem(place)
+        fs, inner = file_system(place)
         if zipped:
             _put(fs, file, inner)
         else:
@@ -239,13 +239,6 @@ def publish(tree: Path, place: str | Path, present: Collection[str] = ()) -> Non
             old.rename(target)
         raise
     remove(old)
-
-
-def _filesystem(place: str | Path) -> tuple[Any, str]:
-    try:
-        return fsspec.core.url_to_fs(str(place))
-    except (ValueError, ImportError) as error:
-        raise InputError(f"{place}: {one_line(error)}; give a path or a URL that fsspec writes") from None
 
 
 def _zip(tree: Path, file: Path) -> None:
@@ -271,7 +264,7 @@ def begin(place: str) -> None:
     OSError
         Where the place cannot be written.
     """
-    fs, inner = _filesystem(place)
+    fs, inner = file_system(place)
     inner = inner.rstrip("/")
     if fs.exists(f"{inner}/{ROOT}"):
         fs.rm(f"{inner}/{ROOT}")

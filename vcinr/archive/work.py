@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from vcinr.archive.plan import CHUNK_VALUES, ArrayPlan
+from vcinr.archive.blocks import CHUNK_VALUES
+from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.spool import Spool, digest_of
 from vcinr.codec.encode import encode
 from vcinr.codec.promise import Bound, Effort, Field, allowed_bytes, valid_values

@@ -71,7 +71,7 @@ def compress(
         A folder, a name ending in .zip, or an fsspec URL.
     model
         The model to predict with; without one the residual coders work alone. Several by patterns of the variables'
-        names (`vcinr.archive.plan.model_of`).
+        names (`vcinr.archive.jobs.model_of`).
     abs_error
         Bound of the error in the variables' units: one for all, or one by name.
     rel_error
@@ -81,10 +81,9 @@ def compress(
     psnr
         At least so many dB; the peak is the variable's range.
     rate
-        At most so many bits per value in every chunk, or 64 bytes in one at the edge of an array that is smaller than
-        the others. Of signals of files (:mod:`vcinr.kinds.files`), those that share
-        an array may take 64 bytes where that is more, so that a tiny file among others needs no higher rate; what a
-        variable states as its bound is then that.
+        At most so many bits per value in every chunk. A chunk at the edge of an array that is smaller than the others
+        may take 64 bytes where that is more. So may signals of files (:mod:`vcinr.kinds.files`) that share an array, so
+        that a tiny file among others needs no higher rate; the variable then states that rate as its bound.
     iou
         For truth values, and integers that are all 0 or 1: a mean IoU of at least so much in every chunk, from 0 to 1.
         No shape vanishes. Shapes are the last three axes longer than 1.

@@ -192,8 +192,7 @@ def verify(
                 yield _Batch(number, pair, request, None)
                 continue
             try:
-                root = open_contents(pair.archive).root.attrs
-                request = Request(concat=concat, kind=root.get(KIND_OF_SIGNAL), resolution=root.get(VOXELS))  # type: ignore[arg-type]
+                request = _request_of(pair.archive, concat)
                 if pair.source is not None and concat is not None:
                     whole = joined(pair.source.paths, concat)
                 work = Verification(pair.archive, _original(pair, request, whole))
@@ -272,6 +271,12 @@ def _cut(work: Verification, counts: Mapping[str, int], seconds: float) -> Itera
 _LAST = threading.local()
 
 
+def _request_of(archive: str, concat: str | None) -> Request:
+    """How the original of an archive is opened."""
+    root: Mapping[str, Any] = open_contents(archive).root.attrs
+    return Request(concat=concat, kind=root.get(KIND_OF_SIGNAL), resolution=root.get(VOXELS))
+
+
 def _original(pair: Pair, request: Request, whole: Concat | None) -> Any:
     return None if pair.source is None else open_source(pair.source, request, whole=whole).groups
 
@@ -279,8 +284,7 @@ def _original(pair: Pair, request: Request, whole: Concat | None) -> Any:
 def _verified(batch: _Batch) -> Any:
     """Parts of an archive that a worker has seen; of a whole archive, problems and facts."""
     if not batch.spans:
-        root = open_contents(batch.pair.archive).root.attrs
-        request = Request(kind=root.get(KIND_OF_SIGNAL), resolution=root.get(VOXELS))  # type: ignore[arg-type]
+        request = _request_of(batch.pair.archive, None)
         return verify_whole(batch.pair.archive, _original(batch.pair, request, None), watch=report)
     if getattr(_LAST, "pair", None) != batch.pair:
         _LAST.work = Verification(batch.pair.archive, _original(batch.pair, batch.request, batch.whole))

@@ -51,13 +51,14 @@ def commit_item(made: BulkPlan, item: Item) -> dict[str, Any]:
     staging = Place(made.place)
     check_unchanged(item.source)
     batches = made.of_item(item)
-    facts = _facts(batches, staging)
+    receipts = _receipts(batches, staging)
+    facts = {key: found for receipt in receipts for key, found in receipt.facts().items()}
     groups, arrays = prepared(item, made.request, made.place, made.models)
     keys = [key for array in arrays if array.numeric for _, key in array.chunks()]
     if set(keys) != set(facts):
         raise CorruptError(f"{item.target}: the receipts are of other chunks than the plan; run the command again")
     chunks = chunks_place(item, made.place)
-    _check_chunks(batches, facts, staging, chunks)
+    _check_chunks(item.target, receipts, facts, staging, chunks)
     patiently(lambda: occupied(item.target, made.overwrite))
     remote, in_place = is_url(made.place), chunks.root == item.target
     work = Path(tempfile.mkdtemp(prefix="vcinr-commit-") if remote else staging.path(f"work/{item.key}"))
@@ -100,9 +101,9 @@ def _fetched(chunks: Place, key: str, folder: Path) -> Path:
     return file
 
 
-def _facts(batches: list[Batch], staging: Place) -> dict[str, ChunkFacts]:
-    """Facts of every chunk by its key, of the receipts of all batches of an item."""
-    facts: dict[str, ChunkFacts] = {}
+def _receipts(batches: list[Batch], staging: Place) -> list[Receipt]:
+    """The receipts of all batches of an item; raises where one is missing or damaged."""
+    receipts = []
     missing = []
     for batch in batches:
         data = staging.get(f"{RECEIPTS}/{batch.id}.json")
@@ -113,32 +114,33 @@ def _facts(batches: list[Batch], staging: Place) -> dict[str, ChunkFacts]:
         if receipt is None:
             staging.remove(f"{RECEIPTS}/{batch.id}.json")
             raise CorruptError(f"receipt of batch {batch.name} is damaged; run the command again, which redoes it")
-        facts |= receipt.facts()
+        receipts.append(receipt)
     if missing:
         some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise InputError(
             f"{batches[0].items[0].target}: {len(missing)} of {len(batches)} batches are missing ({some}); run the "
             "command again, which does them"
         )
-    return facts
+    return receipts
 
 
-def _check_chunks(batches: list[Batch], facts: dict[str, ChunkFacts], staging: Place, chunks: Place) -> None:
+def _check_chunks(
+    target: str, receipts: list[Receipt], facts: dict[str, ChunkFacts], staging: Place, chunks: Place
+) -> None:
     """Raise CorruptError where a chunk is not as its receipt says; the receipt is removed then.
 
     Of chunks behind a URL whose ETag is the MD5 of what was written, nothing is fetched.
     """
     listed = chunks.listing() if is_url(chunks.root) else {}
-    for batch in batches:
-        receipt = Receipt.read(staging.get(f"{RECEIPTS}/{batch.id}.json"), batch.id)
-        for key in receipt.chunks if receipt is not None else ():
-            if receipt is not None and listed.get(key) == (facts[key].bytes, receipt.md5.get(key, "-")):
+    for receipt in receipts:
+        for key in receipt.chunks:
+            if listed.get(key) == (facts[key].bytes, receipt.md5.get(key, "-")):
                 continue
             data = chunks.get(key)
             if data is None or len(data) != facts[key].bytes or zlib.crc32(data) != facts[key].crc32:
-                staging.remove(f"{RECEIPTS}/{batch.id}.json")
+                staging.remove(f"{RECEIPTS}/{receipt.batch}.json")
                 what = "is missing" if data is None else "was damaged after it was written"
                 raise CorruptError(
-                    f"{batch.items[0].target}: chunk {key} of batch {batch.id} {what}; run the command again, which "
+                    f"{target}: chunk {key} of batch {receipt.batch} {what}; run the command again, which "
                     "redoes this batch"
                 )

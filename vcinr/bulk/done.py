@@ -23,7 +23,7 @@ from vcinr.archive.verify import verify
 from vcinr.bulk.place import Place
 from vcinr.bulk.plan import Item, arrays_of
 from vcinr.bulk.request import Request
-from vcinr.bulk.source import Opened
+from vcinr.bulk.source import Opened, changed
 from vcinr.errors import InputError, VcinrError
 from vcinr.places import is_url
 
@@ -107,10 +107,7 @@ def _newer(item: Item) -> bool:
         return True
     target = Path(item.target)
     written = (target / "zarr.json" if target.is_dir() else target).stat().st_mtime
-    files = [
-        f for path in item.source.paths for f in [Path(path), *(Path(path).rglob("*") if os.path.isdir(path) else ())]
-    ]
-    return written >= max(f.stat().st_mtime for f in files)
+    return all((changed(path) or 0.0) <= written for path in item.source.paths)
 
 
 def _answers(item: Item, opened: Opened, request: Request, models: Models) -> bool:

@@ -20,7 +20,7 @@ from vcinr.bulk.place import Place, patiently
 from vcinr.bulk.plan import BATCH_SECONDS, Batch, BulkPlan, Item, note_models, plan, staging
 from vcinr.bulk.request import Request
 from vcinr.bulk.source import close_sources, note_joined
-from vcinr.errors import InputError, VcinrError, one_line
+from vcinr.errors import InputError, VcinrError, naming, one_line
 from vcinr.progress import Clock, Progress, Watch, silent
 
 POLL_S = 1.0
@@ -53,7 +53,7 @@ class Outcome:
         """Raise InputError that names what failed, if anything did, of so many inputs."""
         if not self.failed:
             return
-        lines = "; ".join(text if text.startswith(name) else f"{name}: {text}" for name, text in self.failed.items())
+        lines = "; ".join(naming(name, text) for name, text in self.failed.items())
         if inputs == 1:
             raise InputError(lines)
         raise InputError(f"{len(self.failed)} of {inputs} inputs failed: {lines}")

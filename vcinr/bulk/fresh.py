@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
-from datetime import datetime
-from pathlib import Path
-from typing import Any
 
-from vcinr.bulk.place import file_system, patiently
-from vcinr.bulk.source import expand, targets, with_home
+from vcinr.bulk.source import changed, expand, targets, with_home
 from vcinr.errors import InputError
-from vcinr.places import ABSENT, is_url
+from vcinr.places import file_system, is_url
 
 
 def fresh(inputs: Iterable[str] | str, output: str, settle_s: float = 0.0) -> list[str]:
@@ -51,10 +46,10 @@ def fresh(inputs: Iterable[str] | str, output: str, settle_s: float = 0.0) -> li
     latest = time.time() - settle_s
     found = []
     for (path,), target in jobs:
-        came = _changed(path)
+        came = changed(path)
         if came is None or came > latest:
             continue
-        made = _changed(f"{target}/zarr.json")
+        made = changed(f"{target}/zarr.json")
         if made is None or came > made:
             found.append(path)
     return found
@@ -68,31 +63,3 @@ def _there(given: str) -> list[str]:
         return expand(given)
     except InputError:
         return []
-
-
-def _changed(path: str) -> float | None:
-    """When a file, or the newest file of a folder, was changed, in seconds since 1970; None where it is not there.
-
-    0 where that cannot be known.
-    """
-    try:
-        if is_url(path):
-            fs, inner = file_system(path)
-            fs.invalidate_cache()
-            return _seconds(patiently(lambda: fs.info(inner)))
-        if not os.path.isdir(path):
-            return os.stat(path).st_mtime
-        return max(file.stat().st_mtime for file in [Path(path), *Path(path).rglob("*")])
-    except ABSENT:
-        return None
-
-
-def _seconds(info: dict[str, Any]) -> float:
-    """The time of a change, as various file systems of fsspec say it."""
-    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
-        value = info.get(name)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return 0.0

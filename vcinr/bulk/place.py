@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-
-from vcinr.errors import NOT_DAMAGE, InputError, VcinrError, one_line
-from vcinr.places import ABSENT, is_url, written_aside
+from vcinr.errors import NOT_DAMAGE, VcinrError
+from vcinr.places import ABSENT, file_system, is_url, written_aside
 
 T = TypeVar("T")
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -53,14 +51,6 @@ def patiently(call: Callable[[], T]) -> T:
         except Exception:
             time.sleep(wait * random.uniform(0.5, 1.5))
     return call()
-
-
-def file_system(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it; raises InputError for a URL that fsspec does not know."""
-    try:
-        return fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"{url}: {one_line(error)}; give a path or a URL that fsspec writes") from None
 
 
 @dataclass(frozen=True)

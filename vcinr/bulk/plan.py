@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, Self
 
+import numpy as np
+
 import vcinr
 from vcinr.archive import metadata
 from vcinr.archive.jobs import Limits, Models, count_pieces
@@ -41,8 +43,8 @@ RATES = {"fast": 12e6, "best": 0.6e6}
 _MODEL_SLOWER = 2.0  # times that a model makes the search for fewest bytes longer
 _SCAN_RATE = 100e6  # values that a core reads and compares in a second
 _FILE_SECONDS = 0.5  # to open a file, and to write an archive's metadata
-_VALUES_A_BYTE = 0.5  # of a file that is not opened: float32, packed or deflated to half
-_RATIO = {"fast": 6.0, "best": 10.0}  # for the estimate of sizes
+VALUES_A_BYTE = 0.5
+"""Values in a byte of a file that is not opened: float32, packed or deflated to half."""
 BASE_BYTES = 450 << 20
 """Memory of a worker that has imported all and compiled the coder."""
 VALUE_BYTES = 48
@@ -81,6 +83,11 @@ class Array:
     def chunks(self) -> int:
         """How many there are."""
         return math.prod(-(-n // c) for n, c in zip(self.shape, self.chunk, strict=True))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -213,7 +220,7 @@ class BulkPlan:
     def check(self, item: Item) -> Batch:
         """The batch that looks whether the archive that is there is what this run would make."""
         size = item.source.bytes
-        values = int(size * _VALUES_A_BYTE)
+        values = int(size * VALUES_A_BYTE)
         seconds = values / _SCAN_RATE
         return self._batch(f"{item.key}-check", "check", (item,), (), size, values, seconds, _memory(1 << 22, False))
 
@@ -235,11 +242,11 @@ class BulkPlan:
         assert item.arrays is not None
         return list(self._cut(item, "encode", [(a.name, a.chunks, self._cost(a)) for a in item.arrays]))
 
-    def of_whole(self, items: Iterable[Item], name: str | None = None) -> Batch:
+    def of_whole(self, items: Iterable[Item]) -> Batch:
         """The batch that makes some archives from beginning to end."""
         chosen = tuple(items)
         size = sum(item.source.bytes for item in chosen)
-        values = int(size * _VALUES_A_BYTE)
+        values = int(size * VALUES_A_BYTE)
         seconds = sum(self._seconds_whole(item) for item in chosen)
         digest = hashlib.sha256("".join(item.key for item in chosen).encode()).hexdigest()[:16]
         return self._batch(
@@ -265,6 +272,11 @@ class BulkPlan:
         most = min(self.batch_seconds, max(_LEAST_SECONDS, whole / _SHARES))
         spans: list[Span] = []
         values, seconds, memory, size, first, position = 0, 0.0, 0, 0, 0, 0
+
+        def dealt() -> Batch:
+            name = f"{item.key}-{stage}-{first}-{position}"
+            return self._batch(name, stage, (item,), tuple(spans), size, values, seconds, memory)
+
         for name, count, cost in arrays:
             start = 0
             while start < count:
@@ -276,15 +288,10 @@ class BulkPlan:
                     size, memory = size + taken * cost.bytes, max(memory, cost.memory)
                     start, position = start + taken, position + taken
                 if start < count:
-                    yield self._batch(
-                        f"{item.key}-{stage}-{first}-{position}", stage, (item,), tuple(spans), size, values, seconds,
-                        memory,
-                    )  # fmt: skip
+                    yield dealt()
                     spans, values, seconds, memory, size, first = [], 0, 0.0, 0, 0, position
         if spans:
-            yield self._batch(
-                f"{item.key}-{stage}-{first}-{position}", stage, (item,), tuple(spans), size, values, seconds, memory
-            )
+            yield dealt()
 
     def _batch(
         self, name: str, stage: Stage, items: tuple[Item, ...], spans: tuple[Span, ...], size: int, values: int,
@@ -301,7 +308,7 @@ class BulkPlan:
         slower = _MODEL_SLOWER if array.model and self.request.effort == "best" else 1.0
         return _Cost(
             values, values / RATES[self.request.effort] * slower, _memory(values, array.model),
-            values * _itemsize(array.dtype),
+            values * array.itemsize,
         )  # fmt: skip
 
     def _seconds_whole(self, item: Item) -> float:
@@ -485,7 +492,7 @@ def _staged(place: str, sha256: str) -> AnyModel:
 def whole_seconds(size: int, request: Request) -> float:
     """How long a file of so many bytes takes, about, that nobody has opened yet."""
     slower = _MODEL_SLOWER if request.models and request.effort == "best" else 1.0
-    return _FILE_SECONDS + size * _VALUES_A_BYTE / RATES[request.effort] * slower
+    return _FILE_SECONDS + size * VALUES_A_BYTE / RATES[request.effort] * slower
 
 
 def _key(source: Source, target: str, request: Request, models: Mapping[str, str]) -> str:
@@ -557,12 +564,8 @@ def _piece_cost(item: Item, name: str) -> _Cost:
     assert item.arrays is not None
     array = next(a for a in item.arrays if a.name == name)
     values = -(-math.prod(array.shape) // max(1, item.scan[name]))
-    size = values * _itemsize(array.dtype)
+    size = values * array.itemsize
     return _Cost(values, values / _SCAN_RATE, BASE_BYTES + 4 * size, size)
-
-
-def _itemsize(dtype: str) -> int:
-    return int(dtype[2:])
 
 
 def _memory(values: int, model: bool) -> int:
@@ -595,85 +598,3 @@ def check_memory(name: str, arrays: Iterable[Array], allowed: int | None) -> Non
                 f"{_memory(values, array.model) / 2**20:,.0f} MiB, more than the {allowed / 2**20:,.0f} MiB allowed; "
                 "ask for smaller chunks (--chunk), or allow more"
             )
-
-
-def estimate(made: BulkPlan) -> dict[str, Any]:
-    """What a plan would do, for JSON.
-
-    Returns
-    -------
-    dict
-        ``items``: of each archive ``source``, ``target``, ``bytes`` of the input, estimated ``archive_bytes``,
-        ``values`` and ``variables``, which are None where the file was not opened, and the ``scan`` of variables whose
-        range must be known first. ``batches``: of each ``id``, ``stage``, ``inputs``, ``bytes``, ``seconds`` of a core
-        and ``memory`` in bytes. ``failed``: why inputs cannot be planned. Sums: ``seconds``, ``bytes``,
-        ``archive_bytes``, and ``memory``, the most of a batch.
-    """
-    ratio = _RATIO[made.request.effort]
-    batches = [*made.scans(), *made.encodes()]
-    items: list[dict[str, Any]] = []
-    for item in made.items:
-        values = sizes = None
-        if item.arrays is not None:
-            values = sum(math.prod(a.shape) for a in item.arrays)
-            sizes = sum(math.prod(a.shape) * _itemsize(a.dtype) / (ratio if a.asked else 2.0) for a in item.arrays)
-        items.append(
-            {
-                "source": item.source.name, "target": item.target, "bytes": item.source.bytes,
-                "archive_bytes": int(item.source.bytes * 2 * _VALUES_A_BYTE * 2 / ratio if sizes is None else sizes),
-                "values": values,
-                "variables": None if item.arrays is None else [a.name for a in item.arrays if a.asked],
-                "scan": sorted(item.scan),
-            }
-        )  # fmt: skip
-    return {
-        "place": made.place,
-        "items": items,
-        "batches": [
-            {
-                "id": b.id, "stage": b.stage, "inputs": [item.source.name for item in b.items], "bytes": b.bytes,
-                "seconds": round(b.seconds, 6), "memory": b.memory,
-            }
-            for b in batches
-        ],
-        "failed": dict(made.failed),
-        "seconds": round(sum(b.seconds for b in batches), 1),
-        "bytes": sum(item.source.bytes for item in made.items),
-        "archive_bytes": sum(int(one["archive_bytes"]) for one in items),
-        "memory": max((b.memory for b in batches), default=0),
-    }  # fmt: skip
-
-
-def table(made: BulkPlan, most: int = 20) -> str:
-    """The plan as text: a line for each of the first archives, and what all takes."""
-    found = estimate(made)
-    lines = []
-    for one in found["items"][:most]:
-        names = "all suitable variables" if one["variables"] is None else ", ".join(one["variables"])
-        first = f", after a scan of {', '.join(one['scan'])}" if one["scan"] else ""
-        lines.append(
-            f"{one['source']} -> {one['target']}: {_size(one['bytes'])} to about {_size(one['archive_bytes'])}, "
-            f"{names}{first}"
-        )
-    if len(found["items"]) > most:
-        lines.append(f"and {len(found['items']) - most:,} more")
-    lines += [text if text.startswith(name) else f"{name}: {text}" for name, text in found["failed"].items()]
-    stages = {b["stage"] for b in found["batches"]}
-    counts = ", ".join(f"{sum(b['stage'] == s for b in found['batches']):,} {_WORDS[s]}" for s in _WORDS if s in stages)
-    lines.append(
-        f"{len(found['items']):,} archives, {counts or 'no batches'}; {_size(found['bytes'])} to about "
-        f"{_size(found['archive_bytes'])}, about {found['seconds'] / 60:,.1f} minutes of a core, a worker takes up to "
-        f"about {_size(found['memory'])} of memory"
-    )
-    return "\n".join(lines)
-
-
-_WORDS = {"scan": "batches that look for ranges", "whole": "batches of whole files", "encode": "batches of chunks"}
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

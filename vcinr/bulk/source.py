@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,11 @@ from vcinr.archive import metadata
 from vcinr.archive.blocks import READING
 from vcinr.archive.metadata import Groups
 from vcinr.archive.repository import is_repository
-from vcinr.bulk.place import Place, file_system, patiently
+from vcinr.bulk.place import Place, patiently
 from vcinr.bulk.request import Request
 from vcinr.errors import InputError, one_line
 from vcinr.formats.open import open_groups
-from vcinr.places import ABSENT, is_url, stem
+from vcinr.places import ABSENT, file_system, is_url, stem
 
 if TYPE_CHECKING:
     from vcinr.formats.concat import Concat
@@ -208,6 +209,34 @@ def _mark(files: dict[str, Any]) -> str:
     keys = ("ETag", "mtime", "LastModified", "last_modified", "created", "size")
     said = [[name, *(str(one.get(key, "")) for key in keys)] for name, one in sorted(files.items())]
     return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+
+
+def changed(path: str) -> float | None:
+    """When a file, or the newest file of a folder, was changed, in seconds since 1970; None where it is not there.
+
+    0 where that cannot be known.
+    """
+    try:
+        if is_url(path):
+            fs, inner = file_system(path)
+            fs.invalidate_cache()
+            return _seconds(patiently(lambda: fs.info(inner)))
+        if not os.path.isdir(path):
+            return os.stat(path).st_mtime
+        return max(file.stat().st_mtime for file in [Path(path), *Path(path).rglob("*")])
+    except ABSENT:
+        return None
+
+
+def _seconds(info: dict[str, Any]) -> float:
+    """The time of a change, as various file systems of fsspec say it."""
+    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return 0.0
 
 
 def check_unchanged(source: Source) -> None:

@@ -8,11 +8,9 @@ and put in order (`merge`, which opens nothing). The result describes the whole;
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import json
 import math
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-import cftime  # type: ignore[import-untyped]
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
@@ -29,6 +26,7 @@ from xarray.core import indexing
 from vcinr.errors import NOT_DAMAGE, InputError, VcinrError, one_line
 from vcinr.formats.base import Groups
 from vcinr.formats.open import open_groups
+from vcinr.formats.times import MICROSECONDS, counted_anew, exact, instant, parsed, unit_of
 
 _PACKING = ("scale_factor", "add_offset", "_Unsigned")
 _MEANING = (
@@ -39,14 +37,6 @@ _MEANING = (
 _ENCODED = ("coordinates", "grid_mapping", "bounds", "cell_measures", "formula_terms", "ancillary_variables")
 _OPEN = 4  # files at a time: a library holds buffers for each
 _PIECE_VALUES = 1 << 22
-_MICROSECONDS = {
-    "day": 86_400_000_000, "hour": 3_600_000_000, "minute": 60_000_000, "second": 1_000_000, "millisecond": 1000,
-    "microsecond": 1,
-}  # fmt: skip
-_SHORT = {
-    "d": "day", "h": "hour", "hr": "hour", "min": "minute", "s": "second", "sec": "second", "msec": "millisecond",
-    "ms": "millisecond", "us": "microsecond",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -370,15 +360,11 @@ def _steps(file: FileFacts, dim: str) -> _Steps:
             raise InputError(f"{file.place}: coordinate {dim!r} has missing values; give all of them")
         falls = falls or bool((values[1:] < values[:-1]).any())
         if begin is None:
-            begin = _exact(values[0])
+            begin = exact(values[0])
             if text := _clock(group, dim):
-                unit, date = _parsed(file.place, text)
-                begin = begin * unit + _date(date, _calendar(group, dim))
+                unit, date = parsed(file.place, text)
+                begin = begin * unit + instant(date, _calendar(group, dim))
     return _Steps(file.place, begin, falls, lengths, coordinates, units)
-
-
-def _exact(value: Any) -> Fraction:
-    return Fraction(int(value)) if isinstance(value, np.integer) else Fraction(float(value))
 
 
 def _full(path: str, name: str) -> str:
@@ -401,68 +387,12 @@ def _clock(group: GroupFacts, name: str) -> str | None:
     clock = _of_clock(group, name)
     units = "" if clock is None else clock.attrs.get("units", "")
     number = group.variables[name].dtype[1] in "fiu"
-    return units if number and isinstance(units, str) and _TIMES.match(units) and _unit(units) else None
+    return units if number and isinstance(units, str) and unit_of(units) else None
 
 
 def _calendar(group: GroupFacts, name: str) -> str:
     clock = _of_clock(group, name)
     return "standard" if clock is None else str(clock.attrs.get("calendar", "standard")).lower()
-
-
-_TIMES = re.compile(r"\s*([A-Za-z]+)\s+since\s+(\S.*)", re.IGNORECASE)
-
-
-def _unit(units: str) -> str | None:
-    """The name of the unit that times are in; None where it has no fixed length."""
-    found = _TIMES.match(units)
-    word = found[1].lower() if found else ""
-    word = _SHORT.get(word, _SHORT.get(word.removesuffix("s"), word.removesuffix("s")))
-    return word if word in _MICROSECONDS else None
-
-
-def _parsed(place: str, units: str) -> tuple[int, str]:
-    """Microseconds of a unit of time, and the date from which it counts."""
-    unit, found = _unit(units), _TIMES.match(units)
-    if unit is None or found is None:
-        raise InputError(
-            f"{place}: {units!r} are no units of time with a fixed length; write days or hours since a date"
-        )
-    return _MICROSECONDS[unit], found[2]
-
-
-@functools.lru_cache(maxsize=4096)
-def _date(date: str, calendar: str) -> int:
-    """A date in microseconds from the year 2000; raises InputError for what is none."""
-    try:
-        one, start = (cftime.num2date(0, f"seconds since {text}", calendar) for text in (date, "2000-01-01"))
-    except Exception as error:  # cftime has its own for each way in which a date can be wrong
-        raise InputError(f"the date {date!r} means nothing in the calendar {calendar!r} ({one_line(error)})") from None
-    past = one - start
-    return (past.days * 86400 + past.seconds) * 1_000_000 + past.microseconds
-
-
-def _counted_anew(values: np.ndarray, old: str, new: str, calendar: str, fills: Sequence[Any]) -> np.ndarray:
-    """Times of one unit and date in another, exactly, in the same dtype; raises InputError where that cannot be."""
-    (unit, date), (target, since) = _parsed("", old), _parsed("", new)
-    factor, shift = Fraction(unit, target), Fraction(_date(date, calendar) - _date(since, calendar), target)
-
-    def one(value: Any) -> Any:
-        if value in fills or not np.isfinite(value):
-            return value
-        exact = _exact(value) * factor + shift
-        if values.dtype.kind == "f":
-            result = values.dtype.type(float(exact))
-            same = bool(np.isfinite(result)) and _exact(result) == exact
-        else:
-            limits = np.iinfo(values.dtype)
-            same = exact.denominator == 1 and limits.min <= exact <= limits.max
-            result = values.dtype.type(int(exact)) if same else value
-        if not same:
-            raise InputError(f"{value} {old} is no exact number of {new} as {values.dtype}")
-        return result
-
-    distinct, where = np.unique(values, return_inverse=True)
-    return np.array([one(v) for v in distinct], values.dtype)[where.reshape(values.shape)]
 
 
 def _fills(variable: VariableFacts) -> list[Any]:
@@ -583,8 +513,8 @@ def _joined(
 
 def _target(first: str, every: Iterable[str]) -> str:
     """Units of the first file's date in the finest unit of all."""
-    finest = min({_unit(text) or "" for text in every}, key=lambda unit: _MICROSECONDS[unit])
-    return first if _unit(first) == finest else f"{finest}s since {_parsed('', first)[1]}"
+    finest = min({unit_of(text) or "" for text in every}, key=lambda unit: MICROSECONDS[unit])
+    return first if unit_of(first) == finest else f"{finest}s since {parsed('', first)[1]}"
 
 
 def _coordinates(
@@ -596,7 +526,7 @@ def _coordinates(
         values = file.coordinates[path]
         if units is not None:
             with _counting(file.place, dim):
-                values = _counted_anew(values, file.units[_full(path, dim)], units, calendar, _fills(variable))
+                values = counted_anew(values, file.units[_full(path, dim)], units, calendar, _fills(variable))
         parts.append(values)
     whole = np.concatenate(parts)
     if whole.dtype.kind not in "fiu" or whole.size < 2:
@@ -784,7 +714,7 @@ class _Whole(BackendArray):
         target = _clock(group, self.name) or ""
         with _counting(concat.places[file], full):
             fills = _fills(group.variables[self.name])
-            return _counted_anew(part, concat.units[full][file], target, _calendar(group, self.name), fills)
+            return counted_anew(part, concat.units[full][file], target, _calendar(group, self.name), fills)
 
 
 def _close(groups: Groups) -> None:
