@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -21,6 +21,7 @@ from tests.faults.batches import Fake, counts, drive_for_a_minute, end_at_once, 
 from tests.faults.cluster import dask_cluster
 from vcinr import plugins
 from vcinr.bulk.engines import Pool, engine_of, run
+from vcinr.bulk.engines.dask import _meaning
 from vcinr.errors import ConfigError, EngineLost, WorkerLost
 
 LOCAL = ["processes", "threads", "serial"]
@@ -238,6 +239,13 @@ def test_poison_on_a_cluster_is_the_only_one_to_fail(cluster, tmp_path):
     found = results(dask(cluster), fakes(tmp_path, 12, b4="die"))
     assert list(failed(found)) == ["b4"] and isinstance(found["b4"], WorkerLost)
     assert len(found) == 12 and counts(tmp_path)["b4"] == 2
+
+
+def test_what_a_cluster_raises_by_itself_is_no_fault_of_a_batch():
+    """Dask may fail to fetch a result from a worker that has died; an error of a batch is a result of its own."""
+    lost = _meaning(ValueError("not enough values to unpack"))
+    assert isinstance(lost, WorkerLost) and "lost a result (ValueError: not enough" in str(lost)
+    assert isinstance(_meaning(CancelledError()), EngineLost)
 
 
 def test_a_killed_worker_of_a_cluster_loses_nothing(cluster, tmp_path):

@@ -38,6 +38,19 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Raised:
+    """What a batch raised, as a result: where a pool gives these, an exception of a future is the pool's own.
+
+    Parameters
+    ----------
+    error : Exception
+        The exception.
+    """
+
+    error: Exception
+
+
+@dataclass(frozen=True)
 class Pool:
     """Workers that have been started.
 
@@ -52,7 +65,7 @@ class Pool:
         What an exception of a future means: a `WorkerLost`, where the batch may have killed its worker; an
         `EngineLost`, where there is no use in going on; or the same exception, where the batch itself failed.
     prepared : callable
-        Makes of the function of a batch the function that is sent to a worker.
+        Makes of the function of a batch the function that is sent to a worker, which may return a `Raised`.
     """
 
     executor: Executor

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from vcinr.bulk.engines.base import Engine, Pool
-from vcinr.bulk.engines.messages import Tell, forward_logs, telling
+from vcinr.bulk.engines.base import Engine, Pool, Raised
+from vcinr.bulk.engines.messages import Tell, forward_logs, sendable, telling
 from vcinr.errors import ConfigError, EngineLost, WorkerLost, one_line
 
 PACKAGES = ("vcinr", "numpy", "numba")
@@ -101,7 +101,11 @@ def _versions(found: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _meaning(error: BaseException) -> BaseException:
-    """What an exception of a future means; see `Pool`."""
+    """What an exception of a future means, which is never one of the batch itself; see `Pool`.
+
+    A worker that dies may take results with it that it has reported. Dask computes these again, and now and then fails
+    to, with an exception of its own.
+    """
     from distributed import KilledWorker
     from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
@@ -112,7 +116,7 @@ def _meaning(error: BaseException) -> BaseException:
             "the Dask scheduler or its workers are gone; run the command again when they are back, which goes on from "
             "what is finished"
         )
-    return error
+    return WorkerLost(f"the cluster lost a result ({one_line(error)})") if isinstance(error, Exception) else error
 
 
 def _run(topic: str, level: int, call: Callable[[Any], Any], batch: Any) -> Any:
@@ -121,4 +125,7 @@ def _run(topic: str, level: int, call: Callable[[Any], Any], batch: Any) -> Any:
 
     forward_logs(level)
     with telling(partial(get_worker().log_event, topic)):
-        return call(batch)
+        try:
+            return call(batch)
+        except Exception as error:
+            return Raised(sendable(error))

@@ -13,7 +13,7 @@ from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
 
-from vcinr.bulk.engines.base import Engine, Pool
+from vcinr.bulk.engines.base import Engine, Pool, Raised
 from vcinr.bulk.engines.messages import Message, pass_on
 from vcinr.errors import EngineLost, WorkerLost, one_line
 from vcinr.progress import Watch, silent
@@ -177,7 +177,8 @@ def _result(future: Future[R], pool: Pool) -> R | Exception:
     """What a future returned or raised; raises EngineLost and whatever else is no matter of one batch."""
     error = CancelledError() if future.cancelled() else future.exception()
     if error is None:
-        return future.result()
+        result = future.result()
+        return result.error if isinstance(result, Raised) else result
     meaning = pool.meaning(error)
     if isinstance(meaning, EngineLost) or not isinstance(meaning, Exception):
         raise meaning

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeAlias
 
+from vcinr.errors import one_line
 from vcinr.progress import Progress, Watch
 
 Message: TypeAlias = dict[str, Any]
@@ -63,6 +66,16 @@ def pass_on(message: Message, watch: Watch) -> None:
         watch(Progress(**message["progress"]))
     else:
         logging.getLogger(message["log"]).log(message["level"], "%s", message["text"])
+
+
+def sendable(error: Exception) -> Exception:
+    """An exception as the driver will get it, with its traceback as a note; one that cannot be pickled as text."""
+    error.add_note("".join(traceback.format_exception(error)).rstrip())
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:
+        return RuntimeError(one_line(error))
+    return error
 
 
 class _Forward(logging.Handler):

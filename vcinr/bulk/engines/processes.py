@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,8 +18,8 @@ from types import ModuleType
 from typing import Any
 
 from vcinr.bulk.engines.base import Engine, Pool
-from vcinr.bulk.engines.messages import Message, Tell, forward_logs, telling
-from vcinr.errors import EngineLost, WorkerLost, one_line
+from vcinr.bulk.engines.messages import Message, Tell, forward_logs, sendable, telling
+from vcinr.errors import EngineLost, WorkerLost
 
 
 @contextmanager
@@ -188,7 +187,7 @@ def _serve(pipe: Connection, level: int) -> None:
                 with telling(tell):
                     answer = ForkingPickler.dumps(("returned", call(*args)))
             except Exception as error:
-                answer = ForkingPickler.dumps(("raised", _sendable(error)))
+                answer = ForkingPickler.dumps(("raised", sendable(error)))
             send(answer)
 
 
@@ -197,13 +196,3 @@ def _end_with_the_driver() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
-
-
-def _sendable(error: Exception) -> Exception:
-    """An exception as the driver will get it, with its traceback as a note; one that cannot be pickled as text."""
-    error.add_note("".join(traceback.format_exception(error)).rstrip())
-    try:
-        ForkingPickler.loads(ForkingPickler.dumps(error))
-    except Exception:
-        return RuntimeError(one_line(error))
-    return error
