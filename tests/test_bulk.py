@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import vcinr
 from vcinr.archive import blocks, store
 from vcinr.bulk import batch as batch_module
-from vcinr.bulk import check, drive
+from vcinr.bulk import check, drive, source
 from vcinr.bulk.engines import engine_of
 from vcinr.bulk.estimate import estimate, table
 from vcinr.bulk.plan import BulkPlan, plan
@@ -147,6 +147,19 @@ def test_files_are_joined(inputs, tmp_path):
     assert not found.failed
     with xr.open_zarr(tmp_path / "all.zarr") as back:
         assert back.sizes["t"] == 36 and float(abs(back["u"] - whole["u"]).max()) <= 0.05
+
+
+def test_many_joined_files_are_looked_into_by_several_processes(tmp_path, monkeypatch):
+    paths = tuple(str(tmp_path / f"{i}.nc") for i in range(6))
+    for i, path in enumerate(paths):
+        dataset(i).isel(t=slice(2)).assign_coords(t=[2.0 * i, 2.0 * i + 1]).to_netcdf(path)
+    one = source.joined(paths, "t")
+    monkeypatch.setattr(source, "_LOOK", 1)
+    assert source.joined(paths, "t") == one and one.lengths[""] == (2,) * 6
+    Path(paths[3]).write_bytes(b"junk")
+    Path(paths[4]).write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"3\.nc"):
+        source.joined(paths, "t")
 
 
 def test_a_poison_input_fails_alone(inputs, tmp_path):

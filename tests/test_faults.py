@@ -20,7 +20,7 @@ import vcinr
 from tests.faults import fuzz
 from tests.test_archive import waves
 from vcinr.archive import models
-from vcinr.archive.spool import Spool
+from vcinr.archive.spool import Spool, digest_of
 from vcinr.codec.chunk import VERSION, seed_of
 from vcinr.codec.decode import decode
 from vcinr.codec.promise import Field
@@ -87,8 +87,8 @@ def test_kills_at_random_moments_lose_nothing_that_was_finished(kills):
 def test_the_spool_trusts_nothing_but_whole_chunks_of_the_same_values(tmp_path):
     values, other = np.arange(6.0), np.arange(7.0)
     with Spool(tmp_path / "s", "request") as spool:
-        spool.add("v/c/0", values, b"zero", {"bytes": 4})
-        spool.add("v/c/1", other, b"one", {"bytes": 3})
+        spool.add("v/c/0", digest_of(values), b"zero", {"bytes": 4})
+        spool.add("v/c/1", digest_of(other), b"one", {"bytes": 3})
         with pytest.raises(InputError, match="another process"), Spool(tmp_path / "s", "request"):
             pass
     journal = tmp_path / "s" / "journal"
@@ -96,7 +96,7 @@ def test_the_spool_trusts_nothing_but_whole_chunks_of_the_same_values(tmp_path):
     with Spool(tmp_path / "s", "request") as spool:
         assert spool.find("v/c/0", values) == (b"zero", {"bytes": 4})
         assert spool.find("v/c/0", values + 1) is None and spool.find("v/c/1", other) is None
-        spool.add("v/c/2", other, b"two", {"bytes": 3})
+        spool.add("v/c/2", digest_of(other), b"two", {"bytes": 3})
     spool.path("v/c/0").write_bytes(b"zer")
     with Spool(tmp_path / "s", "request") as spool:
         assert spool.find("v/c/0", values) is None and spool.find("v/c/2", other) is not None

@@ -46,7 +46,9 @@ def test_everything_is_measured(files, tmp_path, monkeypatch):
     assert scale.main([*command, "--data", "small files", "--note", "a trial"]) == 0
     facts = json.loads(result.read_text())
     assert [run["effort"] for run in facts["runs"]] == ["fast", "best"] and facts["plan"]["files"] == 50
-    assert [run["workers"] for run in facts["scaling"]] == [1, 2]
+    assert [(run["effort"], run["workers"]) for run in facts["scaling"]] == [
+        (e, w) for e in ("fast", "best") for w in (1, 2)
+    ]
     for run in (*facts["runs"], *facts["scaling"], *facts["rivals"]):
         assert run["files"] == 2 and 0 < run["bytes_out"] < run["bytes_in"] and run["seconds"] > 0
     assert [run["rival"] for run in facts["rivals"]] == list(measure.rivals())
@@ -57,6 +59,7 @@ def test_everything_is_measured(files, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "scale.json", "scale.png"]
     monkeypatch.setattr(sections, "read", lambda name: facts)
     section = sections.scale()
+    assert "With `--effort best`, 2 workers are" in section and "The machine itself does" in section
     assert "small files" in section and "A plan of 50 files" in section and "SPERR" in section
 
 

@@ -20,7 +20,7 @@ import vcinr
 from benchmarks.rivals.base import Rival
 from vcinr.archive import metadata
 from vcinr.archive.plan import ArrayPlan, plan
-from vcinr.bulk.engines import Engine, Pool, run
+from vcinr.bulk.engines import Engine, Pool, engine_of, run
 from vcinr.bulk.engines.messages import Tell
 from vcinr.codec.promise import allowed_errors, errors_of, valid_values
 from vcinr.errors import BoundError
@@ -193,6 +193,47 @@ def each(engine: Engine, call: Callable[[Work], dict[str, Any]], work: Sequence[
             raise result
         found.append(result)
     return found
+
+
+def gains_of_machine(workers: int) -> dict[str, float]:
+    """Measure how many times as much so many processes do as one, of work that shares nothing but the machine.
+
+    Returns
+    -------
+    dict
+        By the name of the work: ``arithmetic`` stays in a core's own cache, ``copying`` moves arrays larger than any
+        cache. Cores share the memory's bandwidth, so that the second may gain less.
+    """
+
+    def rate(kind: str, count: int) -> float:
+        found: list[float] = []
+        for _, seconds in run(engine_of("processes", workers=count), _exercise, [Exercise(kind)] * count):
+            if isinstance(seconds, Exception):
+                raise seconds
+            found.append(seconds)
+        return count / max(found)
+
+    return {kind: rate(kind, workers) / rate(kind, 1) for kind in ("arithmetic", "copying")}
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """Work of `gains_of_machine`."""
+
+    kind: str
+
+
+def _exercise(exercise: Exercise) -> float:
+    """Seconds that some work takes; about five."""
+    values = np.random.default_rng(0).random(1 << (11 if exercise.kind == "arithmetic" else 24))
+    other = np.empty_like(values)
+    began = time.perf_counter()
+    for _ in range(1_000_000 if exercise.kind == "arithmetic" else 150):
+        if exercise.kind == "arithmetic":
+            np.sqrt(values, out=other)
+        else:
+            np.copyto(other, values)
+    return time.perf_counter() - began
 
 
 def rivals() -> dict[str, Rival]:

@@ -16,7 +16,7 @@ from vcinr.archive import metadata
 from vcinr.archive.blocks import CHUNK_VALUES, blocks, index_of, pieces, read_block
 from vcinr.archive.metadata import Groups
 from vcinr.archive.positions import Located, locate, names_of
-from vcinr.codec.promise import SMALL_BYTES, Bound, valid_values
+from vcinr.codec.promise import SMALL_BYTES, Bound, only_valid
 from vcinr.coding.neighbours import Positions
 from vcinr.errors import InputError, ModelError
 from vcinr.formats.base import KIND_OF_SIGNAL
@@ -508,7 +508,7 @@ def limits_of_pieces(values: xr.DataArray, start: int, stop: int) -> tuple[float
     low, high = math.inf, -math.inf
     for number in range(start, stop):
         block = read_block(values, index_of(number, counts), shape)
-        kept = block[valid_values(block, fill)]
+        kept = only_valid(block, fill)
         if kept.size:
             low, high = min(low, float(kept.min())), max(high, float(kept.max()))
     return low, high

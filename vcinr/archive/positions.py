@@ -204,7 +204,7 @@ def names_of(groups: Groups, full: str) -> tuple[str, str] | None:
         among = [n for n in map(str, group.variables) if (said is None or n in said) and n != name]
         for latitude in among:
             north = group.variables[latitude]
-            if _fits(north, values) and _is(north, latitude, "latitude"):
+            if _is(north, latitude, "latitude") and _fits(north, values):
                 partners = [n for n in among if _pairs(group, latitude, n)]
                 for longitude in sorted(partners, key=lambda n: not _alike(latitude, n)):
                     return metadata.join(path, latitude), metadata.join(path, longitude)

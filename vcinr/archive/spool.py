@@ -110,7 +110,7 @@ class Spool:
             return None
         return (data, note["facts"]) if zlib.crc32(data) == note["crc32"] else None
 
-    def add(self, key: str, values: np.ndarray, data: bytes, facts: Mapping[str, Any]) -> None:
+    def add(self, key: str, values: str, data: bytes, facts: Mapping[str, Any]) -> None:
         """Keep a finished chunk.
 
         Parameters
@@ -118,7 +118,7 @@ class Spool:
         key
             Its key in the archive.
         values
-            What it was made of.
+            Digest of what it was made of (`digest_of`).
         data
             Its bytes.
         facts
@@ -131,7 +131,7 @@ class Spool:
         """
         with written_aside(self.path(key)) as aside:
             aside.write_bytes(data)
-        note = {"key": key, "values": digest_of(values), "crc32": zlib.crc32(data), "facts": dict(facts)}
+        note = {"key": key, "values": values, "crc32": zlib.crc32(data), "facts": dict(facts)}
         line = json.dumps(note, separators=(",", ":")).encode() + b"\n"
         while line:  # a system may take less than the whole; if it cannot take the rest, it says why
             line = line[os.write(self._journal, line) :]
@@ -142,8 +142,8 @@ class Spool:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, key: str) -> Path:
-        """Return where the bytes of a chunk lie."""
-        return self.folder / "chunks" / key
+        """Return where the bytes of a chunk lie: in one folder for all, as making folders takes time."""
+        return self.folder / "chunks" / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 class _Lock:

@@ -21,7 +21,7 @@ from vcinr.archive.blocks import CHUNK_VALUES
 from vcinr.archive.plan import ArrayPlan
 from vcinr.archive.spool import Spool, digest_of
 from vcinr.codec.encode import encode
-from vcinr.codec.promise import Bound, Effort, Field, allowed_bytes, valid_values
+from vcinr.codec.promise import Bound, Effort, Field, allowed_bytes, only_valid
 from vcinr.errors import BoundError, VcinrError
 from vcinr.progress import Clock, Progress, Watch
 
@@ -109,7 +109,8 @@ def encode_all(
     watch
         Is told of each chunk of a variable that was to be compressed.
     threads
-        How many chunks are encoded at a time at most; by default as many as there are cores.
+        How many chunks are encoded at a time at most; by default as many as there are cores. With 1, no other thread
+        takes part at all.
 
     Returns
     -------
@@ -142,9 +143,19 @@ def encode_all(
 def _encoded(array: ArrayPlan, spool: Spool, effort: Effort, most: int) -> Iterator[tuple[str, int, ChunkFacts]]:
     """Key, number of values and facts of every chunk, in order, once it is in the spool.
 
-    Reading and the spool stay with this thread; others encode a few chunks ahead, as many as memory has room for.
+    Reading and the spool stay with this thread; others encode a few chunks ahead, as many as memory has room for. With
+    one thread in all, this one does both.
     """
     task = task_of(array, effort)
+    if most == 1:
+        for index, key in array.chunks():
+            block = array.block(index)
+            kept = spool.find(key, block)
+            if kept is None:
+                data, facts = encode_chunk(task, key, block)
+                spool.add(key, facts.values, data, asdict(facts))
+            yield key, block.size, ChunkFacts(**kept[1]) if kept is not None else facts
+        return
     threads = max(1, min(most, CHUNK_VALUES // max(1, math.prod(array.shape))))
     waiting: deque[tuple[str, np.ndarray, ChunkFacts | Future[tuple[bytes, ChunkFacts]]]] = deque()
 
@@ -152,7 +163,7 @@ def _encoded(array: ArrayPlan, spool: Spool, effort: Effort, most: int) -> Itera
         key, block, result = waiting.popleft()
         if isinstance(result, Future):
             data, result = result.result()
-            spool.add(key, block, data, asdict(result))
+            spool.add(key, result.values, data, asdict(result))
         return key, block.size, result
 
     with ThreadPoolExecutor(threads) as pool:
@@ -208,7 +219,7 @@ def encode_chunk(task: Task, key: str, block: np.ndarray) -> tuple[bytes, ChunkF
             f"chunk {key}: {task.note}, in {8 * len(encoded.data) / block.size:.3g} bits per value, more than the "
             f"{task.rate:g} allowed; leave the variable out of those to compress"
         )
-    kept: Any = block[valid_values(block, task.field.fill)] if block.dtype.kind in "fiu" else block.ravel()[:0]
+    kept: Any = only_valid(block, task.field.fill) if block.dtype.kind in "fiu" else block.ravel()[:0]
     return encoded.data, ChunkFacts(
         bytes=len(encoded.data),
         crc32=zlib.crc32(encoded.data),

@@ -43,6 +43,7 @@ from vcinr.codec.promise import (
     compare,
     ious,
     log_tolerance_of,
+    only_valid,
     tolerance_of,
     valid_values,
 )
@@ -282,7 +283,7 @@ class _Job:
         """The valid values, for which a bound is kept, in one dimension."""
         if self.values.dtype.kind not in "fiu":
             return self.values.ravel()[:0]
-        return self.values[valid_values(self.values, self.field.fill)]
+        return only_valid(self.values, self.field.fill)
 
     @property
     def spread(self) -> float:
@@ -329,12 +330,13 @@ class _Job:
             common |= log_section(signals, valid, quick=self.effort == "fast")
             tolerance = log_tolerance_of(bound.value, values.dtype)
         else:
-            target = (signals if valid.all() else np.where(valid, signals, 0)).astype(np.float64)
-            if bound is not None:
-                tolerance = tolerance_of(bound.value, values.dtype, float(np.abs(target[valid]).max(initial=0.0)))
+            target = (signals if valid.all() else np.where(valid, signals, 0)).astype(np.float64, order="C")
+        largest = float(max(target.max(), -target.min()))  # what is not valid is 0
+        if bound is not None and tolerance is None:
+            tolerance = tolerance_of(bound.value, values.dtype, largest)
         common |= mask_sections(signals, valid, quick=self.effort == "fast")
         planes, counts = field.planes_of(values.shape), field.counts_of(values.shape)
-        trial = Trial(target, valid, planes, counts, tolerance, mean, field.positions)
+        trial = Trial(target, valid, planes, counts, tolerance, largest, mean, field.positions)
         promised = None if mean else bound
         candidate = self._candidate(trial, alone)
         if candidate is None:
@@ -397,14 +399,10 @@ class _Job:
         self, data: bytes, decoded: np.ndarray, measured: Comparison, mode: str, parts: dict[str, int]
     ) -> Encoded:
         """The result, from what has been decoded; raises BoundError should the bound not hold after all."""
-        worst = float(measured.errors.max(initial=0.0))
-        exact = self.values[~measured.valid].tobytes() == decoded[~measured.valid].tobytes()
-        if not exact or measured.missed.size:
+        if not measured.exact or measured.missed.size:
+            changed = "" if measured.exact else ", and changed masked values"
             raise BoundError(
                 f"variable {self.field.variable!r}: decoding gave {measured.missed.size} values outside the bound, the "
-                f"largest error being {worst:g}{'' if exact else ', and changed masked values'}; this is a defect of "
-                "vcinr, nothing was written"
+                f"largest error being {measured.worst:g}{changed}; this is a defect of vcinr, nothing was written"
             )
-        with np.errstate(over="ignore"):
-            squared = float(np.square(measured.errors).sum())
-        return Encoded(data, worst, squared, measured.errors.size, mode, parts)
+        return Encoded(data, measured.worst, measured.squared, measured.count, mode, parts)

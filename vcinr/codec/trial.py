@@ -48,7 +48,7 @@ class Prior:
 
 def constant_prior(shape: tuple[int, ...], value: float) -> Prior:
     """The prior that predicts the same number everywhere."""
-    return Prior(None, np.full(shape, value), constant_section(value), b"", 0.0)
+    return Prior(None, np.broadcast_to(np.float64(value), shape), constant_section(value), b"", 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +104,8 @@ class Trial:
         The times T and levels C of the signals.
     tolerance : float or None
         The error that the reconstruction may have; None where only the prior is wanted, without a residual.
+    largest : float
+        The largest magnitude of a valid value.
     mean : bool
         Whether it is the mean squared error that counts. The tolerance then only sets the residual coder's step, and
         single values may miss it.
@@ -116,6 +118,7 @@ class Trial:
     planes: tuple[int, int, int, int]
     signals: tuple[int, int]
     tolerance: float | None
+    largest: float
     mean: bool
     positions: Positions | None = None
 
@@ -137,8 +140,17 @@ class Trial:
     def possible(self) -> bool:
         """Whether lossy coding is possible: the tolerance is positive, and no valid value is larger than `LARGEST`."""
         assert self.tolerance is not None
-        values = self.valid_of(self.target)
-        return self.tolerance > 0 and (not values.size or max(values.max(), -values.min()) <= LARGEST)
+        return self.tolerance > 0 and self.largest <= LARGEST
+
+    @cached_property
+    def _last(self) -> list[tuple[Prior, np.ndarray]]:
+        return []
+
+    def _errors(self, prior: Prior) -> np.ndarray:
+        """What a prior leaves ``[n, *signal]``; that of the last prior is kept, as several plans may follow."""
+        if not self._last or self._last[0][0] is not prior:
+            self._last[:] = [(prior, self.target - prior.values)]
+        return self._last[0][1]
 
     def code(self, prior: Prior, plan: Plan) -> Candidate | None:
         """Code the chunk under a prior and a plan.
@@ -149,10 +161,10 @@ class Trial:
             None where the prior's slack exceeds the tolerance, or where values are too large for the residual's step.
         """
         assert self.tolerance is not None
-        errors = self.target - prior.values
         room = self.tolerance - prior.slack
         if room <= 0:
             return None
+        errors = self._errors(prior)
         valid_errors = self.valid_of(errors)
         if not valid_errors.size or max(valid_errors.max(), -valid_errors.min()) <= room:
             return prior_alone(prior)  # it keeps the bound already: a residual would only add bytes
@@ -176,7 +188,7 @@ class Trial:
             The estimated bytes; infinity where values are too large for the coder.
         """
         assert self.tolerance is not None and coder.estimate is not None
-        errors = (self.target - prior.values).reshape(self.planes)
+        errors = self._errors(prior).reshape(self.planes)
         try:
             return coder.estimate(errors, 2.0 * (self.tolerance - prior.slack), self.mask)
         except OverflowError:
