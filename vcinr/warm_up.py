@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from vcinr.codec.decode import restore
+from vcinr.codec.promise import errors_of
 from vcinr.coding import bits, huffman, latents, numbers, residual
 from vcinr.coding.exponential import exponentiate
 from vcinr.coding.hyperprior import warm as warm_hyperprior
@@ -107,11 +108,13 @@ def _patches() -> None:
 
 
 def _values() -> None:
-    """Run the kernels that turn a prior and a residual into values."""
+    """Run the kernels that turn a prior and a residual into values, and measure errors."""
     exponentiate(np.zeros(1))
     prior = added(np.zeros(4, np.float32), np.ones((3, 2), np.float32), np.ones((2, 4), np.float32))
     for dtype in (np.float32, np.float64):
-        restore(prior, (0.0, 1.0), 0.0, None, (-math.inf, math.inf), np.empty(12, dtype))
+        values = np.empty(12, dtype)
+        restore(prior, (0.0, 1.0), 0.0, None, (-math.inf, math.inf), values)
+        errors_of(values, values)
 
 
 def _scenes() -> None:

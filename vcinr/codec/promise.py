@@ -215,7 +215,7 @@ def errors_of(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
     if values.dtype not in _NATIVE or decoded.dtype != values.dtype:
         with np.errstate(invalid="ignore", over="ignore"):
             return np.abs(np.subtract(values, decoded, dtype=np.float64))
-    one, other = (np.require(a, requirements="CW") for a in (values, decoded))
+    one, other = (np.require(a, requirements=["C", "W"]) for a in (values, decoded))
     errors = np.empty(values.shape)
     _fill_errors(one.reshape(-1), other.reshape(-1), errors.reshape(-1))
     return errors
