@@ -1221,12 +1221,12 @@ def decode_residual(section: bytes, mask: Array, places: "Array | None") -> Arra
         if places is None:
             raise ValueError("a chunk needs positions, and the array names none")
         return decode_nearest(section[10:], step, mask, places)
-    if plan > 127 or plan & 3 > 2 or (plan & 2 and plan != 2) or not 0 < step < math.inf:
+    if (plan > 127 and plan & 3 != 1) or plan & 3 > 2 or (plan & 2 and plan != 2) or not 0 < step < math.inf:
         raise ValueError(f"step {step}, plan {plan} of a residual is unknown to this decoder")
     if plan & 3 == 2:
         return decode_interpolated(section[9:], step, mask.shape)
     stream = Binary(section[9:], [19660] * 6)
-    walk = Adaptive(stream, step, plan >> 3) if plan & 3 else Plain(stream, step)
+    walk = Adaptive(stream, step, plan >> 3 & 15, bool(plan & 128)) if plan & 3 else Plain(stream, step)
     times, levels, height, width = mask.shape
     blank = [[0.0] * width for _ in range(height)]
     nothing = Plane(blank, [[0] * width for _ in range(height)])
@@ -1355,8 +1355,8 @@ FIRST = 8  # the kind of point (0, 0)
 class Adaptive:
     """The walk that refines a plane from one point, with a problem for each kind of points."""
 
-    def __init__(self, stream: Binary, step: float, tighten: int):
-        self.stream, self.problems = stream, [Problem(step) for _ in range(FIRST)]
+    def __init__(self, stream: Binary, step: float, tighten: int, brief: bool):
+        self.stream, self.problems = stream, [Problem(step, brief) for _ in range(FIRST)]
         factors = [1.0]
         for _ in range(64):
             factors.append(min(factors[-1] * (1 + tighten / 8), 4.0))
@@ -1467,8 +1467,8 @@ def total(values: Rows, places: list[tuple[int, int]]) -> float:
 class Problem:
     """A least-squares problem: the weights of features that have predicted best."""
 
-    def __init__(self, step: float):
-        self.step, self.seen, self.due = step, 0, 64
+    def __init__(self, step: float, brief: bool):
+        self.step, self.seen, self.due, self.forget = step, 0, 64, 512 if brief else 4096
         self.a, self.b, self.weights = np.zeros((20, 20)), np.zeros(20), [0.0] * 20
 
     def add(self, features: list[float], y: float, trust: float) -> None:
@@ -1487,7 +1487,7 @@ class Problem:
         solution = solve(a, b, 0.1 * self.step * self.step + 1e-5 * trace / used, used)
         if solution is not None:
             self.weights[:used] = solution
-        if self.seen > 4096:
+        if self.seen > self.forget:
             self.b[:used] *= 0.5
             self.a[:used, :used] *= 0.5
             self.seen >>= 1
@@ -1530,14 +1530,15 @@ def decode_nearest(data: bytes, step: float, mask: Array, places: Array) -> Arra
         shape = (height, 1, width) if times * levels == 1 else (times * levels, height, width)
     else:
         raise ValueError(f"{len(places)} positions for planes of {height} x {width} points")
-    if not data or data[0] > 31:
+    if not data or data[0] > 63:
         raise ValueError("the choices of a residual of scattered points are unknown to this decoder")
-    temporal, tighten, stream = data[0] & 1, data[0] >> 1, Binary(data[1:], [19660] * 6)
+    temporal, tighten, brief = bool(data[0] & 1), data[0] >> 1 & 15, bool(data[0] >> 5)
+    stream = Binary(data[1:], [19660] * 6)
     mask = mask.reshape(shape)
     kept = np.flatnonzero(~mask.all(axis=(0, 1)))
     out = np.zeros(shape)
     if len(kept):
-        out[..., kept] = Nearest(stream, step, tighten, places[kept]).planes(mask[..., kept], bool(temporal))
+        out[..., kept] = Nearest(stream, step, tighten, brief, places[kept]).planes(mask[..., kept], temporal)
     stream.check_end()
     return out.reshape(times, levels, height, width)
 
@@ -1545,8 +1546,8 @@ def decode_nearest(data: bytes, step: float, mask: Array, places: Array) -> Arra
 class Nearest:
     """The walk from coarse to fine over scattered points, with a problem for each kind of points."""
 
-    def __init__(self, stream: Binary, step: float, tighten: int, places: Array):
-        self.stream, self.problems = stream, [Problem(step) for _ in range(9)]
+    def __init__(self, stream: Binary, step: float, tighten: int, brief: bool, places: Array):
+        self.stream, self.problems = stream, [Problem(step, brief) for _ in range(9)]
         factors = [1.0]
         for _ in range(3):
             factors.append(min(factors[-1] * (1 + tighten / 8), 4.0))

@@ -161,7 +161,12 @@ def test_residual_holds_its_step_and_decodes_identically(data):
         valid = np.broadcast_to(rng.random(shape[-2:]) < 0.6, shape).copy()
     if mask == "all":
         valid = np.zeros(shape, bool)
-    plan = replace(PLAN, temporal=data.draw(st.booleans()), tighten=data.draw(st.sampled_from([0, 1, 4, 15])))
+    plan = replace(
+        PLAN,
+        temporal=data.draw(st.booleans()),
+        tighten=data.draw(st.sampled_from([0, 1, 4, 15])),
+        brief=data.draw(st.booleans()),
+    )
     coded(values, 10 ** data.draw(st.floats(-8, 2)), plan, valid, Positions(points))
 
 
@@ -193,7 +198,7 @@ def test_damaged_streams_are_errors():
     for wrong in (data[:-5], data + bytes(5)):
         with pytest.raises(CorruptError, match="does not end"):
             residual.decode(wrong, values.shape, 1e-3, PLAN, None, places)
-    for wrong in (b"", bytes([32]) + data[1:], bytes([255]) + data[1:]):
+    for wrong in (b"", bytes([64]) + data[1:], bytes([255]) + data[1:]):
         with pytest.raises(CorruptError, match="choices"):
             residual.decode(wrong, values.shape, 1e-3, PLAN, None, places)
     with pytest.raises(CorruptError, match="positions"):

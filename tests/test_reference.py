@@ -17,7 +17,7 @@ import zarr
 
 import vcinr
 from tests.conftest import small
-from tests.golden.make import small_model
+from tests.golden.make import small_model, turning_waves
 from tests.golden.reference import decoder
 from tests.test_archive import waves
 from tests.test_patches import made
@@ -92,7 +92,8 @@ def parts(path: Path, name: str) -> list[set[str]]:
                         ("plain", "adaptive", "interpolated", "nearest")[plan & 3],
                         ("no past", "temporal")[plan >> 2 & 1],
                     }
-                    found |= {"tighten"} if plan >> 3 else set()
+                    found |= {"tighten"} if plan >> 3 & 15 else set()
+                    found |= {"brief"} if plan >> 7 else set()
         if "mode 0" in found and data[position] == 1:
             found.add("bits" if len(data) > position + 2 * itemsize else "one")
         if "mode 0" in found and data[position] == 3:
@@ -165,6 +166,7 @@ CASES: dict[str, tuple[np.ndarray, dict, dict, set[str]]] = {
     "fast noise": (1e3 * RNG.standard_normal((5, 40, 40)), {}, {"abs_error": 0.5, "effort": "fast"}, {"interpolated"}),
     "fast heavy tails": (RNG.standard_cauchy((5, 40, 40)), {}, {"abs_error": 0.1, "effort": "fast"}, {"interpolated"}),
     "fast line": (FIELD.ravel(), {}, {"abs_error": 1e-3, "effort": "fast"}, {"interpolated"}),
+    "turning": (turning_waves(), {}, {"abs_error": 0.05}, {"adaptive", "brief"}),
     "smooth": (np.sin(X + 0.1 * T) * np.cos(Y), {}, {"abs_error": 1e-4}, {"adaptive", "temporal"}),
 }  # fmt: skip
 

@@ -94,6 +94,8 @@ def data(name: str) -> dict[str, xr.Dataset]:
             longitude=("node", longitude, {"units": "degrees_east"}),
             scattered=(("t", "node"), np.where(values > 0.9, np.nan, values)),
         )
+    if name == "turning":
+        groups[""] = groups[""].assign(turning=(("row", "column"), turning_waves()))
     if name == "graph":
         angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         heat = -30 + 8 * np.cos(angle + 0.3 * np.arange(7)[:, None]) + 5 * np.sin(3 * angle)
@@ -130,6 +132,14 @@ def data(name: str) -> dict[str, xr.Dataset]:
             column=(("r",), rng.choice(rng.standard_normal(9), 900)),
         )
     return groups
+
+
+def turning_waves() -> np.ndarray:
+    """Waves whose direction changes from row to row, so that weights of a prediction had better forget."""
+    row, column = np.meshgrid(np.arange(96.0), np.arange(48.0), indexing="ij")
+    angle = 0.5 * row / 96 * np.pi
+    waves = 10 * np.sin(0.9 * (column * np.cos(angle) + row * np.sin(angle) / 1.5))
+    return (waves + 0.02 * np.random.default_rng(0).standard_normal(waves.shape)).astype("f4")
 
 
 def small_model(name: str, features: int = 1, tile: tuple[int, int] | None = None) -> Model:
@@ -210,6 +220,7 @@ def archives() -> dict[str, dict[str, Any]]:
         "psnr": {"psnr": 45.0, "variables": ["single", "double"], "chunk": 7},
         "rate": {"rate": 8.0, "variables": ["double"], "chunk": 7},
         "lossless": {"variables": both, "chunk": 5},
+        "turning": {"abs_error": 0.05, "variables": ["turning"], "chunk": 96},
         "bits": {"abs_error": 0.25, "variables": ["land", "solid"], "chunk": 36},
         "shapes": {"iou": 0.7, "variables": ["coarse", "simple"], "chunk": 2},
         "numbers": {"variables": ["lat", "tenths", "still", "line", "column"], "chunk": 36},

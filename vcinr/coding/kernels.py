@@ -401,7 +401,8 @@ CONTEXTS = 4096
 """Contexts of integers in `adaptive`, and of single decisions in `adaptive` and `plain`."""
 PLAIN_CONTEXTS = 1120
 """Contexts of integers in `plain`: fewer, so that a coder is made sooner."""
-_FORGET_AFTER = 4096  # points after which a least-squares problem halves the weight of what it has seen
+_FORGET_AFTER = {False: 4096, True: 512}
+"""Points after which a least-squares problem halves the weight of what it has seen, by `brief`."""
 _MAX_CONTEXT_CODE = 4095  # codes are clipped to this magnitude where they serve as contexts
 
 # Neighbours of a cell centre, then of an edge midpoint, as (row, column) in units of the lattice's stride. Far ones are
@@ -535,6 +536,8 @@ class _Weights(NamedTuple):
         ``[F, F]``: scratch of `_solve`.
     right : numpy.ndarray
         ``[F]``: scratch of `_solve`.
+    forget : numpy.ndarray
+        int64 ``[1]``: of `_FORGET_AFTER`.
     """
 
     normal: np.ndarray
@@ -546,6 +549,7 @@ class _Weights(NamedTuple):
     offset: np.ndarray
     factor: np.ndarray
     right: np.ndarray
+    forget: np.ndarray
 
 
 class _Planes(NamedTuple):
@@ -601,7 +605,7 @@ def _in_runs(
 
 def adaptive(
     c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, sizes: np.ndarray,
-    temporal: bool, writing: bool,
+    temporal: bool, brief: bool, writing: bool,
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Code planes with the adaptive predictor (see `vcinr.coding.residual`).
 
@@ -621,6 +625,8 @@ def adaptive(
         Step of each lattice level, the finest first.
     temporal : bool
         Whether planes of earlier times are used.
+    brief : bool
+        Whether weights forget soon, see `_FORGET_AFTER`.
     writing : bool
         Whether to write or to read.
 
@@ -637,6 +643,7 @@ def adaptive(
         np.zeros((_KINDS, _FEATURES, _FEATURES)), np.zeros((_KINDS, _FEATURES)), np.zeros((_KINDS, _FEATURES)),
         np.zeros(_KINDS, np.int64), np.full(_KINDS, 64, np.int64), np.zeros(_FEATURES),
         np.zeros((3, 8, 2), np.int64), np.zeros((_FEATURES, _FEATURES)), np.zeros(_FEATURES),
+        np.array([_FORGET_AFTER[brief]]),
     )  # fmt: skip
     memory, given, out, mask = _planes(values, recon, valid)
 
@@ -915,7 +922,7 @@ def _solve_weights(weights: _Weights, kind: int, count: int, step: float) -> Non
     _solve(
         weights.normal[kind], weights.target[kind], ridge, weights.solution[kind], count, weights.factor, weights.right
     )
-    if weights.seen[kind] > _FORGET_AFTER:
+    if weights.seen[kind] > weights.forget[0]:
         for p in range(count):
             weights.target[kind, p] *= 0.5
             for q in range(p + 1):
@@ -961,13 +968,13 @@ Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def nearest(
     c: Coder, data: np.ndarray, values: np.ndarray, recon: np.ndarray, valid: np.ndarray, points: Points,
-    sizes: np.ndarray, temporal: bool, writing: bool,
+    sizes: np.ndarray, temporal: bool, brief: bool, writing: bool,
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Code planes of scattered points (see `vcinr.coding.residual.nearest`).
 
     Parameters
     ----------
-    c, data, temporal, writing
+    c, data, temporal, brief, writing
         As those of `adaptive`.
     values : numpy.ndarray
         float64 ``[T, C, N]``; not looked at when reading.
@@ -991,6 +998,7 @@ def nearest(
         np.zeros((_KINDS + 1, _FEATURES, _FEATURES)), np.zeros((_KINDS + 1, _FEATURES)),
         np.zeros((_KINDS + 1, _FEATURES)), np.zeros(_KINDS + 1, np.int64), np.full(_KINDS + 1, 64, np.int64),
         np.zeros(_FEATURES), np.zeros((0, 0, 0), np.int64), np.zeros((_FEATURES, _FEATURES)), np.zeros(_FEATURES),
+        np.array([_FORGET_AFTER[brief]]),
     )  # fmt: skip
     memory, given, out, mask = _planes(values, recon, valid)
     scattered = _Scattered(*points, np.zeros(recon.shape[-1]))

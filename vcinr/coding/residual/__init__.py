@@ -40,14 +40,17 @@ def coder_of(plan: Plan) -> ResidualCoder:
 def pack(plan: Plan) -> bytes:
     """A plan as bytes.
 
-    Of the first byte, bits 0 and 1 are the coder; where it states them, bit 2 is `temporal` and bits 3 to 6 `tighten`.
+    Of the first byte, bits 0 and 1 are the coder; where it states them, bit 2 is `temporal`, bits 3 to 6 are `tighten`,
+    and bit 7 is `brief`, which only coders that predict may have.
     Coders from number 3 on have the byte 3 and then their number.
     """
     coder = coder_of(plan)
     number = CODERS.index(coder)
     if number >= _LATER:
         return bytes([_LATER, number])
-    return bytes([number | plan.temporal << 2 | plan.tighten << 3 if coder.states_plan else number])
+    if not coder.states_plan:
+        return bytes([number])
+    return bytes([number | plan.temporal << 2 | plan.tighten << 3 | plan.brief << 7])
 
 
 def unpack(data: bytes) -> tuple[Plan, int]:
@@ -65,7 +68,7 @@ def unpack(data: bytes) -> tuple[Plan, int]:
     CorruptError
         For bytes that `pack` cannot have made, such as those of a later version.
     """
-    if not data or data[0] >= 128:
+    if not data:
         raise CorruptError("residual plan is malformed")
     number, rest, size = data[0] & 3, data[0] >> 2, 1
     if number == _LATER:
@@ -74,8 +77,9 @@ def unpack(data: bytes) -> tuple[Plan, int]:
             raise CorruptError("residual plan is malformed")
         if number >= len(CODERS):
             raise CorruptError("the chunk has a residual coder that this vcinr does not know: upgrade it")
-    if CODERS[number].states_plan:
-        return Plan(CODERS[number].name, bool(rest & 1), rest >> 1), size
+    coder, brief = CODERS[number], rest >> 5 == 1
+    if coder.states_plan and (coder.predicts or not brief):
+        return Plan(coder.name, bool(rest & 1), rest >> 1 & 15, brief), size
     if rest:
         raise CorruptError("residual plan is malformed")
     return CODERS[number].first, size

@@ -23,6 +23,9 @@ class Plan:
     tighten : int
         How much finer the steps of coarse levels are: on lattice level l (0 is the finest) the step is divided by
         min((1 + tighten / 8)^l, 4).
+    brief : bool
+        Whether the weights of a prediction follow the last points more closely, and forget earlier ones sooner: for
+        fields that change their texture from place to place.
     choices : object, optional
         For a coder whose streams say everything themselves: choices that the writer has made already.
     """
@@ -30,6 +33,7 @@ class Plan:
     coder: str = "adaptive"
     temporal: bool = True
     tighten: int = 0
+    brief: bool = False
     choices: Any = None
 
 
@@ -58,7 +62,8 @@ class ResidualCoder:
         Whether the coder predicts values from others. Without prediction it suits what a model has predicted already,
         and sparse fields.
     states_plan : bool
-        Whether the reader is told `temporal` and `tighten` beside the coder's number; else its streams say everything.
+        Whether the reader is told `temporal`, `tighten` and `brief` beside the coder's number; else its streams say
+        everything.
     needs_positions : bool
         Whether `encode` and `decode` take, as one more argument, the positions of the points of a plane
         (`vcinr.coding.neighbours.Positions`). It can be used only where they are known.

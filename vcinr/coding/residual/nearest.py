@@ -64,7 +64,7 @@ def _convert(
         return kernels.reserve(coder.state, data, 0) if writing else data, recon, True
     arrays = points.order, points.near, points.weight, points.kind, points.squared
     sizes = _sizes(step, plan.tighten)
-    data, fits = kernels.nearest(coder, data, values, recon, mask, arrays, sizes, plan.temporal, writing)
+    data, fits = kernels.nearest(coder, data, values, recon, mask, arrays, sizes, plan.temporal, plan.brief, writing)
     return data, recon, fits
 
 
@@ -76,7 +76,7 @@ def _encode(
         np.empty(0, np.uint8),
         np.zeros(values.shape),
     )
-    choices = bytes([plan.temporal | plan.tighten << 1])
+    choices = bytes([plan.temporal | plan.tighten << 1 | plan.brief << 5])
     if recon.size == 0:
         return choices + kernels.stream(coder, kernels.reserve(coder.state, buffer, 0)), recon
     shape = _scattered(values.shape, len(positions.points))
@@ -95,9 +95,9 @@ def _decode(
     data: bytes, shape: tuple[int, int, int, int], step: float, plan: Plan, valid: np.ndarray | None,
     positions: Positions,
 ) -> np.ndarray:  # fmt: skip
-    if not data or data[0] >= 32:
+    if not data or data[0] >= 64:
         raise CorruptError("the choices of a residual of scattered points are malformed")
-    plan = Plan(plan.coder, bool(data[0] & 1), data[0] >> 1)
+    plan = Plan(plan.coder, bool(data[0] & 1), data[0] >> 1 & 15, bool(data[0] >> 5))
     coder, recon = kernels.coder(kernels.CONTEXTS, kernels.CONTEXTS), np.zeros(shape)
     stream = kernels.open_stream(coder, data[1:])
     if recon.size:
@@ -120,7 +120,7 @@ CODER = ResidualCoder(
     _encode,
     _decode,
     Plan("nearest"),
-    {"temporal": (False,), "tighten": (1, 2, 4)},
+    {"temporal": (False,), "brief": (True,), "tighten": (1, 2, 4)},
     states_plan=False,
     needs_positions=True,
 )
