@@ -1,10 +1,9 @@
 """Bulk compression of a folder of files: ``python -m benchmarks.scale FOLDER``.
 
-Measures throughput, memory of each worker over time, one worker against all, beside what the machine itself gains by
-all its cores, what orchestration takes, the same chunks by SZ3 and SPERR on the same engine, and a plan of many files.
-The archives of the two longest runs are verified against their originals and written back. ``python -m
-benchmarks.data.gcm`` makes such a folder. Writes benchmarks/results/scale.json and the picture
-benchmarks/results/scale.png.
+Measures throughput, memory of each worker over time, one worker against all, what orchestration takes, the same chunks
+by SZ3 and SPERR on the same engine, and a plan of many files. All archives are verified against their originals and
+written back. ``python -m benchmarks.data.gcm`` makes such a folder. Writes benchmarks/results/scale.json and the
+picture benchmarks/results/scale.png.
 """
 
 from __future__ import annotations
@@ -22,17 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.machine import record
-from benchmarks.measure.scale import (
-    Memory,
-    Work,
-    by_rival,
-    decompressed,
-    each,
-    gains_of_machine,
-    noting,
-    rivals,
-    verified,
-)
+from benchmarks.measure.scale import Memory, Work, by_rival, decompressed, each, noting, rivals, verified
 from vcinr.archive.work import cores
 from vcinr.bulk import drive
 from vcinr.bulk.engines import Engine, engine_of
@@ -129,8 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rel-error", type=float, default=1e-3, help="bound as a fraction of each variable's range")
     parser.add_argument("--fast", type=float, default=float("inf"), help="gigabytes for the effort fast")
     parser.add_argument("--best", type=float, default=1.2, help="gigabytes for the default effort")
-    parser.add_argument("--scaling", type=float, default=4.0, help="gigabytes for one worker against all, effort fast")
-    parser.add_argument("--scaling-best", type=float, default=0.5, help="the same for the default effort")
+    parser.add_argument("--scaling", type=float, default=4.0, help="gigabytes for one worker against all")
     parser.add_argument("--batch-seconds", type=float, default=BATCH_SECONDS, help="work in a batch, about")
     parser.add_argument("--plan", type=int, default=10_000, help="files of the plan that is timed")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="where archives are written")
@@ -182,16 +170,13 @@ def measured(files: Sequence[Path], given: argparse.Namespace, scratch: Path) ->
             checks.append({"effort": effort, **spread(what, call, work, engine, given.workers)})
             say(f"{effort}, {what}: {checks[-1]['mbs']:.1f} MB/s")
         shutil.rmtree(scratch / effort)
+    some = first(files, given.scaling)
     scaling = []
-    for effort, most in (("fast", given.scaling), ("best", given.scaling_best)):
-        for workers in sorted({1, given.workers}):
-            some = first(files, most)
-            scaling.append(compressed(some, scratch / "scaling", effort, given, workers))  # type: ignore[arg-type]
-            shutil.rmtree(scratch / "scaling")
-            say(f"{effort}, {workers} worker(s): {scaling[-1]['mbs']:.1f} MB/s")
-    gains = gains_of_machine(given.workers)
-    say(", ".join(f"{what} alone: {gain:.2f} times" for what, gain in gains.items()))
-    some, others = first(files, given.scaling), []
+    for workers in sorted({1, given.workers}):
+        scaling.append(compressed(some, scratch / "scaling", "fast", given, workers))
+        shutil.rmtree(scratch / "scaling")
+        say(f"fast, {workers} worker(s): {scaling[-1]['mbs']:.1f} MB/s")
+    others = []
     for name in rivals():
         work = [Work(str(f), str(scratch / "rival" / f.stem), given.rel_error, name) for f in some]
         others.append({"rival": name, **spread(name, by_rival, work, engine, given.workers)})
@@ -200,7 +185,7 @@ def measured(files: Sequence[Path], given: argparse.Namespace, scratch: Path) ->
         say(f"{name}: {others[-1]['mbs']:.1f} MB/s, {ratio:.1f} times smaller")
     return {
         "rel_error": given.rel_error, "batch_seconds": given.batch_seconds, "runs": runs,
-        "checks": checks, "scaling": scaling, "gains_of_machine": gains, "rivals": others,
+        "checks": checks, "scaling": scaling, "rivals": others,
         "plan": planned(given.plan, 2_000_000, scratch / "many"),
     }  # fmt: skip
 

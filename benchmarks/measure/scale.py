@@ -195,40 +195,33 @@ def each(engine: Engine, call: Callable[[Work], dict[str, Any]], work: Sequence[
     return found
 
 
-def gains_of_machine(workers: int) -> dict[str, float]:
-    """Measure how many times as much so many processes do as one, of work that shares nothing but the machine.
+EXERCISES = ("arithmetic", "copying")
+"""Work that shares nothing but the machine: within a core's own cache, and of arrays larger than any cache."""
 
-    Returns
-    -------
-    dict
-        By the name of the work: ``arithmetic`` stays in a core's own cache, ``copying`` moves arrays larger than any
-        cache. Cores share the memory's bandwidth, so that the second may gain less.
-    """
 
-    def rate(kind: str, count: int) -> float:
-        found: list[float] = []
-        for _, seconds in run(engine_of("processes", workers=count), _exercise, [Exercise(kind)] * count):
-            if isinstance(seconds, Exception):
-                raise seconds
-            found.append(seconds)
-        return count / max(found)
-
-    return {kind: rate(kind, workers) / rate(kind, 1) for kind in ("arithmetic", "copying")}
+def exercised(kind: str, count: int) -> float:
+    """Let so many processes do the same exercise at a time, and return the seconds that the slowest takes."""
+    found: list[float] = []
+    for _, seconds in run(engine_of("processes", workers=count), _exercise, [Exercise(kind)] * count):
+        if isinstance(seconds, Exception):
+            raise seconds
+        found.append(seconds)
+    return max(found)
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """Work of `gains_of_machine`."""
+    """One of `EXERCISES`."""
 
     kind: str
 
 
 def _exercise(exercise: Exercise) -> float:
-    """Seconds that some work takes; about five."""
+    """Seconds that some work takes; a few."""
     values = np.random.default_rng(0).random(1 << (11 if exercise.kind == "arithmetic" else 24))
     other = np.empty_like(values)
     began = time.perf_counter()
-    for _ in range(1_000_000 if exercise.kind == "arithmetic" else 150):
+    for _ in range(1_000_000 if exercise.kind == "arithmetic" else 100):
         if exercise.kind == "arithmetic":
             np.sqrt(values, out=other)
         else:
