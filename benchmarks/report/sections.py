@@ -817,8 +817,8 @@ def _gains() -> str:
     return (
         f"One worker against {results['workers']}, measured in turns, {rounds} rounds ({results['date'][:10]}, "
         f"`{results['command']}`, [{file}](../{file})): {gains['fast']:.2f} times as fast with `--effort fast`, "
-        f"{gains['best']:.2f} times with the default effort. The machine itself gains {gains['arithmetic']:.2f} times at "
-        f"arithmetic and {gains['copying']:.2f} times at copying memory."
+        f"{gains['best']:.2f} times with the default effort. The machine itself gains {gains['arithmetic']:.2f} times "
+        f"at arithmetic and {gains['copying']:.2f} times at copying memory."
     )
 
 
