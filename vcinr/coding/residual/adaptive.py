@@ -34,5 +34,5 @@ CODER = ResidualCoder(
     partial(contexts.encode, _convert, kernels.CONTEXTS),
     partial(contexts.decode, _convert, kernels.CONTEXTS),
     Plan("adaptive"),
-    {"temporal": (False,), "brief": (True,), "tighten": (1, 2, 4)},
+    {"temporal": (False,), "tighten": (1, 2, 4), "brief": (True,)},
 )

@@ -120,7 +120,7 @@ CODER = ResidualCoder(
     _encode,
     _decode,
     Plan("nearest"),
-    {"temporal": (False,), "brief": (True,), "tighten": (1, 2, 4)},
+    {"temporal": (False,), "tighten": (1, 2, 4), "brief": (True,)},
     states_plan=False,
     needs_positions=True,
 )
