@@ -196,7 +196,7 @@ def test_a_short_write_is_written_on(tmp_path, monkeypatch):
     real = spool.os.write
     with Spool(tmp_path / "s", "request") as made:
         monkeypatch.setattr(spool.os, "write", lambda fd, data: real(fd, data[:7]))
-        made.add("v/c/0", np.arange(3.0), b"zero", {})
+        made.add("v/c/0", spool.digest_of(np.arange(3.0)), b"zero", {})
         monkeypatch.undo()
     with Spool(tmp_path / "s", "request") as again:
         assert again.find("v/c/0", np.arange(3.0)) == (b"zero", {})
