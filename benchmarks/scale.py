@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="what has to be known about the run")
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parser.parse_args(arguments)
-    files = sorted(file for file in given.folder.rglob("*.nc") if not file.name.startswith((".", "part")))
+    files = finished(given.folder)
     if not files:
         parser.error(f"{given.folder}: holds no .nc files; python -m benchmarks.data.gcm {given.folder} makes some")
     scratch = Path(tempfile.mkdtemp(prefix="scale-", dir=given.scratch))
@@ -141,6 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.result.write_text(json.dumps(record(data=given.data, **note, **facts), indent=1) + "\n")
     draw(facts, given.result.with_suffix(".png"))
     return 0
+
+
+def finished(folder: Path) -> list[Path]:
+    """Return the netCDF files of a folder and of those within, but for files that are still being written."""
+    return sorted(file for file in folder.rglob("*.nc") if not file.name.startswith((".", "part")))
 
 
 def linked(files: Sequence[Path], folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ import xarray as xr
 
 from benchmarks.measure.machine import record
 from benchmarks.measure.scale import EXERCISES, exercised
-from benchmarks.scale import linked
+from benchmarks.scale import finished, linked
 from vcinr.archive.work import cores
 from vcinr.bulk import drive
 from vcinr.bulk.engines import engine_of
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="scaling-") as scratch:
-        files = linked(sorted(given.folder.rglob("*.nc"))[: given.files], Path(scratch) / "links")
+        files = linked(finished(given.folder)[: given.files], Path(scratch) / "links")
         facts = measured(files, given, Path(scratch) / "archives")
     given.out.write_text(json.dumps(record(data=given.data, **facts), indent=1) + "\n")
     return 0

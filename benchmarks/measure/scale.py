@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from vcinr.errors import BoundError
 from vcinr.places import written_aside
 
 MIB = 1 << 20
+B = TypeVar("B")
+R = TypeVar("R")
 
 
 # --- memory -------------------------------------------------------------------------------------------------
@@ -185,8 +187,8 @@ class Work:
     rival: str = ""
 
 
-def each(engine: Engine, call: Callable[[Work], dict[str, Any]], work: Sequence[Work]) -> list[dict[str, Any]]:
-    """Do something with every file on an engine; raises what the first of them raised."""
+def each(engine: Engine, call: Callable[[B], R], work: Sequence[B]) -> list[R]:
+    """Do something with every piece of work on an engine; raises what the first of them raised."""
     found = []
     for _, result in run(engine, call, work):
         if isinstance(result, Exception):
@@ -201,28 +203,16 @@ EXERCISES = ("arithmetic", "copying")
 
 def exercised(kind: str, count: int) -> float:
     """Let so many processes do the same exercise at a time, and return the seconds that the slowest takes."""
-    found: list[float] = []
-    for _, seconds in run(engine_of("processes", workers=count), _exercise, [Exercise(kind)] * count):
-        if isinstance(seconds, Exception):
-            raise seconds
-        found.append(seconds)
-    return max(found)
+    return max(each(engine_of("processes", workers=count), _exercise, [kind] * count))
 
 
-@dataclass(frozen=True)
-class Exercise:
-    """One of `EXERCISES`."""
-
-    kind: str
-
-
-def _exercise(exercise: Exercise) -> float:
+def _exercise(kind: str) -> float:
     """Seconds that some work takes; a few."""
-    values = np.random.default_rng(0).random(1 << (11 if exercise.kind == "arithmetic" else 24))
+    values = np.random.default_rng(0).random(1 << (11 if kind == "arithmetic" else 24))
     other = np.empty_like(values)
     began = time.perf_counter()
-    for _ in range(1_000_000 if exercise.kind == "arithmetic" else 100):
-        if exercise.kind == "arithmetic":
+    for _ in range(1_000_000 if kind == "arithmetic" else 100):
+        if kind == "arithmetic":
             np.sqrt(values, out=other)
         else:
             np.copyto(other, values)
